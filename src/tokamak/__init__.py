@@ -1,0 +1,1 @@
+"""Low-bit language models on the machine you have."""

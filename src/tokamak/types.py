@@ -1,0 +1,121 @@
+"""The seams between layers: what a weight, a batch and a running program look like from outside.
+
+Nothing here computes. Loaders make `Weight`s, executors turn a graph and weights into a `Program`, the
+engine feeds it `Batch`es; none of the three imports another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tokamak.ir.graph import Graph
+
+Array = NDArray[Any]
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+KV_DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+
+
+class Weight(Protocol):
+    """One tensor of a checkpoint, still in its file's bytes."""
+
+    @property
+    def format(self) -> str:
+        """Name of the weight format, as in `quant.FORMATS`: "q4_k", "f16", ..."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements per axis, outermost first; the last axis is the one formats group along (K)."""
+
+    def rows(self) -> NDArray[np.uint8]:
+        """Bytes as uint8[prod(shape[:-1]), row_nbytes], in the row order the model expects."""
+
+    def release(self) -> None:
+        """Tell the system that the mapped pages of this tensor are no longer needed; reading again still works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The rows of one step, ragged and flat: T rows of B sequences, S of which need logits.
+
+    Row order is sequence by sequence; positions of one sequence are consecutive and rising.
+    """
+
+    token_ids: Ints  # i32[T]
+    positions: Ints  # i32[T], absolute position in the sequence
+    slots: Ints  # i32[T], block_id * block_size + offset: where this row's K and V are stored
+    starts: Ints  # i32[B + 1], first row of each sequence, then T
+    lengths: Ints  # i32[B], context of each sequence including its rows of this step
+    tables: Ints  # i32[B, M], block ids of each sequence, padded with 0
+    logit_rows: Ints  # i32[S], rows whose logits are wanted, rising
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a program must be able to hold."""
+
+    num_blocks: int  # K/V cache blocks
+    block_size: int = 32  # positions per block
+    max_rows: int = 512  # largest T of a step
+    max_sequences: int = 64  # largest B of a step
+    kv_dtype: str = "f16"  # one of KV_DTYPES
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """What one instruction of a program ran, as counted by the code that ran it."""
+
+    node: str  # graph node, "layers.0.self_attn.q_proj"
+    op: str  # op name
+    kernel: str  # kernel id with its ISA, "linear.q4_k.avx2"
+    calls: int
+    nanoseconds: int
+    nbytes: int  # weight and cache bytes the calls had to read
+
+
+class Program(Protocol):
+    """A compiled graph with its weights and its cache."""
+
+    limits: Limits
+    vocab_size: int
+
+    def run(self, batch: Batch) -> Floats:
+        """Logits f32[S, vocab_size]; K and V of every row are stored first."""
+
+    def taps(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Floats]:
+        """Run and return copies of intermediates by value name (all of them for None)."""
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy cache blocks (source, destination) in every layer: the write half of copy-on-write."""
+
+    def records(self) -> list[KernelRecord]:
+        """Per-instruction kernel ids, call counts and times since the program was made."""
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes held: weights, cache, arena."""
+
+    def close(self) -> None:
+        """Free weights and cache; running afterwards raises."""
+
+
+class Executor(Protocol):
+    """Turns graphs into programs."""
+
+    name: str
+
+    def compile(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Weight],
+        limits: Limits,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Program:
+        """Pack weights and lay out memory. `progress(done_nbytes, total_nbytes)` is called as tensors are packed."""

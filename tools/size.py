@@ -1,0 +1,57 @@
+"""Print lines of code per area against the budgets of docs/design/house.md; exit 1 over budget."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "tokamak"
+BUDGETS = {
+    "ir": 900,
+    "nn.py": 400,
+    "loaders": 1500,
+    "tokenizers": 3500,
+    "sampling": 1200,
+    "engine": 2000,
+    "executors": 2000,
+    "server": 3000,
+    "cli": 1500,
+    "hub+observe+bench": 2500,
+    "native": 14000,
+}
+LIMIT = {".py": 500, ".h": 500, ".cpp": 500, ".inl": 700}
+
+
+def lines(path: pathlib.Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def files(area: str) -> list[pathlib.Path]:
+    if area == "native":
+        return [p for p in (ROOT / "native").rglob("*") if p.suffix in LIMIT]
+    roots = [PACKAGE / name for name in area.split("+")]
+    return [p for root in roots for p in ([root] if root.is_file() else sorted(root.rglob("*.py")))]
+
+
+def main() -> int:
+    over = 0
+    for area, budget in BUDGETS.items():
+        total = sum(lines(p) for p in files(area))
+        over += total > budget
+        print(f"{area:<20}{total:>7} of {budget:>6}{'   OVER' if total > budget else ''}")
+    groups = [(PACKAGE / "models", 120), (PACKAGE / "quant", 500)]
+    for folder, limit in groups:
+        for path in sorted(folder.glob("*.py")):
+            if lines(path) > limit and path.name != "__init__.py":
+                over += 1
+                print(f"{path.relative_to(ROOT)}: {lines(path)} lines, limit {limit}")
+    for path in (*PACKAGE.rglob("*.py"), *files("native")):
+        if lines(path) > LIMIT[path.suffix]:
+            over += 1
+            print(f"{path.relative_to(ROOT)}: {lines(path)} lines, limit {LIMIT[path.suffix]}")
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
