@@ -1,0 +1,1 @@
+"""Static graphs: data (`graph`), vocabulary (`ops`), rules (`check`), rewrites (`passes`), memory (`planner`)."""

@@ -1,0 +1,106 @@
+"""Llama 1-3, Mistral, Qwen 2: pre-norm decoder with grouped-query attention, rope and a gated feed-forward.
+
+Biases on q, k and v (Qwen 2) and a sliding window (Mistral) follow the checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tokamak.ir import ops
+from tokamak.ir.graph import Value
+from tokamak.models.config import Rope
+from tokamak.models.rope import rotate
+from tokamak.nn import Embedding, Linear, Module, RMSNorm, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes and constants, named as in Hugging Face configurations."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    rms_norm_eps: float
+    rope: Rope
+    sliding_window: int = 0
+    tie_word_embeddings: bool = False
+
+
+class Attention(Module):
+    """Grouped-query attention with rope."""
+
+    def __init__(self, c: Config) -> None:
+        self.c = c
+        self.q_proj = Linear(c.hidden_size, c.num_attention_heads * c.head_dim)
+        self.k_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim)
+        self.v_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim)
+        self.o_proj = Linear(c.num_attention_heads * c.head_dim, c.hidden_size)
+
+    def forward(self, x: Value, step: Step) -> Value:
+        return self.o_proj(self.mix(x, step))
+
+    def mix(self, x: Value, step: Step) -> Value:
+        """Everything before the output projection: [T, hidden_size] -> [T, H * head_dim]."""
+        c = self.c
+        q = ops.split_heads(self.q_proj(x), heads=c.num_attention_heads)
+        k = ops.split_heads(self.k_proj(x), heads=c.num_key_value_heads)
+        v = ops.split_heads(self.v_proj(x), heads=c.num_key_value_heads)
+        q, k = rotate(step, c.rope, c.head_dim, *self.normed(q, k))
+        return ops.merge_heads(step.attend(q, k, v, scale=c.head_dim**-0.5, window=c.sliding_window))
+
+    def normed(self, q: Value, k: Value) -> tuple[Value, Value]:
+        """Hook for families that norm queries and keys."""
+        return q, k
+
+
+class MLP(Module):
+    """silu(gate) * up, then down."""
+
+    def __init__(self, c: Config) -> None:
+        self.gate_proj = Linear(c.hidden_size, c.intermediate_size)
+        self.up_proj = Linear(c.hidden_size, c.intermediate_size)
+        self.down_proj = Linear(c.intermediate_size, c.hidden_size)
+
+    def forward(self, x: Value) -> Value:
+        return self.down_proj(ops.mul(ops.silu(self.gate_proj(x)), self.up_proj(x)))
+
+
+class Block(Module):
+    """Two residual branches, each behind its norm."""
+
+    attention: type[Any] = Attention
+    mlp_type: type[Any] = MLP
+
+    def __init__(self, c: Config) -> None:
+        self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.self_attn = self.attention(c)
+        self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.mlp = self.mlp_type(c)
+
+    def forward(self, x: Value, step: Step) -> Value:
+        x = ops.add(self.self_attn(self.input_layernorm(x), step), x)
+        return ops.add(self.mlp(self.post_attention_layernorm(x)), x)
+
+
+class Llama(Module):
+    """Embedding, blocks, final norm and the head, which may be the embedding."""
+
+    block: type[Any] = Block
+
+    def __init__(self, c: Config) -> None:
+        self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
+        self.layers = [self.block(c) for _ in range(c.num_hidden_layers)]
+        self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.lm_head = None if c.tie_word_embeddings else Linear(c.hidden_size, c.vocab_size)
+
+    def forward(self, step: Step) -> Value:
+        x = self.embed_tokens(step.token_ids)
+        for layer in self.layers:
+            x = layer(x, step)
+        return (self.lm_head or self.embed_tokens.as_linear)(ops.take_rows(self.norm(x), step.logit_rows))

@@ -1,0 +1,67 @@
+"""Phi-1, Phi-1.5, Phi-2: one layer norm feeds attention and feed-forward in parallel; partial rope; biases everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokamak.ir import ops
+from tokamak.ir.graph import Value
+from tokamak.models import llama
+from tokamak.models.config import Rope
+from tokamak.nn import Embedding, LayerNorm, Linear, Module, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes and constants, named as in Hugging Face configurations."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    layer_norm_eps: float
+    rope: Rope
+    sliding_window: int = 0
+
+
+class MLP(Module):
+    """gelu (tanh form) between two matrices."""
+
+    def __init__(self, c: Config) -> None:
+        self.up_proj = Linear(c.hidden_size, c.intermediate_size)
+        self.down_proj = Linear(c.intermediate_size, c.hidden_size)
+
+    def forward(self, x: Value) -> Value:
+        return self.down_proj(ops.gelu(self.up_proj(x)))
+
+
+class Block(Module):
+    """x + attention(norm(x)) + mlp(norm(x))."""
+
+    def __init__(self, c: Config) -> None:
+        self.input_layernorm = LayerNorm(c.hidden_size, c.layer_norm_eps)
+        self.self_attn = llama.Attention(c)  # type: ignore[arg-type]  # reads sizes and rope, which both configs have
+        self.mlp = MLP(c)
+
+    def forward(self, x: Value, step: Step) -> Value:
+        h = self.input_layernorm(x)
+        return ops.add(ops.add(self.self_attn(h, step), self.mlp(h)), x)
+
+
+class Phi(Module):
+    """Embedding, parallel blocks, final norm and a head with bias."""
+
+    def __init__(self, c: Config) -> None:
+        self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
+        self.layers = [Block(c) for _ in range(c.num_hidden_layers)]
+        self.norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
+        self.lm_head = Linear(c.hidden_size, c.vocab_size)
+
+    def forward(self, step: Step) -> Value:
+        x = self.embed_tokens(step.token_ids)
+        for layer in self.layers:
+            x = layer(x, step)
+        return self.lm_head(ops.take_rows(self.norm(x), step.logit_rows))

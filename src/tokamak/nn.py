@@ -1,0 +1,187 @@
+"""Modules: the vocabulary that model files are written in.
+
+A module owns parameters and says how to emit ops. Attribute paths are checkpoint names, so
+`self.layers[0].self_attn.q_proj` reads `layers.0.self_attn.q_proj.weight` and no model needs a name table.
+A model is traced once, at load; nothing here runs per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tokamak.errors import GraphError, ModelFileError
+from tokamak.ir import ops
+from tokamak.ir.check import check
+from tokamak.ir.graph import B, Dim, Graph, S, T, Type, Value
+from tokamak.types import Array
+
+FindType = Callable[[str], Type | None]
+
+
+class Param:
+    """A weight: its shape now, its graph value once bound. `optional`: absent from some checkpoints."""
+
+    def __init__(self, *shape: int, optional: bool = False) -> None:
+        self.shape = shape
+        self.optional = optional
+        self.bound: Value | None = None
+
+    @property
+    def value(self) -> Value:
+        """The graph value; only while tracing."""
+        if self.bound is None:
+            raise GraphError("a parameter is used that the checkpoint does not have")
+        return self.bound
+
+
+class Module:
+    """Owns `Param`s, other modules and lists of them; `forward` emits ops."""
+
+    path = ""
+
+    def __call__(self, *args: Any) -> Value:
+        """Emit the ops of this module under its path."""
+        graph = next(v.graph for v in args if isinstance(v, Value | Step))
+        if self.path:
+            graph.scope.append(self.path)
+        try:
+            result: Value = self.forward(*args)
+        finally:
+            if self.path:
+                graph.scope.pop()
+        return result
+
+    def forward(self, *args: Any) -> Value:  # noqa: ARG002  each module names its own
+        """What the module computes; every module says its own."""
+        raise GraphError(f"{type(self).__name__} does not say what it computes")
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Sub-modules with their attribute names; items of a list as "name.index"."""
+        for name, child in vars(self).items():
+            items = enumerate(child) if isinstance(child, list) else [(None, child)]
+            for i, item in items:
+                if isinstance(item, Module):
+                    yield (name if i is None else f"{name}.{i}"), item
+
+    def bind(self, graph: Graph, find: FindType, prefix: str = "") -> None:
+        """Turn every `Param` below this module into a graph value named by its attribute path.
+
+        Raises: ModelFileError if the checkpoint lacks a parameter or has another shape.
+        """
+        for name, param in vars(self).items():
+            if isinstance(param, Param):
+                here = f"{prefix}{name}"
+                kind = find(here)
+                if kind is None:
+                    if not param.optional:
+                        raise ModelFileError(
+                            f"the checkpoint has no tensor {here}, which this architecture needs"
+                        )
+                    continue
+                if kind.shape != param.shape:
+                    raise ModelFileError(
+                        f"tensor {here} has shape {kind.shape}, the configuration needs {param.shape}"
+                    )
+                param.bound = graph.params[here] = Value(here, kind, graph)
+        for name, child in self.children():
+            child.path = name
+            child.bind(graph, find, f"{prefix}{name}.")
+
+
+class Linear(Module):
+    """y = x W^T + b; the bias is used where the checkpoint has one."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.weight = Param(outputs, inputs)
+        self.bias = Param(outputs, optional=True)
+
+    def forward(self, x: Value) -> Value:
+        """[T, inputs] -> [T, outputs]."""
+        biases = (self.bias.bound,) if self.bias.bound else ()
+        return ops.linear(x, self.weight.value, biases=biases)
+
+
+class Embedding(Module):
+    """A table of vectors, which tied models also use as their output projection."""
+
+    def __init__(self, vocab_size: int, hidden_size: int) -> None:
+        self.weight = Param(vocab_size, hidden_size)
+
+    def forward(self, ids: Value) -> Value:
+        """i32[T] -> [T, hidden_size]."""
+        return ops.embed(ids, self.weight.value)
+
+    def as_linear(self, x: Value) -> Value:
+        """[S, hidden_size] -> [S, vocab_size]."""
+        return ops.linear(x, self.weight.value)
+
+
+class RMSNorm(Module):
+    """Root mean square norm over the last axis."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        self.weight, self.eps = Param(size), eps
+
+    def forward(self, x: Value) -> Value:
+        """[T, ..., size] -> the same."""
+        return ops.rms_norm(x, self.weight.value, eps=self.eps)
+
+
+class LayerNorm(Module):
+    """Layer norm over the last axis, with bias."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        self.weight, self.bias, self.eps = Param(size), Param(size), eps
+
+    def forward(self, x: Value) -> Value:
+        """[T, ..., size] -> the same."""
+        return ops.layer_norm(x, self.weight.value, self.bias.value, eps=self.eps)
+
+
+class Step:
+    """The inputs of one step as graph values. Field meanings: see `ops.attention` and `types.Batch`."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.token_ids = self._input("token_ids", T)
+        self.positions = self._input("positions", T)
+        self.slots = self._input("slots", T)
+        self.starts = self._input("starts", B)
+        self.lengths = self._input("lengths", B)
+        self.tables = self._input("tables", B, -1)
+        self.logit_rows = self._input("logit_rows", S)
+
+    def _input(self, name: str, lead: Dim, *tail: int) -> Value:
+        value = self.graph.inputs[name] = Value(name, Type("i32", lead, tail), self.graph)
+        return value
+
+    def const(self, name: str, array: Array) -> Value:
+        """A constant of the configuration, such as rope frequencies; shared by name."""
+        return self.graph.const(name, array)
+
+    def attend(
+        self, q: Value, k: Value, v: Value, *, scale: float, window: int = 0, softcap: float = 0.0
+    ) -> Value:
+        """Attention with a cache of its own; the n-th call in a trace uses the state `kv.n`.
+
+        The state's type is kv[2, G, D]: K and V of one position. How positions are laid out in blocks, and in which
+        number format, is the executor's business.
+        """
+        name = f"kv.{len(self.graph.states)}"
+        state = self.graph.states[name] = Value(name, Type("kv", 2, k.type.tail), self.graph)
+        inputs = (q, k, v, state, self.slots, self.starts, self.lengths, self.tables)
+        return ops.attention(*inputs, scale=scale, window=window, softcap=softcap)
+
+
+def trace(model: Module, find: FindType) -> Graph:
+    """Run `model` once on symbolic inputs, check what it did and return it.
+
+    find: the type of a parameter by its path, or None if the checkpoint has no such tensor.
+    """
+    graph = Graph()
+    step = Step(graph)
+    model.bind(graph, find)
+    graph.outputs = (model(step),)
+    check(graph)
+    return graph
