@@ -24,7 +24,17 @@ native:
 	cmake --build $(BUILD)
 	cp $(BUILD)/_native*.so src/tokamak/
 
+# The types of the extension module, for editors and mypy; run after a change of bindings.
+stub: native
+	PYTHONPATH=src $(PY) -m nanobind.stubgen -m tokamak._native -o src/tokamak/_native.pyi
+	$(PY) -m ruff format --quiet src/tokamak/_native.pyi
+
+check:
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
 size:
 	$(PYTHON) tools/size.py
 
-.PHONY: demo test native size
+.PHONY: demo test native stub check size

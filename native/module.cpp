@@ -1,4 +1,4 @@
-// The extension module: registers the error translation and the three groups of bindings.
+// The extension module: registers the error translation and the groups of bindings.
 #include <nanobind/nanobind.h>
 
 #include "base/error.h"
@@ -9,6 +9,7 @@ namespace tokamak {
 void bind_gguf(nb::module_& m);
 void bind_text(nb::module_& m);
 void bind_cpu(nb::module_& m);
+void bind_probe(nb::module_& m);
 }  // namespace tokamak
 
 namespace {
@@ -41,4 +42,5 @@ NB_MODULE(_native, m) {
   tokamak::bind_gguf(m);
   tokamak::bind_text(m);
   tokamak::bind_cpu(m);
+  tokamak::bind_probe(m);
 }
