@@ -1,0 +1,179 @@
+"""The registry of weight formats: name, ggml type id, layout, and the codec where there is one.
+
+A codec is two functions of its family's module over structured NumPy groups; `Format` checks shapes, walks the rows in
+bounded pieces and hides NumPy's warnings about infinities, which are legal values here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tokamak.errors import InvalidParams, UnsupportedError
+from tokamak.quant import float as plain
+from tokamak.quant import kquants, legacy, ternary
+from tokamak.types import Array, Floats
+
+Decoder = Callable[[Array], Floats]  # groups [n] -> f32[n, block_size]
+Encoder = Callable[
+    [Floats, "Floats | None"], Array
+]  # f32[n, block_size], weights of that shape -> groups [n]
+
+PIECE = 1 << 16  # elements per call of a codec: its temporaries stay in the second-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A weight format. block_size: elements per group of type_size bytes; a row is a whole number of groups."""
+
+    name: str
+    type_id: int
+    block_size: int
+    type_size: int
+    dtype: np.dtype[Any] = field(repr=False)
+    decoder: Decoder | None = field(default=None, repr=False)
+    encoder: Encoder | None = field(default=None, repr=False)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.type_size / self.block_size
+
+    def row_nbytes(self, num_elements: int) -> int:
+        """Bytes of a row of K elements. Raises: InvalidParams if K is no multiple of block_size."""
+        if num_elements < 0 or num_elements % self.block_size:
+            raise InvalidParams(
+                f"{self.name} stores rows in groups of {self.block_size} elements; a row of {num_elements} does not fit. "
+                "Choose another format for this tensor, f16 for instance"
+            )
+        return num_elements // self.block_size * self.type_size
+
+    def decode(self, rows: Array) -> Floats:
+        """f32[N, K] of uint8[N, row_nbytes], bit-equal to ggml.
+
+        Raises: UnsupportedError without a codec; InvalidParams for another shape or dtype.
+        """
+        if self.decoder is None:
+            raise UnsupportedError(
+                f"weight format {self.name} (type {self.type_id}) is known but cannot be decoded"
+            )
+        if rows.ndim != 2 or rows.dtype != np.uint8 or rows.shape[1] % self.type_size:
+            raise InvalidParams(
+                f"{self.name} decodes uint8 rows of a multiple of {self.type_size} bytes, not {rows.dtype}{rows.shape}"
+            )
+        groups = np.ascontiguousarray(rows).reshape(-1).view(self.dtype)
+        out = np.empty((len(groups), self.block_size), dtype=np.float32)
+        with np.errstate(all="ignore"):
+            for piece in self._pieces(len(groups)):
+                out[piece] = self.decoder(groups[piece])
+        return out.reshape(len(rows), rows.shape[1] // self.type_size * self.block_size)
+
+    def encode(self, x: Floats, importance: Floats | None = None) -> Array:
+        """uint8[N, row_nbytes] of f32[N, K], every value finite (the float formats take any).
+
+        importance: f32[K], how much the squared error of each column counts; finite, not negative, not all zero.
+        Raises: UnsupportedError without a codec; InvalidParams for anything else.
+        """
+        if self.encoder is None:
+            raise UnsupportedError(
+                f"weight format {self.name} (type {self.type_id}) is known but cannot be written"
+            )
+        if x.ndim != 2:
+            raise InvalidParams(f"{self.name} encodes a matrix [N, K], not an array of shape {x.shape}")
+        nbytes = self.row_nbytes(x.shape[1])
+        groups = np.ascontiguousarray(x, dtype=np.float32).reshape(-1, self.block_size)
+        if self.block_size > 1 and not np.isfinite(groups).all():
+            row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+            raise InvalidParams(f"row {row} has a value that is not finite; {self.name} cannot hold it")
+        weights = None if importance is None else self._weights(importance, x.shape[1])
+        out = np.empty(len(groups), dtype=self.dtype)
+        with np.errstate(all="ignore"):
+            for piece in self._pieces(len(groups)):
+                w = None
+                if weights is not None:
+                    w = weights[np.arange(piece.start, piece.stop) % len(weights)]
+                out[piece] = self.encoder(groups[piece], w)
+        return out.view(np.uint8).reshape(len(x), nbytes)
+
+    def _pieces(self, num_groups: int) -> Iterator[slice]:
+        step = max(1, PIECE // self.block_size)
+        return (slice(i, min(i + step, num_groups)) for i in range(0, num_groups, step))
+
+    def _weights(self, importance: Floats, num_elements: int) -> Floats:
+        """Importance as f32[K / block_size, block_size] of mean 1, with a floor that keeps every group solvable."""
+        w = np.asarray(importance, dtype=np.float64)
+        if w.shape != (num_elements,) or not np.isfinite(w).all() or (w < 0).any() or not w.any():
+            raise InvalidParams(
+                f"importance must be {num_elements} finite values >= 0, not all zero; got shape {w.shape}"
+            )
+        scaled: Floats = np.maximum(w / w.mean(), 1e-6).astype(np.float32)
+        return scaled.reshape(-1, self.block_size)
+
+
+# Every tensor type id of ggml, and those bitnet.cpp adds (i2_s, tl1, tl2). Ids 4, 5 31..33 and 37 were removed upstream and
+# are kept by name so that an old file is refused by name. tl2 shares id 39 with mxfp4: `by_type_id` answers mxfp4.
+_TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = (
+    ("f32", 0, 1, "<f4", plain.decode_plain, plain.encode_f32),
+    ("f16", 1, 1, "<f2", plain.decode_plain, plain.encode_f16),
+    ("q4_0", 2, 32, legacy.Q4_0, legacy.decode, legacy.encode_q4_0),
+    ("q4_1", 3, 32, legacy.Q4_1, legacy.decode, legacy.encode_q4_1),
+    ("q4_2", 4, 16, 10, None, None),
+    ("q4_3", 5, 16, 12, None, None),
+    ("q5_0", 6, 32, legacy.Q5_0, legacy.decode, legacy.encode_q5_0),
+    ("q5_1", 7, 32, legacy.Q5_1, legacy.decode, legacy.encode_q5_1),
+    ("q8_0", 8, 32, legacy.Q8_0, legacy.decode, legacy.encode_q8_0),
+    ("q8_1", 9, 32, legacy.Q8_1, legacy.decode, legacy.encode_q8_1),
+    ("q2_k", 10, 256, 84, None, None),
+    ("q3_k", 11, 256, 110, None, None),
+    ("q4_k", 12, 256, kquants.Q4_K, kquants.decode_q4_k, kquants.encode_q4_k),
+    ("q5_k", 13, 256, kquants.Q5_K, kquants.decode_q5_k, kquants.encode_q5_k),
+    ("q6_k", 14, 256, kquants.Q6_K, kquants.decode_q6_k, kquants.encode_q6_k),
+    ("q8_k", 15, 256, 292, None, None),
+    ("iq2_xxs", 16, 256, 66, None, None),
+    ("iq2_xs", 17, 256, 74, None, None),
+    ("iq3_xxs", 18, 256, 98, None, None),
+    ("iq1_s", 19, 256, 50, None, None),
+    ("iq4_nl", 20, 32, 18, None, None),
+    ("iq3_s", 21, 256, 110, None, None),
+    ("iq2_s", 22, 256, 82, None, None),
+    ("iq4_xs", 23, 256, 136, None, None),
+    ("i8", 24, 1, "<i1", plain.decode_plain, None),
+    ("i16", 25, 1, "<i2", plain.decode_plain, None),
+    ("i32", 26, 1, "<i4", plain.decode_plain, None),
+    ("i64", 27, 1, "<i8", plain.decode_plain, None),
+    ("f64", 28, 1, "<f8", plain.decode_plain, None),
+    ("iq1_m", 29, 256, 56, None, None),
+    ("bf16", 30, 1, plain.BF16, plain.decode_bf16, plain.encode_bf16),
+    ("q4_0_4_4", 31, 32, 18, None, None),
+    ("q4_0_4_8", 32, 32, 18, None, None),
+    ("q4_0_8_8", 33, 32, 18, None, None),
+    ("tq1_0", 34, 256, 54, None, None),
+    ("tq2_0", 35, 256, ternary.TQ2_0, ternary.decode_tq2_0, ternary.encode_tq2_0),
+    ("i2_s", 36, 4, 1, None, None),
+    ("iq4_nl_4_8", 37, 32, 18, None, None),
+    ("tl1", 38, 4, 1, None, None),
+    ("mxfp4", 39, 32, 17, None, None),
+    ("tl2", 39, 256, 54, None, None),
+    ("nvfp4", 40, 64, 36, None, None),
+    ("q1_0", 41, 128, 18, None, None),
+    ("q2_0", 42, 64, 18, None, None),
+)
+
+
+def _format(row: tuple[str, int, int, Any, Decoder | None, Encoder | None]) -> Format:
+    name, type_id, block_size, layout, decoder, encoder = row
+    dtype: np.dtype[Any] = np.dtype(("V", layout)) if isinstance(layout, int) else np.dtype(layout)
+    return Format(name, type_id, block_size, dtype.itemsize, dtype, decoder, encoder)
+
+
+FORMATS: dict[str, Format] = {row[0]: _format(row) for row in _TABLE}
+_BY_ID: dict[int, Format] = {f.type_id: f for f in reversed(FORMATS.values())}
+
+
+def by_type_id(type_id: int) -> Format:
+    """The format of a ggml type id. Raises: UnsupportedError for an id that no release of ggml has used."""
+    if type_id not in _BY_ID:
+        raise UnsupportedError(f"weight type id {type_id} is not known (known: 0 to {max(_BY_ID)})")
+    return _BY_ID[type_id]

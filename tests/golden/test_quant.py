@@ -1,0 +1,71 @@
+"""Codecs against what ggml wrote and read: decoding bit for bit, encoding at least as close to the original."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reference_data import golden
+from tokamak.quant import FORMATS
+from tokamak.quant.error import rmse
+
+FOLDER = golden()
+pytestmark = pytest.mark.skipif(FOLDER is None, reason="no reference data: set TOKAMAK_SHARED")
+
+DECODABLE = [name for name, f in FORMATS.items() if f.decoder]
+ENCODABLE = [name for name, f in FORMATS.items() if f.encoder]
+BYTE_EQUAL = ["f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q8_1", "q8_k", "tq1_0", "tq2_0"]
+
+
+def recorded(name):
+    path = FOLDER / "quant" / f"{name.upper()}.npz"
+    if not path.exists():
+        pytest.skip(f"no recording of {name}")
+    with np.load(path) as archive:
+        return dict(archive)
+
+
+def cases(arrays):
+    return [key.removesuffix(".bytes") for key in arrays if key.endswith(".bytes")]
+
+
+@pytest.mark.parametrize("name", DECODABLE)
+def test_layout_numbers_are_those_of_ggml(name):
+    arrays, fmt = recorded(name), FORMATS[name]
+    assert (fmt.type_id, fmt.block_size, fmt.type_size) == tuple(
+        int(arrays[key]) for key in ("type_id", "block_size", "type_size")
+    )
+
+
+@pytest.mark.parametrize("name", DECODABLE)
+def test_decoding_is_bit_equal(name):
+    arrays = recorded(name)
+    for case in cases(arrays):
+        expected = arrays.get(f"{case}.dequant")
+        if expected is None:  # activation formats that ggml does not read back
+            continue
+        y = FORMATS[name].decode(arrays[f"{case}.bytes"])
+        nan = np.isnan(expected)
+        assert np.array_equal(np.isnan(y), nan), case
+        assert np.array_equal(y.view(np.uint32)[~nan], expected.view(np.uint32)[~nan]), case
+
+
+@pytest.mark.parametrize("name", ENCODABLE)
+def test_encoding_is_at_least_as_close(name):
+    arrays, fmt = recorded(name), FORMATS[name]
+    for case in cases(arrays):
+        theirs = arrays.get(f"{case}.dequant")
+        if theirs is None or not np.isfinite(theirs).all():  # huge: ggml itself stores no usable scale
+            continue
+        importance = arrays.get(f"{case}.imatrix")
+        x = arrays[f"{case.removesuffix('_imatrix')}.x"]
+        ours = fmt.decode(fmt.encode(x, importance))
+        assert rmse(x, ours, importance) <= rmse(x, theirs, importance), case
+
+
+@pytest.mark.parametrize("name", [n for n in BYTE_EQUAL if n in ENCODABLE])
+def test_encoding_without_importance_writes_the_same_bytes(name):
+    arrays = recorded(name)
+    for case in cases(arrays):
+        if f"{case}.x" in arrays:
+            assert np.array_equal(FORMATS[name].encode(arrays[f"{case}.x"]), arrays[f"{case}.bytes"]), case
