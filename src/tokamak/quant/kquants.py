@@ -79,11 +79,14 @@ def decode_q5_k(groups: Array) -> Floats:
     return _affine(groups, q, *unpack_scales(groups["scales"]))
 
 
+def _weights(x: Floats, w: Floats | None) -> Floats:
+    return np.ones_like(x) if w is None else w.reshape(x.shape)
+
+
 def _encode_affine(dtype: np.dtype[np.void], high: int, x: Floats, w: Floats | None) -> Array:
     x = x.reshape(-1, 8, 32)
-    w = np.ones_like(x) if w is None else w.reshape(x.shape)
     out = np.empty(len(x), dtype=dtype)
-    out["d"], out["dmin"], sc, m, q = fit.asymmetric(x, w, high, 63, AFFINE_STEPS)
+    out["d"], out["dmin"], sc, m, q = fit.asymmetric(x, _weights(x, w), high, 63, AFFINE_STEPS)
     out["scales"] = pack_scales(sc, m)
     code = q.astype(np.uint8)
     out["qs"] = pack((code & 15).reshape(-1, 4, 2, 32), 4).reshape(-1, 128)
@@ -100,6 +103,41 @@ def encode_q5_k(x: Floats, w: Floats | None) -> Array:
     return _encode_affine(Q5_K, 31, x, w)
 
 
+def decode_q2_k(groups: Array) -> Floats:
+    scales = groups["scales"]
+    return _affine(groups, unpack(groups["qs"].reshape(-1, 2, 32), 2), scales & 15, scales >> 4)
+
+
+def encode_q2_k(x: Floats, w: Floats | None) -> Array:
+    x = x.reshape(-1, 16, 16)
+    out = np.empty(len(x), dtype=Q2_K)
+    out["d"], out["dmin"], sc, m, q = fit.asymmetric(x, _weights(x, w), 3, 15, AFFINE_STEPS)
+    out["scales"] = sc.astype(np.uint8) | (m.astype(np.uint8) << 4)
+    out["qs"] = pack(q.reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
+    return out
+
+
+def decode_q3_k(groups: Array) -> Floats:
+    q = unpack(groups["qs"].reshape(-1, 2, 32), 2).reshape(-1, 8, 32) | (
+        unpack(groups["hmask"], 1) << np.uint8(2)
+    )
+    low, high = unpack(groups["scales"][:, :8], 4), unpack(groups["scales"][:, 8:], 2)
+    sc = low.reshape(-1, 16) | (high.reshape(-1, 16) << np.uint8(4))
+    return _scaled(groups, q.view(np.int8) - np.int8(4), sc.view(np.int8) - np.int8(32))
+
+
+def encode_q3_k(x: Floats, w: Floats | None) -> Array:
+    x = x.reshape(-1, 16, 16)
+    out = np.empty(len(x), dtype=Q3_K)
+    out["d"], sc, q = fit.symmetric(x, _weights(x, w), (-4, 3), (-32, 31), SYMMETRIC_STEPS)
+    code, scale = (q + np.float32(4)).astype(np.uint8), (sc + np.float32(32)).astype(np.uint8)
+    out["hmask"] = pack((code >> 2).reshape(-1, 8, 32), 1)
+    out["qs"] = pack((code & 3).reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
+    out["scales"][:, :8] = pack((scale & 15).reshape(-1, 2, 8), 4)
+    out["scales"][:, 8:] = pack((scale >> 4).reshape(-1, 4, 4), 2)
+    return out
+
+
 def decode_q6_k(groups: Array) -> Floats:
     q = unpack(groups["ql"].reshape(-1, 2, 64), 4).reshape(-1, 2, 4, 32)
     q |= unpack(groups["qh"].reshape(-1, 2, 32), 2) << np.uint8(4)
@@ -108,10 +146,23 @@ def decode_q6_k(groups: Array) -> Floats:
 
 def encode_q6_k(x: Floats, w: Floats | None) -> Array:
     x = x.reshape(-1, 16, 16)
-    w = np.ones_like(x) if w is None else w.reshape(x.shape)
     out = np.empty(len(x), dtype=Q6_K)
-    out["d"], out["scales"], q = fit.symmetric(x, w, (-32, 31), (-128, 127), SYMMETRIC_STEPS)
+    out["d"], out["scales"], q = fit.symmetric(x, _weights(x, w), (-32, 31), (-128, 127), SYMMETRIC_STEPS)
     code = (q + np.float32(32)).astype(np.uint8)
     out["ql"] = pack((code & 15).reshape(-1, 2, 2, 64), 4).reshape(-1, 128)
     out["qh"] = pack((code >> 4).reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
+    return out
+
+
+def decode_q8_k(groups: Array) -> Floats:
+    return groups["qs"] * groups["d"].astype(np.float32)[:, None]
+
+
+def encode_q8_k(x: Floats, _w: Floats | None) -> Array:
+    out = np.zeros(len(x), dtype=Q8_K)
+    inverse = np.float32(-127) / fit.peak(x)
+    inverse = np.where(np.isfinite(inverse), inverse, np.float32(0))
+    q = np.minimum(np.rint(x * inverse[:, None]), 127).astype(np.int8)
+    out["d"], out["qs"] = np.where(inverse == 0, np.float32(0), np.float32(1) / inverse), q
+    out["bsums"] = q.reshape(-1, 16, 16).sum(axis=2, dtype=np.int16)
     return out

@@ -35,7 +35,11 @@ RELATIVE = {
     "q4_k": 0.09,
     "q5_k": 0.045,
     "q6_k": 0.022,
+    "tq1_0": 0.9,
     "tq2_0": 0.9,
+    "q2_k": 0.36,  # 16 elements: +-1.8 sigma in four codes
+    "q3_k": 0.18,
+    "q8_k": 0.009,  # 256 elements: +-2.8 sigma
 }
 
 
