@@ -1,0 +1,8 @@
+"""From logits to a token: parameters, filters, penalties, the draw, stop strings. Knows no model and no request."""
+
+from tokamak.sampling.params import SamplingParams
+from tokamak.sampling.random import fresh_seed
+from tokamak.sampling.sampler import Sampled, Sampler, TokenLogprob
+from tokamak.sampling.stop import StopStrings
+
+__all__ = ["Sampled", "Sampler", "SamplingParams", "StopStrings", "TokenLogprob", "fresh_seed"]

@@ -1,0 +1,260 @@
+"""What a caller may ask of a completion, checked once when it is made.
+
+Not the state of a completion (`Sampler`) and not the server's wire format, which maps onto this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokamak.errors import InvalidParams
+from tokamak.types import Floats, Ints
+
+LogitsProcessor = Callable[[Ints, Floats], Floats]
+"""(token ids so far i32[n], logits f32[V], a copy that may be changed) -> logits f32[V]."""
+
+# Defaults of the fields a preset may set: llama.cpp's chain.
+DEFAULTS: dict[str, Any] = {
+    "temperature": 0.8,
+    "top_k": 40,
+    "top_p": 0.95,
+    "min_p": 0.05,
+    "repetition_penalty": 1.0,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"temperature": 0.0, "top_k": 1, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
+    "balanced": {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.0, "repetition_penalty": 1.0},
+    "quality": {"temperature": 0.8, "top_k": 100, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.1},
+}
+STAGES = (
+    "logit_bias",
+    "penalties",
+    "dry",
+    "top_n_sigma",
+    "top_k",
+    "typical",
+    "tail_free",
+    "eta",
+    "top_p",
+    "min_p",
+    "xtc",
+    "temperature",
+)
+
+# field -> (lowest, highest, whole number); both ends belong to the range
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "max_tokens": (-1, 2**31 - 1, True),
+    "min_tokens": (0, 2**31 - 1, True),
+    "temperature": (0.0, 100.0, False),
+    "dynatemp_range": (0.0, 100.0, False),
+    "dynatemp_exponent": (0.0, 100.0, False),
+    "top_k": (-1, 2**31 - 1, True),
+    "top_p": (0.0, 1.0, False),
+    "min_p": (0.0, 1.0, False),
+    "typical_p": (0.0, 1.0, False),
+    "tfs_z": (0.0, 1.0, False),
+    "eta_cutoff": (0.0, 1.0, False),
+    "top_n_sigma": (-1.0, 100.0, False),
+    "xtc_probability": (0.0, 1.0, False),
+    "xtc_threshold": (0.0, 1.0, False),
+    "min_keep": (1, 2**31 - 1, True),
+    "mirostat": (0, 2, True),
+    "mirostat_tau": (0.0, 100.0, False),
+    "mirostat_eta": (0.0, 1.0, False),
+    "repetition_penalty": (1e-3, 100.0, False),
+    "repetition_last_n": (-1, 2**31 - 1, True),
+    "presence_penalty": (-2.0, 2.0, False),
+    "frequency_penalty": (-2.0, 2.0, False),
+    "dry_multiplier": (0.0, 100.0, False),
+    "dry_base": (1.0, 100.0, False),
+    "dry_allowed_length": (1, 2**31 - 1, True),
+    "dry_last_n": (-1, 2**31 - 1, True),
+    "logprobs": (0, 1024, True),
+    "n": (1, 128, True),
+    "seed": (0, 2**64 - 1, True),
+}
+_OPTIONAL = {"max_tokens", "logprobs", "seed"}
+MAX_STOPS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How to continue a prompt. Every field is optional; the defaults are llama.cpp's.
+
+    max_tokens: tokens to generate; None: 128, fewer if the context ends sooner; -1: until the context ends; 0: only read the prompt.
+    min_tokens: end-of-generation tokens are banned, and stops not looked for, before so many.
+    temperature: 0 is greedy (largest logit after bias and penalties, lowest id on ties). Default 0.8.
+    dynatemp_range, dynatemp_exponent: temperature +- range, by entropy; 0 off.
+    top_k (default 40; 0 or -1 off), top_p (0.95; 1 off), min_p (0.05; 0 off), typical_p, tfs_z (1 off), eta_cutoff (0 off),
+    top_n_sigma (<= 0 off), xtc_probability (0 off) with xtc_threshold: filters as in docs/sampling.md.
+    min_keep: tokens that every filter leaves at least.
+    mirostat: 0 off, 1 or 2; with mirostat_tau (bits) and mirostat_eta it replaces every filter but the temperature.
+    repetition_penalty (1 off), presence_penalty, frequency_penalty (0 off): over the last repetition_last_n tokens of prompt and
+    completion; -1 all, 0 none.
+    dry_*: penalty for continuing repeated sequences; dry_multiplier 0 off; dry_last_n -1 all.
+    logit_bias: token id, or a string (each of its tokens), to a float added to the logit; -inf bans.
+    logprobs: None off; else log-probabilities of the token drawn and of so many of the most likely, from the raw logits.
+    n: completions of one prompt, which share its cache.
+    seed: None draws one, reported in the completion. A draw depends on (seed, sample index, position) only.
+    stop: strings that end the completion, not part of its text. stop_token_ids: the same for ids.
+    ignore_eos: end-of-generation tokens are banned. echo: the text (and logprobs) begin with the prompt's.
+    logits_processors: called in order before everything else, see `LogitsProcessor`.
+    samplers: the order of the stages; one that is left out is off.
+    preset: "fast", "balanced" or "quality": other defaults, each field given still wins.
+    Raises: InvalidParams naming field, value and range.
+    """
+
+    preset: str | None = None
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    temperature: float = None  # type: ignore[assignment]  # None: of the preset
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    top_k: int = None  # type: ignore[assignment]
+    top_p: float = None  # type: ignore[assignment]
+    min_p: float = None  # type: ignore[assignment]
+    typical_p: float = 1.0
+    tfs_z: float = 1.0
+    eta_cutoff: float = 0.0
+    top_n_sigma: float = -1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    min_keep: int = 1
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    repetition_penalty: float = None  # type: ignore[assignment]
+    repetition_last_n: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_last_n: int = -1
+    dry_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    logit_bias: Mapping[int | str, float] | None = None
+    logprobs: int | None = None
+    n: int = 1
+    seed: int | None = None
+    stop: str | Sequence[str] | None = None
+    stop_token_ids: Sequence[int] = ()
+    ignore_eos: bool = False
+    echo: bool = False
+    logits_processors: Sequence[LogitsProcessor] = ()
+    samplers: Sequence[str] = STAGES
+
+    def __post_init__(self) -> None:
+        if self.preset is not None and self.preset not in PRESETS:
+            raise InvalidParams(f"preset is {self.preset!r}; it must be one of {', '.join(PRESETS)}")
+        preset = DEFAULTS if self.preset is None else PRESETS[self.preset]
+        for name, value in preset.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        for name, (low, high, whole) in _RANGES.items():
+            _check_number(name, getattr(self, name), low, high, whole)
+        for name in ("ignore_eos", "echo"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParams(f"{name} is {getattr(self, name)!r}; it must be True or False")
+        object.__setattr__(self, "stop", _stop_strings(self.stop))
+        object.__setattr__(self, "stop_token_ids", _token_ids("stop_token_ids", self.stop_token_ids))
+        object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
+        object.__setattr__(self, "samplers", _stages(self.samplers))
+        object.__setattr__(self, "logits_processors", _callables(self.logits_processors))
+        _check_together(self)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings as a tuple."""
+        return self.stop if isinstance(self.stop, tuple) else ()
+
+    @property
+    def greedy(self) -> bool:
+        """Whether no number is drawn. A mirostat sampler draws at every temperature but 0."""
+        return self.temperature == 0.0
+
+    def replaced(self, **changes: Any) -> SamplingParams:
+        """A copy with other fields; with `preset` among them, that preset's fields too unless they are given.
+
+        Raises: InvalidParams, also for a name that is not a field.
+        """
+        for name in changes:
+            if name not in SamplingParams.__dataclass_fields__:
+                raise InvalidParams(f"{name} is not a sampling parameter; known are {', '.join(FIELDS)}")
+        if changes.get("preset") is not None:
+            changes = {**dict.fromkeys(DEFAULTS), **changes}
+        return dataclasses.replace(self, **changes)
+
+
+FIELDS = tuple(SamplingParams.__dataclass_fields__)
+
+
+def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -> None:
+    if value is None and name in _OPTIONAL:
+        return
+    kind = "a whole number" if whole else "a number"
+    fits = not isinstance(value, bool) and isinstance(value, int if whole else (int, float))
+    if not fits or not low <= value <= high:  # nan fails the comparison
+        raise InvalidParams(f"{name} is {value!r}; it must be {kind} from {low} to {high}")
+
+
+def _check_together(params: SamplingParams) -> None:
+    limit = params.max_tokens
+    if limit is not None and limit >= 0 and params.min_tokens > limit:
+        raise InvalidParams(f"min_tokens is {params.min_tokens}; it must be at most max_tokens, {limit}")
+
+
+def _stop_strings(stop: Any) -> tuple[str, ...]:
+    stops: tuple[str, ...] = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+    if len(stops) > MAX_STOPS:
+        raise InvalidParams(f"stop has {len(stops)} strings; at most {MAX_STOPS} are looked for")
+    for text in stops:
+        if not isinstance(text, str) or not text:
+            raise InvalidParams(f"stop has {text!r}; each must be a string of at least one character")
+    return stops
+
+
+def _token_ids(name: str, ids: Any) -> tuple[int, ...]:
+    for token_id in ids:
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < 2**31:
+            raise InvalidParams(f"{name} has {token_id!r}; token ids are whole numbers from 0 to {2**31 - 1}")
+    return tuple(ids)
+
+
+def _bias(bias: Any) -> dict[int | str, float]:
+    checked: dict[int | str, float] = {}
+    for key, value in dict(bias or {}).items():
+        if (
+            isinstance(key, bool)
+            or not isinstance(key, int | str)
+            or key == ""
+            or (isinstance(key, int) and key < 0)
+        ):
+            raise InvalidParams(f"logit_bias has the key {key!r}; it must be a token id or a string")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or math.isnan(value)
+            or value == math.inf
+        ):
+            raise InvalidParams(f"logit_bias of {key!r} is {value!r}; it must be a finite number or -inf")
+        checked[key] = float(value)
+    return checked
+
+
+def _stages(samplers: Any) -> tuple[str, ...]:
+    names: tuple[str, ...] = tuple(samplers)
+    for name in names:
+        if name not in STAGES or names.count(name) > 1:
+            raise InvalidParams(f"samplers has {name!r}; each of {', '.join(STAGES)} may stand there once")
+    return names
+
+
+def _callables(processors: Any) -> tuple[LogitsProcessor, ...]:
+    for processor in processors:
+        if not callable(processor):
+            raise InvalidParams(f"logits_processors has {processor!r}, which cannot be called")
+    return tuple(processors)
