@@ -18,6 +18,7 @@ $(VENV)/.installed: pyproject.toml CMakeLists.txt $(SOURCES)
 # In-place build for development: the extension lands in src/tokamak; run with PYTHONPATH=src.
 # PY names an interpreter that has nanobind (pip install nanobind cmake ninja).
 PY    ?= $(PYTHON)
+CXX   ?= g++
 BUILD ?= build/dev
 native:
 	cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$$($(PY) -c 'import sys; print(sys.executable)') $(CMAKE_ARGS)
@@ -33,8 +34,22 @@ check:
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	find native -name '*.cpp' -o -name '*.h' -o -name '*.inl' | xargs clang-format --dry-run -Werror
+
+# The tests that reach native code, under AddressSanitizer and UndefinedBehaviorSanitizer. Python itself is not
+# instrumented, so the runtime is preloaded; its leaks at exit are not ours.
+ASAN := build/asan
+ASAN_TESTS ?= tests --ignore=tests/golden -k "not test_import"
+sanitize:
+	cmake -S . -B $(ASAN) -G Ninja -DTOKAMAK_SANITIZE=ON -DPython_EXECUTABLE=$$($(PY) -c 'import sys; print(sys.executable)')
+	cmake --build $(ASAN)
+	rm -rf $(ASAN)/site && mkdir -p $(ASAN)/site && cp -r src/tokamak $(ASAN)/site/
+	rm -f $(ASAN)/site/tokamak/_native*.so && cp $(ASAN)/_native*.so $(ASAN)/site/tokamak/
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	PYTHONMALLOC=malloc PYTHONPATH=$(ASAN)/site $(PY) -m pytest $(ASAN_TESTS)
 
 size:
 	$(PYTHON) tools/size.py
 
-.PHONY: demo test native stub check size
+.PHONY: demo test native stub check sanitize size

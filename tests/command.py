@@ -7,15 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[1] / "src"
+import tokamak as package
+
+SITE = (
+    Path(package.__file__).resolve().parents[1]
+)  # installed, built in place or instrumented: the same as here
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment without TOKAMAK_* and with this checkout first, where it is built in place."""
+    """The environment without TOKAMAK_* and with the package under test first."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("TOKAMAK_")}
-    if list((SOURCE / "tokamak").glob("_native*.so")):
-        env["PYTHONPATH"] = str(SOURCE)
-    return env | extra
+    return env | {"PYTHONPATH": str(SITE)} | extra
 
 
 def tokamak(*words: object, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
