@@ -1,0 +1,113 @@
+"""The thread that steps an `EngineCore`: callers of any thread hand requests in and are called back.
+
+Started with the first request, ended by `close`. Ctrl-C interrupts the caller that waits, never a step.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from tokamak.engine.core import EngineCore
+from tokamak.engine.request import Request, StepOutput
+from tokamak.errors import Cancelled, UnavailableError
+
+Deliver = Callable[[StepOutput], None]
+"""Called in the engine's thread with each output of a request, in order; must not block."""
+
+
+class EngineLoop:
+    """Owns a core and the only thread that touches it."""
+
+    def __init__(self, core: EngineCore) -> None:
+        self.core = core
+        self._changed = threading.Condition()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._deliver: dict[int, Deliver] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    def submit(self, request: Request, deliver: Deliver) -> None:
+        """Queue a request; every output, the last with a finish_reason, goes to `deliver`.
+
+        Raises: Cancelled after `close`, UnavailableError in a forked process.
+        """
+        self._check_process()
+        with self._changed:
+            if self._closed:
+                raise Cancelled("this LLM is closed; load the model again")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="tokamak-engine", daemon=True)
+                self._thread.start()
+            self._commands.append(lambda: self._add(request, deliver))
+            self._changed.notify()
+
+    def cancel(self, request_id: int) -> None:
+        """Drop a request before the next step; its outputs end with "abort". Nothing if it is done."""
+        if os.getpid() != self._pid:
+            return
+        self._commands.append(lambda: self._emit(self.core.cancel(request_id)))
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again for work: a reader has made room."""
+        with self._changed:
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Cancel everything and end the thread. Waiting callers get "abort"."""
+        if os.getpid() != self._pid:
+            return  # the thread and the program's threads did not survive the fork
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise UnavailableError(
+                f"this LLM was loaded in process {self._pid}; threads and cache do not survive a fork. "
+                "Load the model after forking, or use the 'spawn' start method"
+            )
+
+    def _add(self, request: Request, deliver: Deliver) -> None:
+        self._deliver[request.id] = deliver
+        try:
+            self.core.add(request)
+        except Exception as error:  # noqa: BLE001  # the caller waits in another thread
+            self._emit([StepOutput(request, 0, None, "", finish_reason="abort", error=error)])
+
+    def _emit(self, outputs: list[StepOutput]) -> None:
+        for output in outputs:
+            deliver = self._deliver.get(output.request.id)
+            if deliver is not None:
+                deliver(output)
+        for output in outputs:  # afterwards: several samples of a request may end in one step
+            if output.finish_reason is not None and output.request.id not in self.core:
+                self._deliver.pop(output.request.id, None)
+
+    def _run(self) -> None:
+        stalled = False
+        while True:
+            if stalled or not self.core.has_work:
+                with self._changed:
+                    while not (self._commands or self._closed or (stalled and self.core.can_run)):
+                        self._changed.wait()
+            if self._closed:
+                break
+            while self._commands:
+                self._commands.popleft()()
+            outputs = self.core.step()
+            stalled = not outputs and not self.core.can_run
+            self._emit(outputs)
+        for request_id in list(self._deliver):
+            self._emit(self.core.cancel(request_id))
+        while self._commands:  # requests handed in too late
+            self._commands.popleft()()
+        for request_id in list(self._deliver):
+            self._emit(self.core.cancel(request_id))

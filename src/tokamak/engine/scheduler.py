@@ -1,0 +1,156 @@
+"""Which rows the next step computes: for every sequence as many missing ones as the budgets of rows and blocks allow.
+
+Sequences that want one row come first, so that a long prompt delays nobody's next token by more than its
+chunk; then the others in order of arrival. When blocks run out the latest sequence gives its back and
+starts over (its tokens are kept, and most of its prefix is usually still filed).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from tokamak.engine.blocks import BlockPool
+from tokamak.engine.request import Sequence
+from tokamak.types import Limits
+
+
+@dataclass(slots=True)
+class Schedule:
+    """The rows of one step, and cache blocks to copy before it."""
+
+    chosen: list[tuple[Sequence, int]] = field(default_factory=list)  # (sequence, rows from num_computed on)
+    copies: list[tuple[int, int]] = field(default_factory=list)  # (source, destination)
+    preempted: list[Sequence] = field(default_factory=list)
+
+
+class Scheduler:
+    """Queues of sequences over one pool.
+
+    chunk_rows: rows of one prompt per step at most, to bound the time between the tokens of others.
+    max_collect_rows: rows per step of a sequence that wants the logits of every row, to bound their memory.
+    """
+
+    def __init__(self, pool: BlockPool, limits: Limits, *, max_collect_rows: int) -> None:
+        self.pool, self.limits = pool, limits
+        self.chunk_rows = limits.max_rows
+        self.max_collect_rows = max_collect_rows
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # in order of arrival
+        self.num_preempted = 0
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence that holds no blocks."""
+        self.waiting.append(sequence)
+
+    def adopt(self, sequence: Sequence, after: Sequence) -> None:
+        """Run a fork, whose blocks are computed already, next to the one it came from."""
+        self.running.insert(self.running.index(after) + 1, sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence, running or waiting, and give its blocks back."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        self._give_back(sequence)
+
+    def schedule(self) -> Schedule:
+        """The next step; empty if nothing can run. Blocks for its rows are taken."""
+        plan = Schedule()
+        budget = self.limits.max_rows
+        ordered = [s for s in self.running if s.num_tokens - s.num_computed == 1]
+        if len(ordered) < len(self.running):
+            ordered += [s for s in self.running if s.num_tokens - s.num_computed != 1]
+        for sequence in ordered:
+            budget -= self._choose(sequence, budget, plan)
+        while (
+            self.waiting
+            and not plan.preempted
+            and budget > 0
+            and len(self.running) < self.limits.max_sequences
+        ):
+            sequence = self.waiting[0]
+            if not self._can_run(sequence):
+                break
+            self._reuse_prefix(sequence)
+            if not self._admit(sequence):
+                self._give_back(sequence)
+                break
+            self.waiting.popleft()
+            self.running.append(sequence)
+            sequence.start()
+            budget -= self._choose(sequence, budget, plan)
+        return plan
+
+    def _can_run(self, sequence: Sequence) -> bool:
+        room = sequence.request.room
+        return room is None or room()
+
+    def _choose(self, sequence: Sequence, budget: int, plan: Schedule) -> int:
+        """Puts rows of a running sequence into the plan; the number of them."""
+        if budget <= 0 or len(plan.chosen) >= self.limits.max_sequences or sequence in plan.preempted:
+            return 0  # the last: by an earlier one in this very step
+        if not self._can_run(sequence):
+            return 0
+        rows = min(sequence.num_missing, budget, self.chunk_rows)
+        if sequence.request.collect is not None:
+            rows = min(rows, self.max_collect_rows)
+        while not self._take_blocks(sequence, rows, plan):
+            victim = self.running[-1]
+            self._preempt(victim, plan)
+            if victim is sequence:
+                return 0
+        plan.chosen.append((sequence, rows))
+        return rows
+
+    def _take_blocks(self, sequence: Sequence, rows: int, plan: Schedule) -> bool:
+        """Blocks for the next rows, and a copy of the block they begin in if it is shared."""
+        size, pool = self.pool.block_size, self.pool
+        begin = sequence.num_computed
+        first = begin // size
+        if first < sequence.num_blocks and pool.shared(int(sequence.table[first])):
+            own = pool.take()
+            if own is None:
+                return False
+            plan.copies.append((int(sequence.table[first]), own))
+            pool.release(sequence.table[first : first + 1])
+            sequence.table[first] = own
+        while sequence.num_blocks * size < begin + rows:
+            block = pool.take()
+            if block is None:
+                return False
+            sequence.append_block(block)
+        return True
+
+    def _reuse_prefix(self, sequence: Sequence) -> None:
+        """Hold the blocks of the longest filed prefix. The last token is always computed: its logits are wanted."""
+        if sequence.request.collect is not None:
+            return
+        found, sequence.chain = self.pool.find(
+            sequence.tokens(0, sequence.num_tokens - 1), sequence.request.salt
+        )
+        for block in found:
+            sequence.append_block(block)
+        sequence.num_filed = len(found)
+        sequence.num_computed = len(found) * self.pool.block_size
+        if sequence.request.started_s is None:
+            sequence.request.cached_tokens = sequence.num_computed
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Whether there is room for all its missing rows, so that it does not push out what runs."""
+        size = self.pool.block_size
+        missing = -(-sequence.num_tokens // size) - sequence.num_blocks
+        return missing <= self.pool.num_available or not self.running
+
+    def _preempt(self, victim: Sequence, plan: Schedule) -> None:
+        self.running.remove(victim)
+        plan.chosen[:] = [entry for entry in plan.chosen if entry[0] is not victim]
+        self._give_back(victim)
+        self.waiting.appendleft(victim)
+        plan.preempted.append(victim)
+        self.num_preempted += 1
+
+    def _give_back(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.forget_cache()

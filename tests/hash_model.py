@@ -1,0 +1,92 @@
+"""A program whose logits are a hash of everything it reads from its paged cache.
+
+It computes no language, but one wrong block, slot, position or length anywhere in a sequence changes every
+logit, which a small real model would often hide.
+"""
+
+import numpy as np
+
+from tokamak.errors import InvalidParams
+from tokamak.types import Limits
+
+ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mixed(words):
+    words = np.asarray(words, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        words = (words ^ (words >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+        return words ^ (words >> np.uint64(29))
+
+
+class HashProgram:
+    """types.Program: logits f32[S, V] from the tokens and positions found in the cache."""
+
+    def __init__(self, vocab_size=97, **limits):
+        self.limits = Limits(
+            **({"num_blocks": 64, "block_size": 4, "max_rows": 16, "max_sequences": 8} | limits)
+        )
+        self.vocab_size = vocab_size
+        size = self.limits.num_blocks * self.limits.block_size
+        self._cache = np.random.default_rng(0).integers(0, 2**63, size, dtype=np.uint64)  # garbage, not zeros
+        self._lanes = mixed(np.arange(1, vocab_size + 1, dtype=np.uint64) * ODD)
+        self.batches = []
+        self.closed = False
+
+    def run(self, batch):
+        if self.closed:
+            raise InvalidParams("this program is closed")
+        self.batches.append(batch)
+        assert len(batch.token_ids) <= self.limits.max_rows
+        assert len(batch.lengths) <= self.limits.max_sequences
+        assert all(a.dtype == np.int32 for a in (batch.token_ids, batch.positions, batch.slots, batch.tables))
+        with np.errstate(over="ignore"):
+            self._cache[batch.slots] = mixed(
+                batch.token_ids.astype(np.uint64) * ODD + batch.positions.astype(np.uint64)
+            )
+        size = self.limits.block_size
+        logits = []
+        for row in batch.logit_rows:
+            sequence = int(np.searchsorted(batch.starts, row, side="right")) - 1
+            assert batch.positions[row] < batch.lengths[sequence]
+            reach = np.arange(batch.positions[row] + 1)
+            read = self._cache[batch.tables[sequence][reach // size] * size + reach % size]
+            with np.errstate(over="ignore"):
+                word = mixed(np.sum(mixed(read + reach.astype(np.uint64) * ODD)))
+                lanes = mixed(self._lanes * (word | np.uint64(1)))
+            logits.append((lanes >> np.uint64(40)).astype(np.float32) / 2**21)
+        return np.array(logits, dtype=np.float32).reshape(-1, self.vocab_size)
+
+    def copy_blocks(self, pairs):
+        size = self.limits.block_size
+        for source, destination in pairs:
+            self._cache[destination * size : (destination + 1) * size] = self._cache[
+                source * size : (source + 1) * size
+            ]
+
+    def records(self):
+        return []
+
+    def memory(self):
+        return {"cache": self._cache.nbytes}
+
+    def close(self):
+        self.closed = True
+
+
+class LetterDecoder:
+    """Token i is the letter a + i % 26; every 7th is half of a two-letter piece, given out with the next."""
+
+    def __init__(self):
+        self.held = ""
+
+    def push(self, token_id):
+        self.held += chr(97 + token_id % 26)
+        if token_id % 7 == 0:
+            return ""
+        text, self.held = self.held, ""
+        return text
+
+    def flush(self):
+        text, self.held = self.held, ""
+        return text
