@@ -249,21 +249,28 @@ void bind_string_table(nb::module_& m) {
                           "Byte strings as one blob and the offsets of each: string i is "
                           "blob[offsets[i]:offsets[i + 1]].")
       .def("__init__", &fill_table, nb::arg("items"),
-           nb::sig("def __init__(self, items: Iterable[bytes]) -> None"))
+           nb::sig("def __init__(self, items: collections.abc.Iterable[bytes]) -> None"))
       .def("__len__", &StringTable::size)
       .def("__getitem__",
            [](const StringTable& table, Py_ssize_t i) { return to_bytes(item(table, i)); })
       .def("__eq__", [](const StringTable& a, const StringTable& b) { return a == b; })
       .def("__eq__", [](const StringTable&, nb::handle) { return false; })
-      .def("__getstate__", [](const StringTable& t) { return nb::make_tuple(table_items(t)); })
-      .def("__setstate__", [](StringTable& t, const nb::tuple& state) { fill_table(&t, state[0]); })
-      .def("tolist", &table_items, "All strings as a list of bytes.")
+      .def(
+          "__getstate__", [](const StringTable& t) { return nb::make_tuple(table_items(t)); },
+          nb::sig("def __getstate__(self) -> tuple[list[bytes]]"))
+      .def(
+          "__setstate__", [](StringTable& t, const nb::tuple& state) { fill_table(&t, state[0]); },
+          nb::sig("def __setstate__(self, state: tuple[list[bytes]]) -> None"))
+      .def("tolist", &table_items, nb::sig("def tolist(self) -> list[bytes]"),
+           "All strings as a list of bytes.")
       .def_prop_ro(
           "blob", [](nb::handle self) { return view(self, nb::cast<StringTable&>(self).blob()); },
+          nb::for_getter(nb::sig("def blob(self) -> numpy.typing.NDArray[numpy.uint8]")),
           "u8[n], read-only")
       .def_prop_ro(
           "offsets",
           [](nb::handle self) { return view(self, nb::cast<StringTable&>(self).offsets()); },
+          nb::for_getter(nb::sig("def offsets(self) -> numpy.typing.NDArray[numpy.int64]")),
           "i64[len + 1], read-only");
 }
 
@@ -280,6 +287,7 @@ nb::object tensor_bytes(nb::handle self, std::string_view name) {
 void bind_gguf(nb::module_& m) {
   bind_string_table(m);
   m.def("gguf_tensor_types", &tensor_types,
+        nb::sig("def gguf_tensor_types() -> list[tuple[int, str, int, int]]"),
         "Every known tensor type as (id, name, block_size, type_size); sizes are 0 where a "
         "tensor's size "
         "is not a number of groups.");
@@ -308,14 +316,20 @@ void bind_gguf(nb::module_& m) {
       .def_prop_ro("nbytes", [](const GgufFile& f) { return f.bytes().size(); })
       .def_prop_ro(
           "metadata", [](const GgufFile& f) { return f.metadata; },
+          nb::for_getter(nb::sig("def metadata(self) -> dict[str, typing.Any]")),
           "dict: scalars as Python values, numeric arrays as NumPy arrays, string arrays as "
           "StringTable, in the order of the file.")
       .def_prop_ro("value_types", &value_types,
+                   nb::for_getter(nb::sig("def value_types(self) -> dict[str, str]")),
                    "dict: the type of every metadata value, \"uint32\", \"array[string]\", ...")
       .def_prop_ro(
           "tensors", &tensors,
+          nb::for_getter(
+              nb::sig("def tensors(self) -> list[tuple[str, int, tuple[int, ...], int, int]]")),
           "list of (name, type id, shape outermost first, byte offset in the file, nbytes).")
-      .def("data", &tensor_bytes, nb::arg("name"), "Bytes of a tensor: u8[nbytes], read-only view.")
+      .def("data", &tensor_bytes, nb::arg("name"),
+           nb::sig("def data(self, name: str) -> numpy.typing.NDArray[numpy.uint8]"),
+           "Bytes of a tensor: u8[nbytes], read-only view.")
       .def(
           "release",
           [](const GgufFile& f, std::string_view name) {

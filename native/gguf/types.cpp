@@ -6,9 +6,9 @@ namespace tokamak::gguf {
 
 namespace {
 
-// Source: ggml.h and ggml-common.h of llama.cpp for ids 0-35 and 39-42, of bitnet.cpp for 36-38.
-// 4, 5 and 31-33 were withdrawn by ggml; bitnet.cpp's 36-38 took numbers that ggml had used for
-// repacked iq4_nl for a few weeks. Id 39 is mxfp4; bitnet.cpp wrote tl2 under the same number.
+// Source: ggml.h and ggml-common.h of llama.cpp for ids 0-35 and 39-42, of bitnet.cpp for 36
+// and 38. 4, 5, 31-33 and 37 were withdrawn by ggml; bitnet.cpp took 36 and 38, which ggml had used
+// for repacked iq4_nl for a few weeks. Id 39 is mxfp4; bitnet.cpp wrote tl2 under the same number.
 constexpr std::array<TensorType, 43> kTensorTypes = {{
     {0, "f32", 1, 4},
     {1, "f16", 1, 2},
@@ -47,7 +47,7 @@ constexpr std::array<TensorType, 43> kTensorTypes = {{
     {34, "tq1_0", 256, 54},
     {35, "tq2_0", 256, 66},
     {36, "i2_s", 4, 1, Layout::whole_ternary},
-    {37, "i8_s", 1, 1, Layout::opaque},
+    {37, "iq4_nl_4_8", 32, 18},
     {38, "tl1", 1, 1, Layout::opaque},
     {39, "mxfp4", 32, 17},
     {40, "nvfp4", 64, 36},

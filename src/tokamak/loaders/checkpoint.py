@@ -1,0 +1,233 @@
+"""Opens a model whatever its file format: bytes on disk to `Checkpoint`, the only thing the layers above see.
+
+The format is told by content, not by name. Weights stay mapped; nothing is copied or dequantised here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokamak import _native
+from tokamak.errors import ModelFileError, TokamakError, UnsupportedError
+from tokamak.loaders.config import extents, read_config, resolve_vocab_size
+from tokamak.loaders.gguf import GgufModel, Tensor, TensorInfo, open_gguf
+from tokamak.loaders.names import FAMILIES, FamilyNames, Row
+from tokamak.types import Floats
+
+if TYPE_CHECKING:
+    from tokamak.tokenizers.spec import TokenizerSpec
+
+__all__ = ["Checkpoint", "open_checkpoint"]
+
+FACTORS = ("rope_freqs", "rope_factors_long", "rope_factors_short")
+# Positions' frequencies that early converters wrote out; every reader computes them.
+IGNORED = ("rope.freqs", "attn_rot_embd.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model as the layers above see it.
+
+    config: names as in Hugging Face configs; vocab_size is the width of the logits. weights: by parameter path.
+    num_tokens: how many token ids exist, at most vocab_size (the rest is padding). nbytes: of its files.
+    notes: what was assumed and could be wrong, a sentence each.
+    """
+
+    path: str
+    architecture: str
+    config: Mapping[str, object]
+    weights: Mapping[str, Tensor]
+    tokenizer: TokenizerSpec | None
+    metadata: Mapping[str, object]
+    num_tokens: int
+    nbytes: int
+    notes: tuple[str, ...] = field(default=())
+
+
+def open_checkpoint(path: str | Path, *, prefault: bool = False) -> Checkpoint:
+    """Open a model file by its content.
+
+    prefault: read the weights into memory now instead of on first use.
+    Raises: ModelFileError for what is broken or no model; UnsupportedError for formats, architectures, keys and
+    tensors that are not implemented; TokenizerFileError for a broken vocabulary. Each names the file.
+    """
+    kind = sniff(Path(path))
+    if kind != "gguf":
+        raise UnsupportedError(f"{path}: is {kind}. Convert it to GGUF")
+    try:
+        return _from_gguf(open_gguf(path, prefault=prefault))
+    except TokamakError as error:
+        raise error.located(str(path)) from error.__cause__
+
+
+def sniff(path: Path) -> str:
+    """ "gguf", or in words what else lies at `path`.
+
+    Raises: ModelFileError if nothing can be read there or it is no model at all.
+    """
+    if path.is_dir():
+        names = {p.suffix for p in path.iterdir()}
+        kind = (
+            "with safetensors files, which are not read yet"
+            if ".safetensors" in names
+            else "without a model file"
+        )
+        return f"a directory {kind}"
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from None
+    if head[:4] == b"GGUF":
+        return "gguf"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return "a safetensors file, which is not read yet"
+    if head[:4] in (b"PK\x03\x04", b"\x80\x02}q") or head[:2] == b"\x80\x02":
+        return "a PyTorch file; loading one can run code, so it is not read"
+    if head[:4] in (b"lmgg", b"tjgg", b"fmgg", b"algg"):
+        return "a ggml file from before GGUF"
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelFileError(f"{path}: is a Git LFS pointer, not the model. Fetch it with 'git lfs pull'")
+    if head.lstrip()[:1] == b"<":
+        raise ModelFileError(f"{path}: is a web page, not a model; the download went wrong")
+    shown = head[:4].hex(" ") or "nothing"
+    raise ModelFileError(f"{path}: is no model file: it starts with {shown}, not with 'GGUF'")
+
+
+def _from_gguf(model: GgufModel) -> Checkpoint:
+    _check_kind(model.metadata)
+    architecture, notes = _architecture(model)
+    family = FAMILIES[architecture]
+    infos = dict(model.tensors)
+    factors = {name: _floats(infos.pop(f"{name}.weight")) for name in FACTORS if f"{name}.weight" in infos}
+    config = read_config(model.metadata, architecture, family, factors)
+    embedding = infos.get("token_embd.weight")
+    if embedding is None:
+        raise ModelFileError(
+            "has no tensor token_embd.weight: it holds a vocabulary or a part of a model only"
+        )
+    tokens = model.metadata.get("tokenizer.ggml.tokens")
+    num_tokens = resolve_vocab_size(_length(tokens), embedding.shape[0])
+    weights = dict(_weights(infos, config, family, embedding.shape[0]))
+    config |= {"vocab_size": embedding.shape[0], "tie_word_embeddings": "output.weight" not in infos}
+    return Checkpoint(
+        path=model.path,
+        architecture=architecture,
+        config=config,
+        weights=weights,
+        tokenizer=_tokenizer(model.metadata, architecture),
+        metadata=model.metadata,
+        num_tokens=num_tokens,
+        nbytes=model.nbytes,
+        notes=notes,
+    )
+
+
+def _check_kind(metadata: Mapping[str, Any]) -> None:
+    kind = metadata.get("general.type", "model")
+    if kind != "model":
+        raise UnsupportedError(f"key general.type is {kind!r:.80}; a file of type 'model' is needed")
+
+
+def _architecture(model: GgufModel) -> tuple[str, tuple[str, ...]]:
+    """The architecture and what was guessed. general.architecture decides; keys are looked at only without it."""
+    named = model.metadata.get("general.architecture")
+    known = ", ".join(FAMILIES)
+    if named is not None:
+        if not isinstance(named, str):
+            raise ModelFileError(f"key general.architecture is {named!r:.80}, expected a string")
+        if named not in FAMILIES:
+            raise UnsupportedError(f"architecture {named!r:.80} is not implemented; known: {known}")
+        return named, ()
+    guesses = [name for name in FAMILIES if f"{name}.block_count" in model.metadata]
+    if len(guesses) != 1:
+        raise ModelFileError(f"key general.architecture is missing and no other key tells it; known: {known}")
+    note = f"general.architecture is missing; {guesses[0]!r} is a guess from the key {guesses[0]}.block_count"
+    return guesses[0], (note,)
+
+
+def _length(tokens: Any) -> int | None:
+    if tokens is None:
+        return None
+    if not isinstance(tokens, _native.StringTable):
+        raise ModelFileError("key tokenizer.ggml.tokens is no array of strings")
+    return len(tokens)
+
+
+def _floats(info: TensorInfo) -> Floats:
+    if info.format != "f32" or len(info.shape) != 1:
+        raise UnsupportedError(
+            f"tensor {info.name} is {info.format}{list(info.shape)}, expected a vector of f32"
+        )
+    values = info.data().view(np.float32)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ModelFileError(f"tensor {info.name} has factors that are not positive")
+    return values.copy()
+
+
+def _weights(
+    infos: Mapping[str, TensorInfo], config: Mapping[str, Any], family: FamilyNames, num_rows: int
+) -> Iterator[tuple[str, Tensor]]:
+    sizes = extents(config, num_rows)
+    turn = (config["head_dim"], config["rotary_dim"]) if family.interleaved else None
+    used: set[str] = set()
+    for name, path, row in _expected(family, config["num_hidden_layers"], infos):
+        info = infos.get(name)
+        if info is None:
+            if row.optional:
+                continue
+            raise ModelFileError(f"has no tensor {name}")
+        used.add(name)
+        shape = tuple(sizes[extent] for extent in row.shape.split())
+        if info.shape != shape:
+            raise ModelFileError(
+                f"tensor {name} has shape {list(info.shape)}, the metadata ask for {list(shape)} ({row.shape})"
+            )
+        yield from _parameters(info, path, row, sizes, turn)
+    unused = [n for n in infos if n not in used and not n.endswith(IGNORED)]
+    if unused:
+        more = f" and {len(unused) - 4} more" if len(unused) > 4 else ""
+        raise UnsupportedError(f"tensors {', '.join(unused[:4])}{more} are not used by this architecture")
+
+
+def _expected(
+    family: FamilyNames, num_layers: int, infos: Mapping[str, TensorInfo]
+) -> Iterator[tuple[str, str, Row]]:
+    """(tensor name, path prefix, row) of everything the family may have. Lazy: num_layers is the file's word."""
+    for row in family.model:
+        yield row.tensor, "", row
+    for layer in range(num_layers):
+        block = f"blk.{layer}."
+        if family.either and not any(all(block + name in infos for name in way) for way in family.either):
+            missing = " or ".join(", ".join(block + name for name in way) for way in family.either)
+            raise ModelFileError(f"has no tensors {missing}")
+        for row in family.layer:
+            yield block + row.tensor, f"layers.{layer}.", row
+
+
+def _parameters(
+    info: TensorInfo, prefix: str, row: Row, sizes: Mapping[str, int], turn: tuple[int, int] | None
+) -> Iterator[tuple[str, Tensor]]:
+    if not row.cut:
+        yield prefix + row.path, Tensor(info, info.shape, turn=turn if row.heads else None)
+        return
+    first = 0
+    for path, extent in row.cut:
+        yield prefix + path, Tensor(info, (sizes[extent], *info.shape[1:]), first)
+        first += sizes[extent]
+
+
+def _tokenizer(metadata: Mapping[str, Any], architecture: str) -> TokenizerSpec | None:
+    if "tokenizer.ggml.model" not in metadata:
+        return None
+    try:
+        from tokamak.tokenizers.files.gguf import spec_from_metadata
+    except ModuleNotFoundError:  # TODO: goes with the landing of tokenizers/files/gguf.py
+        return None
+    spec: TokenizerSpec = spec_from_metadata(metadata, architecture)
+    return spec

@@ -1,0 +1,246 @@
+"""GGUF keys to a configuration with Hugging Face names: strict, every key read or refused.
+
+A key `{arch}.*` that is neither read nor known to be harmless may change the maths, so the model is refused and
+the key named. Source of the keys: docs/gguf.md of ggml.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tokamak.errors import ModelFileError, UnsupportedError
+from tokamak.loaders.names import FamilyNames
+
+__all__ = ["MAX_VOCAB_SIZE", "extents", "read_config", "resolve_vocab_size"]
+
+MAX_VOCAB_SIZE = 2_000_000  # the largest vocabularies in use have a quarter million
+
+# They say nothing about what one step computes: bookkeeping of converters, and how embeddings are pooled.
+HARMLESS = frozenset(
+    {"vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type", "attention.causal"}
+)
+LARGEST = 2**31 - 1
+
+
+class Keys:
+    """The `{arch}.*` keys of a file; remembers which were asked for."""
+
+    def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
+        self.prefix = f"{architecture}."
+        self.values = {k[len(self.prefix) :]: v for k, v in metadata.items() if k.startswith(self.prefix)}
+        self.read: set[str] = set()
+
+    def integer(self, suffix: str, default: int | None = None, *, least: int = 1) -> int:
+        """An integer of `least` .. 2^31 - 1; an array of equal ones (a value per layer) counts as one."""
+        value = self._take(suffix)
+        if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "iu":
+            if not (value == value[0]).all():
+                raise UnsupportedError(
+                    f"key {self.prefix}{suffix} differs between layers, which is not implemented"
+                )
+            value = int(value[0])
+        if value is None:
+            value = self._default(suffix, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
+            raise ModelFileError(
+                f"key {self.prefix}{suffix} is {value!r:.80}, expected an integer from {least} up"
+            )
+        return value
+
+    def number(self, suffix: str, default: float | None = None) -> float:
+        """A finite float."""
+        value = self._take(suffix)
+        if value is None:
+            value = self._default(suffix, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ModelFileError(f"key {self.prefix}{suffix} is {value!r:.80}, expected a finite number")
+        return float(value)
+
+    def text(self, suffix: str, default: str) -> str:
+        value = self._take(suffix)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise ModelFileError(f"key {self.prefix}{suffix} is {value!r:.80}, expected a string")
+        return value
+
+    def expect(self, suffix: str, allowed: tuple[Any, ...], why: str) -> None:
+        """Refuse a key that is there with another value."""
+        value = self._take(suffix)
+        if value is not None and (isinstance(value, np.ndarray) or value not in allowed):
+            raise UnsupportedError(f"key {self.prefix}{suffix} is {value!r:.80}: {why}")
+
+    def finish(self) -> None:
+        """Raises: UnsupportedError naming every key that was not read and is not known to be harmless."""
+        unread = sorted(set(self.values) - self.read - HARMLESS)
+        if unread:
+            names = ", ".join(self.prefix + key for key in unread)
+            raise UnsupportedError(
+                f"metadata keys {names} may change what the model computes and are not implemented"
+            )
+
+    def _take(self, suffix: str) -> Any:
+        self.read.add(suffix)
+        return self.values.get(suffix)
+
+    def _default(self, suffix: str, default: Any) -> Any:
+        if default is None:
+            raise ModelFileError(f"key {self.prefix}{suffix} is missing")
+        return default
+
+
+def read_config(
+    metadata: Mapping[str, Any],
+    architecture: str,
+    family: FamilyNames,
+    factors: Mapping[str, np.ndarray[Any, Any]],
+) -> dict[str, Any]:
+    """The configuration of a file, without what only its tensors tell (vocab_size, tie_word_embeddings).
+
+    factors: the factor tensors that are there, by name: "rope_freqs", "rope_factors_long", "rope_factors_short".
+    Raises: ModelFileError for a missing or mistyped key; UnsupportedError for one that is not implemented.
+    """
+    keys = Keys(metadata, architecture)
+    keys.expect("attention.causal", (True,), "attention that is not causal is not implemented")
+    keys.expect("expert_count", (0,), "mixtures of experts are not implemented for this architecture")
+    keys.expect("expert_used_count", (0,), "mixtures of experts are not implemented for this architecture")
+    hidden = keys.integer("embedding_length")
+    heads = keys.integer("attention.head_count")
+    whole = hidden // heads if hidden % heads == 0 else None
+    head_dim = keys.integer("attention.key_length", whole)
+    keys.expect(
+        "attention.value_length", (head_dim,), "values of another width than keys are not implemented"
+    )
+    config: dict[str, Any] = {
+        "hidden_size": hidden,
+        "intermediate_size": keys.integer("feed_forward_length"),
+        "num_hidden_layers": keys.integer("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": keys.integer("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "max_position_embeddings": keys.integer("context_length"),
+        family.norm_name: keys.number(family.norm_key),
+        "rope_theta": keys.number("rope.freq_base", 10000.0),
+        "rotary_dim": keys.integer("rope.dimension_count", head_dim),
+    }
+    _check(config, keys.prefix, family)
+    window = keys.integer("attention.sliding_window", 0, least=0)
+    if window and not family.window:
+        raise UnsupportedError(
+            f"key {keys.prefix}attention.sliding_window is not implemented for this architecture"
+        )
+    if window:
+        config["sliding_window"] = window
+    scaling = _rope_scaling(keys, factors, config["max_position_embeddings"])
+    if scaling:
+        config["rope_scaling"] = scaling
+    if "rope_freqs" in factors:
+        config["rope_freq_factors"] = factors["rope_freqs"]
+    keys.finish()
+    return config
+
+
+def _check(config: Mapping[str, Any], prefix: str, family: FamilyNames) -> None:
+    if config["num_attention_heads"] % config["num_key_value_heads"]:
+        raise ModelFileError(
+            f"key {prefix}attention.head_count is {config['num_attention_heads']}, no multiple of "
+            f"{prefix}attention.head_count_kv, {config['num_key_value_heads']}"
+        )
+    if config["rotary_dim"] % 2 or config["rotary_dim"] > config["head_dim"]:
+        raise ModelFileError(
+            f"key {prefix}rope.dimension_count is {config['rotary_dim']}, expected an even number up to the head's "
+            f"{config['head_dim']}"
+        )
+    if config["rope_theta"] <= 0:
+        raise ModelFileError(f"key {prefix}rope.freq_base is {config['rope_theta']}, expected more than 0")
+    if not 0 <= config[family.norm_name] <= 1:
+        raise ModelFileError(f"key {prefix}{family.norm_key} is {config[family.norm_name]}, expected 0 .. 1")
+
+
+def _rope_scaling(
+    keys: Keys, factors: Mapping[str, np.ndarray[Any, Any]], trained: int
+) -> dict[str, Any] | None:
+    kind = keys.text("rope.scaling.type", "linear")
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0)) or 1.0
+    original = keys.integer("rope.scaling.original_context_length", trained)
+    attention = keys.number("rope.scaling.attn_factor", 1.0)
+    yarn = _yarn(keys, factor, attention * keys.number("rope.scaling.yarn_attn_factor", 1.0))
+    if factor < 0:
+        raise ModelFileError(f"key {keys.prefix}rope.scaling.factor is {factor}, expected more than 0")
+    long, short = factors.get("rope_factors_long"), factors.get("rope_factors_short")
+    if (long is None) != (short is None):
+        raise ModelFileError(
+            "has one of the tensors rope_factors_long.weight and rope_factors_short.weight, not both"
+        )
+    if long is not None:
+        scaling = {"rope_type": "longrope", "original_max_position_embeddings": original}
+        if "rope.scaling.attn_factor" in keys.values:
+            scaling["attention_factor"] = attention
+        return scaling | {"long_factor": long, "short_factor": short}
+    if kind == "yarn":
+        return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original} | yarn
+    if kind == "longrope":
+        raise ModelFileError(
+            "rope scaling is longrope, but the tensors rope_factors_long.weight and _short are missing"
+        )
+    if kind not in ("none", "linear"):
+        raise UnsupportedError(
+            f"key {keys.prefix}rope.scaling.type is {kind!r:.80}, known: none, linear, yarn, longrope"
+        )
+    if attention != 1.0:
+        raise UnsupportedError(
+            f"key {keys.prefix}rope.scaling.attn_factor is {attention} without yarn or longrope"
+        )
+    return {"rope_type": "linear", "factor": factor} if kind == "linear" and factor != 1.0 else None
+
+
+def _yarn(keys: Keys, factor: float, attention: float) -> dict[str, Any]:
+    keys.expect("rope.scaling.yarn_ext_factor", (1.0,), "another extrapolation than 1 is not implemented")
+    keys.expect(
+        "rope.scaling.yarn_log_multiplier", (0.0,), "a multiplier on the logarithm is not implemented"
+    )
+    yarn: dict[str, Any] = {
+        "beta_fast": keys.number("rope.scaling.yarn_beta_fast", 32.0),
+        "beta_slow": keys.number("rope.scaling.yarn_beta_slow", 1.0),
+    }
+    if attention != 1.0:
+        # In GGUF it multiplies what yarn itself puts on sine and cosine; in Hugging Face configs it replaces it.
+        yarn["attention_factor"] = attention * (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
+    return yarn
+
+
+def resolve_vocab_size(num_tokens: int | None, num_rows: int) -> int:
+    """How many token ids exist: as many as the vocabulary lists, else as the embedding has rows.
+
+    num_rows may be larger (padded); it stays the width of the logits.
+    Raises: ModelFileError for 0, for more than 2 million, and for tokens without an embedding.
+    """
+    size = num_rows if num_tokens is None else num_tokens
+    if not 0 < size <= MAX_VOCAB_SIZE or num_rows > MAX_VOCAB_SIZE:
+        raise ModelFileError(
+            f"has {size} tokens and {num_rows} rows in token_embd.weight, expected 1 to {MAX_VOCAB_SIZE}"
+        )
+    if size > num_rows:
+        raise ModelFileError(f"lists {size} tokens, but token_embd.weight has only {num_rows} rows")
+    return size
+
+
+def extents(config: Mapping[str, Any], num_rows: int) -> dict[str, int]:
+    """The names that `names.Row.shape` uses. num_rows: rows of the embedding."""
+    query = config["num_attention_heads"] * config["head_dim"]
+    key = config["num_key_value_heads"] * config["head_dim"]
+    return {
+        "vocab": num_rows,
+        "hidden": config["hidden_size"],
+        "inter": config["intermediate_size"],
+        "gate_up": 2 * config["intermediate_size"],
+        "q": query,
+        "kv": key,
+        "qkv": query + 2 * key,
+        "head": config["head_dim"],
+        "one": 1,
+    }

@@ -1,0 +1,158 @@
+"""What GGUF files call things, family by family: tensors to parameter paths, with the shape each must have.
+
+Tables only; `config.py` reads the keys and `checkpoint.py` applies the tables. A new family is a new row in
+`FAMILIES`. Names of tensors: docs/gguf.md of ggml and gguf-py's tensor mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["FAMILIES", "FamilyNames", "Row"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tensor of a file and the parameter it becomes.
+
+    tensor, path: within the file and the model; of a row per layer without "blk.N." and "layers.N.".
+    shape: extents by name, outermost first, from `config.extents`. heads: its rows belong to heads that rope turns.
+    cut: it is cut by rows into these (path, extent), in this order, instead of `path`.
+    """
+
+    tensor: str
+    path: str
+    shape: str
+    optional: bool = False
+    heads: bool = False
+    cut: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyNames:
+    """How one architecture is written in GGUF.
+
+    interleaved: rows of Q and K lie in pairs (0, 1), (2, 3), ... of each head, as rope without a half split wants
+    them; the loader puts them in half-split order. window: `attention.sliding_window` holds for every layer.
+    either: the first or the second set of tensors of a layer is there, whole.
+    """
+
+    model: tuple[Row, ...]
+    layer: tuple[Row, ...]
+    norm_key: str = "attention.layer_norm_rms_epsilon"
+    norm_name: str = "rms_norm_eps"
+    interleaved: bool = False
+    window: bool = False
+    either: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+
+
+def _biases(*names: tuple[str, str, str]) -> tuple[Row, ...]:
+    return tuple(Row(f"{tensor}.bias", f"{path}.bias", shape, optional=True) for tensor, path, shape in names)
+
+
+_MODEL = (
+    Row("token_embd.weight", "embed_tokens.weight", "vocab hidden"),
+    Row("output_norm.weight", "norm.weight", "hidden"),
+    Row("output.weight", "lm_head.weight", "vocab hidden", optional=True),
+)
+_NORMS = (
+    Row("attn_norm.weight", "input_layernorm.weight", "hidden"),
+    Row("ffn_norm.weight", "post_attention_layernorm.weight", "hidden"),
+)
+_OUT = Row("attn_output.weight", "self_attn.o_proj.weight", "hidden q")
+_QKV = (
+    Row("attn_q.weight", "self_attn.q_proj.weight", "q hidden", heads=True),
+    Row("attn_k.weight", "self_attn.k_proj.weight", "kv hidden", heads=True),
+    Row("attn_v.weight", "self_attn.v_proj.weight", "kv hidden"),
+)
+_QKV_BIAS = (
+    Row("attn_q.bias", "self_attn.q_proj.bias", "q", optional=True, heads=True),
+    Row("attn_k.bias", "self_attn.k_proj.bias", "kv", optional=True, heads=True),
+    Row("attn_v.bias", "self_attn.v_proj.bias", "kv", optional=True),
+)
+_DOWN = Row("ffn_down.weight", "mlp.down_proj.weight", "hidden inter")
+_GATED = (
+    Row("ffn_gate.weight", "mlp.gate_proj.weight", "inter hidden"),
+    Row("ffn_up.weight", "mlp.up_proj.weight", "inter hidden"),
+    _DOWN,
+)
+_OTHER_BIASES = _biases(
+    ("attn_output", "self_attn.o_proj", "hidden"),
+    ("ffn_gate", "mlp.gate_proj", "inter"),
+    ("ffn_up", "mlp.up_proj", "inter"),
+    ("ffn_down", "mlp.down_proj", "hidden"),
+)
+_DENSE = (*_NORMS, *_QKV, *_QKV_BIAS, _OUT, *_GATED)
+
+# BitNet: a norm before each output projection, and one scale per ternary matrix where the file keeps it apart.
+_BITNET = (
+    *_NORMS,
+    *_QKV,
+    _OUT,
+    *_GATED,
+    Row("attn_sub_norm.weight", "self_attn.attn_sub_norm.weight", "q"),
+    Row("ffn_sub_norm.weight", "mlp.ffn_sub_norm.weight", "inter"),
+    *(
+        Row(row.tensor.replace(".weight", ".scale"), f"{row.path}_scale", "one", optional=True)
+        for row in (*_QKV, _OUT, *_GATED)
+    ),
+)
+
+_PHI2_LAYER = (
+    Row("attn_norm.weight", "input_layernorm.weight", "hidden"),
+    Row("attn_norm.bias", "input_layernorm.bias", "hidden"),
+    *(Row(r.tensor, r.path, r.shape, optional=True, heads=r.heads) for r in (*_QKV, *_QKV_BIAS)),
+    Row(
+        "attn_qkv.weight",
+        "",
+        "qkv hidden",
+        optional=True,
+        cut=tuple((r.path, r.shape.split()[0]) for r in _QKV),
+    ),
+    Row("attn_qkv.bias", "", "qkv", optional=True, cut=tuple((r.path, r.shape) for r in _QKV_BIAS)),
+    _OUT,
+    Row("ffn_up.weight", "mlp.up_proj.weight", "inter hidden"),
+    _DOWN,
+    *_OTHER_BIASES,
+)
+
+_PHI3_LAYER = (
+    *_NORMS,
+    Row("attn_qkv.weight", "self_attn.qkv_proj.weight", "qkv hidden"),
+    _OUT,
+    Row("ffn_up.weight", "mlp.gate_up_proj.weight", "gate_up hidden"),
+    _DOWN,
+)
+
+_BITNET_FAMILY = FamilyNames(_MODEL, _BITNET)
+
+FAMILIES: Mapping[str, FamilyNames] = {
+    # Llama 1-3 and Mistral. The converter permutes Q and K; a file of the original Llama 1 names it
+    # "Meta AI original pth" in tensor_data_layout, which is the same order.
+    "llama": FamilyNames(_MODEL, (*_DENSE, *_OTHER_BIASES), interleaved=True, window=True),
+    "qwen2": FamilyNames((*_MODEL, Row("output.bias", "lm_head.bias", "vocab", optional=True)), _DENSE),
+    "qwen3": FamilyNames(
+        _MODEL,
+        (
+            *_DENSE,
+            Row("attn_q_norm.weight", "self_attn.q_norm.weight", "head"),
+            Row("attn_k_norm.weight", "self_attn.k_norm.weight", "head"),
+        ),
+    ),
+    "phi2": FamilyNames(
+        (
+            *_MODEL,
+            Row("output_norm.bias", "norm.bias", "hidden"),
+            Row("output.bias", "lm_head.bias", "vocab", optional=True),
+        ),
+        _PHI2_LAYER,
+        norm_key="attention.layer_norm_epsilon",
+        norm_name="layer_norm_eps",
+        either=(("attn_q.weight", "attn_k.weight", "attn_v.weight"), ("attn_qkv.weight",)),
+    ),
+    "phi3": FamilyNames(_MODEL, _PHI3_LAYER, window=True),
+    "bitnet": _BITNET_FAMILY,
+    "bitnet-25": _BITNET_FAMILY,
+    "bitnet-b1.58": _BITNET_FAMILY,
+}
