@@ -6,12 +6,13 @@ Codes always round to nearest, ties to even. Scales that a format stores as f16 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tokamak.types import Floats
 
@@ -20,6 +21,18 @@ CLEARLY = np.float32(1 + 1e-6)  # a later candidate must beat an earlier, simple
 SILENT = np.float32(
     1e-15
 )  # groups whose largest magnitude is below this become zeros: no f16 scale reaches them
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The values that integer codes can stand for. low: the one of largest magnitude, negative."""
+
+    low: int
+    nearest: Callable[[Floats], Floats]  # may overwrite its argument
+
+    def values(self, x: Floats, scale: Floats) -> Floats:
+        """Nearest values of f32[..., k] for scales f32[...], as f32."""
+        return self.nearest(x * inverse(scale)[..., None])
 
 
 def to_f16(x: Floats) -> Floats:
@@ -42,22 +55,38 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return dot
 
 
+def linear(low: int, high: int) -> Grid:
+    """Codes low..high."""
+    return Grid(low, lambda scaled: np.clip(np.rint(scaled, out=scaled), low, high, out=scaled))
+
+
+def codebook(values: Sequence[int]) -> Grid:
+    """Codes that stand for rising integers in [-128, 127]; ties go to the larger one."""
+    table = np.asarray(values, dtype=np.float32)
+    # Half-integer steps hit every midpoint exactly, so one lookup per half finds the nearest value.
+    halves = table[np.searchsorted((table[1:] + table[:-1]) / 2, np.arange(-256, 257) / 2, side="right")]
+    return Grid(
+        values[0],
+        lambda scaled: halves.take(np.floor(scaled * np.float32(2)).astype(np.int64) + 256, mode="clip"),
+    )
+
+
 def codes(x: Floats, scale: Floats, low: int, high: int) -> Floats:
     """Nearest codes of f32[..., k] for scales f32[...], as f32."""
     q = x * inverse(scale)[..., None]
     return np.clip(np.rint(q, out=q), low, high, out=q)
 
 
-def scale_only(x: Floats, w: Floats, low: int, high: int, steps: Sequence[float]) -> Floats:
-    """Best s of y = s * q, q in [low, high], low < 0, |low| >= high: f32[..., k] to f32[...].
+def scale_only(x: Floats, w: Floats, grid: Grid, steps: Sequence[float]) -> Floats:
+    """Best s of y = s * q, q on the grid: f32[..., k] to f32[...].
 
-    Tries peak / (low + step) for each step, each followed by the least-squares scale of the codes it gives.
+    Tries peak / (grid.low + step) for each step, each followed by the least-squares scale of the codes it gives.
     """
     top = peak(x)
     best = np.zeros_like(top)
     best_gain = np.zeros_like(top)
     for step in steps:
-        q = codes(x, top / np.float32(low + step), low, high)
+        q = grid.values(x, top / np.float32(grid.low + step))
         wq = w * q
         xq, qq = _dot(wq, x), _dot(wq, q)
         s = xq * inverse(qq)
@@ -96,23 +125,26 @@ def scale_and_minimum(
 
 
 def symmetric(
-    x: Floats, w: Floats, codes_range: tuple[int, int], scales_range: tuple[int, int], steps: Sequence[float]
+    x: Floats, w: Floats, grid: Grid, scales_range: tuple[int, int], steps: Sequence[float]
 ) -> tuple[Floats, Floats, Floats]:
-    """y = d * sc * q with d f16 per super-group and integer sc per group.
+    """y = d * sc * q with d f16 per super-group, integer sc per group, q on the grid.
 
     x, w: f32[n, g, k]. Returns d f32[n], sc f32[n, g], q f32[n, g, k].
     """
-    s = scale_only(x, w, *codes_range, steps)
-    d = to_f16(peak(s) / np.float32(scales_range[0]))
+    s = scale_only(x, w, grid, steps)
+    top = peak(s) / np.float32(scales_range[0])
+    d = to_f16(top)
+    second = to_f16(top * np.float32(scales_range[0] / (scales_range[0] + 1)))
+    third = to_f16(top * np.float32(grid.low / (grid.low + 1)))
     best_d, best_sc = d, np.zeros_like(s)
     best_error = np.full(d.shape, np.inf, dtype=np.float32)
-    for _ in range(3):
+    for turn in range(3):
         start = codes(s, d, *scales_range)
         sc, error = start, np.full(s.shape, np.inf, dtype=np.float32)
         for step in (0, -1, 1):
             trial = np.clip(start + np.float32(step), *scales_range)
             scale = d[:, None] * trial
-            miss = codes(x, scale, *codes_range) * scale[..., None] - x
+            miss = grid.values(x, scale) * scale[..., None] - x
             trial_error = _dot(miss * w, miss)
             sc = np.where(trial_error < error, trial, sc)
             error = np.minimum(error, trial_error)
@@ -120,13 +152,13 @@ def symmetric(
         better = total < best_error
         best_d, best_sc = np.where(better, d, best_d), np.where(better[:, None], sc, best_sc)
         best_error = np.minimum(best_error, total)
-        q = codes(x, d[:, None] * sc, *codes_range)
+        q = grid.values(x, d[:, None] * sc)
         xq, qq = _dot(w * q, x), _dot(w * q, q)
         s = xq * inverse(qq)
         fitted = to_f16(_dot(sc, xq) * inverse(_dot(sc * sc, qq)))
-        # Settled (a constant group does at once): a neighbouring grid may fall nearer to f16 values.
-        d = np.where(fitted == d, to_f16(d * np.float32(codes_range[0] / (codes_range[0] + 1))), fitted)
-    return best_d, best_sc, codes(x, best_d[:, None] * best_sc, *codes_range)
+        # Where least squares settles at once (constant groups do), another grid may fall nearer to f16 values.
+        d = second if turn == 0 else np.where(fitted == d, third, fitted)
+    return best_d, best_sc, grid.values(x, best_d[:, None] * best_sc)
 
 
 def asymmetric(

@@ -14,7 +14,7 @@ import numpy as np
 
 from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.quant import float as plain
-from tokamak.quant import kquants, legacy, ternary
+from tokamak.quant import fp4, kquants, legacy, ternary
 from tokamak.types import Array, Floats
 
 Decoder = Callable[[Array], Floats]  # groups [n] -> f32[n, block_size]
@@ -135,10 +135,10 @@ _TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = 
     ("iq2_xs", 17, 256, 74, None, None),
     ("iq3_xxs", 18, 256, 98, None, None),
     ("iq1_s", 19, 256, 50, None, None),
-    ("iq4_nl", 20, 32, 18, None, None),
+    ("iq4_nl", 20, 32, fp4.IQ4_NL, fp4.decode_iq4_nl, fp4.encode_iq4_nl),
     ("iq3_s", 21, 256, 110, None, None),
     ("iq2_s", 22, 256, 82, None, None),
-    ("iq4_xs", 23, 256, 136, None, None),
+    ("iq4_xs", 23, 256, fp4.IQ4_XS, fp4.decode_iq4_xs, fp4.encode_iq4_xs),
     ("i8", 24, 1, "<i1", plain.decode_plain, None),
     ("i16", 25, 1, "<i2", plain.decode_plain, None),
     ("i32", 26, 1, "<i4", plain.decode_plain, None),
@@ -154,11 +154,11 @@ _TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = 
     ("i2_s", 36, 4, 1, None, None),
     ("iq4_nl_4_8", 37, 32, 18, None, None),
     ("tl1", 38, 4, 1, None, None),
-    ("mxfp4", 39, 32, 17, None, None),
+    ("mxfp4", 39, 32, fp4.MXFP4, fp4.decode_mxfp4, fp4.encode_mxfp4),
     ("tl2", 39, 256, 54, None, None),
-    ("nvfp4", 40, 64, 36, None, None),
-    ("q1_0", 41, 128, 18, None, None),
-    ("q2_0", 42, 64, 18, None, None),
+    ("nvfp4", 40, 64, fp4.NVFP4, fp4.decode_nvfp4, fp4.encode_nvfp4),
+    ("q1_0", 41, 128, ternary.Q1_0, ternary.decode_q1_0, ternary.encode_q1_0),
+    ("q2_0", 42, 64, ternary.Q2_0, ternary.decode_q2_0, ternary.encode_q2_0),
 )
 
 

@@ -129,7 +129,7 @@ def decode_q3_k(groups: Array) -> Floats:
 def encode_q3_k(x: Floats, w: Floats | None) -> Array:
     x = x.reshape(-1, 16, 16)
     out = np.empty(len(x), dtype=Q3_K)
-    out["d"], sc, q = fit.symmetric(x, _weights(x, w), (-4, 3), (-32, 31), SYMMETRIC_STEPS)
+    out["d"], sc, q = fit.symmetric(x, _weights(x, w), fit.linear(-4, 3), (-32, 31), SYMMETRIC_STEPS)
     code, scale = (q + np.float32(4)).astype(np.uint8), (sc + np.float32(32)).astype(np.uint8)
     out["hmask"] = pack((code >> 2).reshape(-1, 8, 32), 1)
     out["qs"] = pack((code & 3).reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
@@ -147,7 +147,9 @@ def decode_q6_k(groups: Array) -> Floats:
 def encode_q6_k(x: Floats, w: Floats | None) -> Array:
     x = x.reshape(-1, 16, 16)
     out = np.empty(len(x), dtype=Q6_K)
-    out["d"], out["scales"], q = fit.symmetric(x, _weights(x, w), (-32, 31), (-128, 127), SYMMETRIC_STEPS)
+    out["d"], out["scales"], q = fit.symmetric(
+        x, _weights(x, w), fit.linear(-32, 31), (-128, 127), SYMMETRIC_STEPS
+    )
     code = (q + np.float32(32)).astype(np.uint8)
     out["ql"] = pack((code & 15).reshape(-1, 2, 2, 64), 4).reshape(-1, 128)
     out["qh"] = pack((code >> 4).reshape(-1, 2, 4, 32), 2).reshape(-1, 64)

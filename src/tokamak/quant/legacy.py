@@ -75,7 +75,7 @@ def _truncate(x: Floats, high: int) -> Array:
 def _symmetric(dtype: np.dtype[np.void], half: int, x: Floats, w: Floats | None) -> Array:
     """Codes in [0, 2 * half): the element of largest magnitude becomes -half."""
     if w is not None:
-        d = fit.to_f16(fit.scale_only(x, w, -half, half - 1, STEPS))
+        d = fit.to_f16(fit.scale_only(x, w, fit.linear(-half, half - 1), STEPS))
         return _store(dtype, (fit.codes(x, d, -half, half - 1) + half).astype(np.uint8), d=d)
     d = fit.peak(x) / np.float32(-half)
     q = _truncate(divide(x, d) + np.float32(half + 0.5), 2 * half - 1)

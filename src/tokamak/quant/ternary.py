@@ -1,11 +1,14 @@
-"""Codecs of the ternary formats, y = d * t with t in {-1, 0, 1}: tq1_0, tq2_0.
+"""Codecs of the ternary formats, y = d * t with t in {-1, 0, 1}: tq1_0, tq2_0; and the one- and two-bit ones q1_0, q2_0.
 
     tq1_0  qs[48], qh[4], d f16   256 elements, five base-3 digits t + 1 a byte: 32 bytes hold elements 0..159, 16 bytes
                                   160..239 and qh 240..255 (four digits); digit n of byte b is element b + n * bytes
     tq2_0  qs[64], d f16          256 elements, codes t + 1 in four planes of 32 bytes per half (see `bits`)
+    q1_0   d f16, qs[16]          128 elements in order, lowest bit first: y = d where the bit is set, else -d
+    q2_0   d f16, qs[16]          64 elements in order, lowest bits first: y = d * (q - 1), q in [0, 3]
 
-d is the largest magnitude of the group and t rounds x / d half away from zero, as ggml does: meant for weights that are
-ternary already, where it is exact up to d in f16. Importance is ignored.
+tq1_0, tq2_0: d is the largest magnitude of the group and t rounds x / d half away from zero, as ggml does: meant for
+weights that are ternary already, where it is exact up to d in f16. Importance is ignored. q1_0: d is the (weighted) mean
+magnitude, the least-squares answer; q2_0 searches d of either sign and is exact for ternary weights too.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tokamak.quant import fit
 from tokamak.quant.bits import pack, unpack
 from tokamak.quant.legacy import divide, finite
 
@@ -22,6 +26,11 @@ if TYPE_CHECKING:
 
 TQ1_0 = np.dtype([("qs", "u1", 48), ("qh", "u1", 4), ("d", "<f2")])
 TQ2_0 = np.dtype([("qs", "u1", 64), ("d", "<f2")])
+Q1_0 = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
+Q2_0 = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
+
+CRUMBS = fit.linear(-2, 1)
+STEPS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0, -0.2, -0.4)  # of the 2 of the lowest code
 
 
 def ternarize(x: Floats) -> tuple[Floats, Array]:
@@ -72,4 +81,31 @@ def encode_tq1_0(x: Floats, _w: Floats | None) -> Array:
     out["d"], t = ternarize(x)
     out["qs"][:, :32], out["qs"][:, 32:] = _numbers(t[:, :160], 32), _numbers(t[:, 160:240], 16)
     out["qh"] = _numbers(t[:, 240:], 4)
+    return out
+
+
+def decode_q1_0(groups: Array) -> Floats:
+    signs = np.unpackbits(groups["qs"], axis=1, bitorder="little").view(np.int8) * np.int8(2) - np.int8(1)
+    return signs * groups["d"].astype(np.float32)[:, None]
+
+
+def encode_q1_0(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=Q1_0)
+    out["d"] = fit.to_f16(
+        np.abs(x).mean(axis=1) if w is None else (w * np.abs(x)).sum(axis=1) / w.sum(axis=1)
+    )
+    out["qs"] = np.packbits(x >= 0, axis=1, bitorder="little")
+    return out
+
+
+def decode_q2_0(groups: Array) -> Floats:
+    q = unpack(groups["qs"][:, :, None], 2).reshape(-1, 64).view(np.int8) - np.int8(1)
+    return q * groups["d"].astype(np.float32)[:, None]
+
+
+def encode_q2_0(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=Q2_0)
+    d = fit.to_f16(fit.scale_only(x, np.ones_like(x) if w is None else w, CRUMBS, STEPS))
+    out["d"] = -d  # the search puts the larger side at -2, the format has it at +2
+    out["qs"] = pack((np.float32(1) - CRUMBS.values(x, d)).reshape(-1, 16, 4, 1), 2)[:, :, 0]
     return out

@@ -35,6 +35,12 @@ RELATIVE = {
     "q4_k": 0.09,
     "q5_k": 0.045,
     "q6_k": 0.022,
+    "iq4_nl": 0.09,  # levels placed for normal data: 0.9 of q4_0
+    "iq4_xs": 0.09,
+    "mxfp4": 0.13,  # steps of a quarter to a third of the value, and a scale that is a power of two
+    "nvfp4": 0.11,
+    "q1_0": 0.62,  # sqrt(1 - 2 / pi) = 0.603 is the least error of one magnitude
+    "q2_0": 0.55,
     "tq1_0": 0.9,
     "tq2_0": 0.9,
     "q2_k": 0.36,  # 16 elements: +-1.8 sigma in four codes
