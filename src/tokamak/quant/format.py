@@ -14,7 +14,7 @@ import numpy as np
 
 from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.quant import float as plain
-from tokamak.quant import fp4, kquants, legacy, ternary
+from tokamak.quant import fp4, iquants, kquants, legacy, ternary
 from tokamak.types import Array, Floats
 
 Decoder = Callable[[Array], Floats]  # groups [n] -> f32[n, block_size]
@@ -131,20 +131,20 @@ _TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = 
     ("q5_k", 13, 256, kquants.Q5_K, kquants.decode_q5_k, kquants.encode_q5_k),
     ("q6_k", 14, 256, kquants.Q6_K, kquants.decode_q6_k, kquants.encode_q6_k),
     ("q8_k", 15, 256, kquants.Q8_K, kquants.decode_q8_k, kquants.encode_q8_k),
-    ("iq2_xxs", 16, 256, 66, None, None),
-    ("iq2_xs", 17, 256, 74, None, None),
-    ("iq3_xxs", 18, 256, 98, None, None),
-    ("iq1_s", 19, 256, 50, None, None),
+    ("iq2_xxs", 16, 256, iquants.IQ2_XXS, iquants.decode_iq2_xxs, None),
+    ("iq2_xs", 17, 256, iquants.IQ2_XS, iquants.decode_iq2_xs, None),
+    ("iq3_xxs", 18, 256, iquants.IQ3_XXS, iquants.decode_iq3_xxs, None),
+    ("iq1_s", 19, 256, iquants.IQ1_S, iquants.decode_iq1_s, None),
     ("iq4_nl", 20, 32, fp4.IQ4_NL, fp4.decode_iq4_nl, fp4.encode_iq4_nl),
-    ("iq3_s", 21, 256, 110, None, None),
-    ("iq2_s", 22, 256, 82, None, None),
+    ("iq3_s", 21, 256, iquants.IQ3_S, iquants.decode_iq3_s, None),
+    ("iq2_s", 22, 256, iquants.IQ2_S, iquants.decode_iq2_s, None),
     ("iq4_xs", 23, 256, fp4.IQ4_XS, fp4.decode_iq4_xs, fp4.encode_iq4_xs),
     ("i8", 24, 1, "<i1", plain.decode_plain, None),
     ("i16", 25, 1, "<i2", plain.decode_plain, None),
     ("i32", 26, 1, "<i4", plain.decode_plain, None),
     ("i64", 27, 1, "<i8", plain.decode_plain, None),
     ("f64", 28, 1, "<f8", plain.decode_plain, None),
-    ("iq1_m", 29, 256, 56, None, None),
+    ("iq1_m", 29, 256, iquants.IQ1_M, iquants.decode_iq1_m, None),
     ("bf16", 30, 1, plain.BF16, plain.decode_bf16, plain.encode_bf16),
     ("q4_0_4_4", 31, 32, 18, None, None),
     ("q4_0_4_8", 32, 32, 18, None, None),

@@ -78,6 +78,15 @@ def test_a_format_without_codec_refuses_by_name(fmt):
         fmt.encode(np.zeros((1, fmt.block_size), dtype=np.float32))
 
 
+READ_ONLY = [f for f in DECODABLE if not f.encoder]
+
+
+@pytest.mark.parametrize("fmt", READ_ONLY, ids=ids(READ_ONLY))
+def test_a_format_that_can_only_be_read_refuses_to_be_written(fmt):
+    with pytest.raises(UnsupportedError, match=f"{fmt.name}.*cannot be written"):
+        fmt.encode(np.zeros((1, fmt.block_size), dtype=np.float32))
+
+
 @pytest.mark.parametrize("fmt", DECODABLE, ids=ids(DECODABLE))
 def test_the_numpy_layout_has_the_size_of_the_format(fmt):
     assert fmt.dtype.itemsize == fmt.type_size
