@@ -162,6 +162,10 @@ nb::str key_text(const Entry& entry) {
   return text(entry.key, "metadata key " + gguf::quoted(entry.key));
 }
 
+nb::str tensor_text(const gguf::Tensor& tensor) {
+  return text(tensor.name, "tensor name " + gguf::quoted(tensor.name));
+}
+
 void parse_and_fill(GgufFile& file) {
   {
     nb::gil_scoped_release unlocked;
@@ -170,6 +174,7 @@ void parse_and_fill(GgufFile& file) {
   for (const auto& entry : file.header().entries) {
     file.metadata[key_text(entry)] = value(file.bytes(), entry);
   }
+  for (const auto& tensor : file.header().tensors) tensor_text(tensor);
 }
 
 MappedFile map_unlocked(const std::string& path, bool prefault) {
@@ -197,9 +202,8 @@ nb::tuple shape(const gguf::Tensor& tensor) {
 nb::list tensors(const GgufFile& file) {
   nb::list out;
   for (const auto& tensor : file.header().tensors) {
-    out.append(nb::make_tuple(text(tensor.name, "tensor name " + gguf::quoted(tensor.name)),
-                              nb::int_(tensor.type->id), shape(tensor), nb::int_(tensor.offset),
-                              nb::int_(tensor.nbytes)));
+    out.append(nb::make_tuple(tensor_text(tensor), nb::int_(tensor.type->id), shape(tensor),
+                              nb::int_(tensor.offset), nb::int_(tensor.nbytes)));
   }
   return out;
 }

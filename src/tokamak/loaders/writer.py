@@ -188,12 +188,10 @@ def _array(element: str, values: Any) -> Iterator[bytes]:
     if element == "string":
         for item in values.tolist() if isinstance(values, _native.StringTable) else values:
             yield _string(_bytes(item))
-    else:
-        array = np.asarray(values)
-        packed = array.astype(_PACK[element] if element != "bool" else np.bool_)
-        if not element.startswith("float") and not np.array_equal(array, packed):
-            raise ValueError(f"not every value fits {element}")
-        yield packed.tobytes()
+    elif isinstance(values, np.ndarray) and values.dtype.name == element:
+        yield np.ascontiguousarray(values).tobytes()
+    else:  # struct is strict where NumPy would round or wrap
+        yield struct.pack(f"<{len(values)}{_PACK[element][1]}", *values)
 
 
 def _bytes(text: str | bytes) -> bytes:
