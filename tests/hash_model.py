@@ -90,3 +90,36 @@ class LetterDecoder:
     def flush(self):
         text, self.held = self.held, ""
         return text
+
+
+class LetterTokenizer:
+    """The part of a tokenizer the engine asks for, over the 97 ids of HashProgram: id i is chr(32 + i), 96 ends."""
+
+    vocab_size = 97
+    eog_ids = frozenset([96])
+
+    def encode(self, text, add_special=True, parse_special=False):
+        return [ord(c) - 32 for c in text]
+
+    def encode_array(self, text, add_special=True, parse_special=False):
+        return np.array(self.encode(text), dtype=np.int32)
+
+    def encode_chat(self, messages, add_generation_prompt=True):
+        return self.encode("".join(f"{m['role']}: {m['content']}\x7f" for m in messages) + "assistant: ")
+
+    def decode(self, ids):
+        return "".join(chr(32 + i) for i in ids)
+
+    def id_to_bytes(self, token_id):
+        return chr(32 + token_id).encode()
+
+    def stream(self, continues=False):
+        return LetterStream()
+
+
+class LetterStream:
+    def push(self, token_id):
+        return chr(32 + token_id)
+
+    def flush(self):
+        return ""

@@ -57,16 +57,17 @@ class EngineLoop:
         with self._changed:
             self._changed.notify()
 
-    def close(self) -> None:
-        """Cancel everything and end the thread. Waiting callers get "abort"."""
+    def close(self) -> bool:
+        """Cancel everything and end the thread; waiting callers get "abort". False if it is not ours to end (a fork)."""
         if os.getpid() != self._pid:
-            return  # the thread and the program's threads did not survive the fork
+            return False  # the thread and the program's threads did not survive
         with self._changed:
             self._closed = True
             self._changed.notify()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        return True
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

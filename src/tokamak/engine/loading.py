@@ -1,0 +1,182 @@
+"""`load`: from a path to an `LLM`. Chooses the context and the size of the cache, and says why."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokamak import executors, models
+from tokamak.engine.llm import LLM
+from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
+from tokamak.errors import CapacityError, InvalidParams, TokamakError, UnavailableError
+from tokamak.ir import passes
+from tokamak.loaders import open_checkpoint
+from tokamak.settings import Settings
+from tokamak.types import KV_DTYPES, Limits, Program
+
+if TYPE_CHECKING:
+    from tokamak.loaders import Checkpoint
+    from tokamak.tokenizers import Tokenizer
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+UNKNOWN_CONTEXT = 2048  # where the file does not say what the model was trained for
+MAX_CONTEXT = 1 << 24
+SHARE = 0.9  # of the memory that is left after the weights, for the cache; the rest is for everything else
+CONTEXTS = 4  # contexts that the cache holds if they take less than a quarter of that
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    context: int | None = None,
+    executor: str = "auto",
+    kv_dtype: str = "f16",
+    seed: int | None = None,
+    *,
+    max_batch_rows: int = 512,
+    max_sequences: int = 64,
+    block_size: int = 32,
+    prefix_cache_nbytes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LLM:
+    """A model ready to answer.
+
+    path: a model file; None is the model that comes with the package. threads: None: the CPUs this process may use, or
+    TOKAMAK_THREADS. context: tokens of prompt and completion together; None: what the model was trained for, less if
+    memory does not hold it. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0.
+    seed: of the requests that have none: the i-th request then always draws the same.
+    max_batch_rows, max_sequences: of one step. block_size: positions per cache block. prefix_cache_nbytes: cache kept
+    for prefixes that may come again, None: as much as is free, 0: none. progress(done, total): bytes, while packing.
+    Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
+    """
+    began = time.perf_counter()
+    _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size)
+    settings = Settings.load(threads=threads)
+    checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model())
+    try:
+        chosen = choose_context(checkpoint, context, kv_dtype)
+        num_blocks = -(-chosen.cache_tokens // block_size)
+        sizes = (num_blocks, block_size, max_batch_rows, max_sequences)
+        program = _program(
+            checkpoint, chosen.context, executor, Limits(*sizes, kv_dtype, settings.threads), progress
+        )
+        tokenizer = _tokenizer(checkpoint)
+    except TokamakError as error:
+        raise error.located(checkpoint.path) from error
+    return LLM(
+        program,
+        tokenizer,
+        context=chosen.context,
+        num_tokens=checkpoint.num_tokens,
+        seed=seed,
+        load_s=time.perf_counter() - began,
+        prefix_cache_nbytes=prefix_cache_nbytes,
+        facts=_facts(checkpoint, chosen, kv_dtype, settings.threads),
+    )
+
+
+def default_model() -> Path:
+    """The model file that comes with the package.  Raises: UnavailableError if this installation has none."""
+    files = sorted(ASSETS.glob("*.gguf"))
+    if not files:
+        raise UnavailableError(f"no model was given and none lies in {ASSETS}; name a model file")
+    return files[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What was chosen, and why."""
+
+    context: int  # tokens of one sequence
+    cache_tokens: int  # tokens of all sequences together
+    kv_nbytes_per_token: int
+    reason: str
+
+
+def choose_context(
+    checkpoint: Checkpoint, asked: int | None, kv_dtype: str, available: int | None = None
+) -> Context:
+    """The context of a checkpoint: what is asked for, else the smaller of what it was trained for and what fits.
+
+    available: bytes free, None: measured, control group included.
+    Raises: CapacityError if the context asked for, or any at all, does not fit.
+    """
+    trained = models.trained_context(checkpoint.config)
+    wanted = asked or trained or UNKNOWN_CONTEXT
+    graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=wanted)
+    per_token = kv_nbytes_per_token(graph, kv_dtype)
+    free = available_nbytes() if available is None else available
+    if free is None or per_token == 0:
+        return Context(wanted, CONTEXTS * wanted, per_token, "asked for" if asked else "trained")
+    spare = int(SHARE * (free - checkpoint.nbytes))
+    fits = max(0, spare) // per_token
+    if fits < (asked or 1):
+        raise CapacityError(
+            f"a context of {wanted} takes {wanted * per_token} bytes in {kv_dtype} and the weights {checkpoint.nbytes}; "
+            f"{free} are available. Ask for at most {fits} tokens, or a smaller kv_dtype"
+        )
+    context = min(wanted, fits)
+    reason = "asked for" if asked else "trained" if context == wanted else f"fits memory (trained: {trained})"
+    cache_tokens = max(context, min(CONTEXTS * context, fits // 4))
+    return Context(context, cache_tokens, per_token, reason)
+
+
+def _program(
+    checkpoint: Checkpoint,
+    context: int,
+    executor: str,
+    limits: Limits,
+    progress: Callable[[int, int], None] | None,
+) -> Program:
+    graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=context)
+    return executors.get(executor).compile(passes.optimize(graph), checkpoint.weights, limits, progress)
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+    if checkpoint.tokenizer is None:
+        return None
+    from tokamak.tokenizers import Tokenizer
+
+    return Tokenizer.from_spec(checkpoint.tokenizer)
+
+
+def _check(
+    context: int | None,
+    kv_dtype: str,
+    seed: int | None,
+    max_batch_rows: int,
+    max_sequences: int,
+    block_size: int,
+) -> None:
+    if kv_dtype not in KV_DTYPES:
+        raise InvalidParams(f"kv_dtype is {kv_dtype!r}; it must be one of {', '.join(KV_DTYPES)}")
+    ranges = {
+        "context": (context, 1, MAX_CONTEXT),
+        "seed": (seed, 0, 2**64 - 1),
+        "max_batch_rows": (max_batch_rows, 1, 1 << 16),
+        "max_sequences": (max_sequences, 1, 1 << 12),
+        "block_size": (block_size, 1, 1 << 12),
+    }
+    for name, (value, low, high) in ranges.items():
+        if value is not None and not (isinstance(value, int) and low <= value <= high):
+            raise InvalidParams(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
+
+
+def _facts(checkpoint: Checkpoint, chosen: Context, kv_dtype: str, threads: int) -> dict[str, Any]:
+    return {
+        "path": checkpoint.path,
+        "architecture": checkpoint.architecture,
+        "nbytes": checkpoint.nbytes,
+        "context": chosen.context,
+        "context_reason": chosen.reason,
+        "trained_context": models.trained_context(checkpoint.config),
+        "kv_dtype": kv_dtype,
+        "kv_nbytes_per_token": chosen.kv_nbytes_per_token,
+        "cache_tokens": chosen.cache_tokens,
+        "threads": threads,
+        "notes": checkpoint.notes,
+    }

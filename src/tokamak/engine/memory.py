@@ -1,0 +1,80 @@
+"""How much memory there is, and how much a cache takes: what bounds the default context."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from tokamak.errors import InvalidParams
+from tokamak.ir.graph import Graph
+from tokamak.types import KV_DTYPES
+
+# bytes and elements of the smallest piece of a cache row
+_PIECES = {"f32": (4, 1), "f16": (2, 1), "bf16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
+
+
+def kv_nbytes_per_token(graph: Graph, kv_dtype: str) -> int:
+    """Bytes of K and V of one position in all layers: 2 x heads x head_dim per layer, in the cache's format.
+
+    Raises: InvalidParams for a format that is not one of KV_DTYPES.
+    """
+    if kv_dtype not in KV_DTYPES:
+        raise InvalidParams(f"kv_dtype is {kv_dtype!r}; it must be one of {', '.join(KV_DTYPES)}")
+    nbytes, elements = _PIECES[kv_dtype]
+    return sum(v.type.nrows * -(-prod(v.type.tail) // elements) * nbytes for v in graph.states.values())
+
+
+def available_nbytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Memory this process may still use: what the system has and the control group leaves, None if unknown.
+
+    Pages of files that the group holds count as free: they are given back when needed.
+    """
+    candidates = [_meminfo(proc / "meminfo"), _version_2(proc, cgroup), _version_1(cgroup)]
+    known = [nbytes for nbytes in candidates if nbytes is not None]
+    return max(0, min(known)) if known else None
+
+
+def _meminfo(path: Path) -> int | None:
+    for line in _lines(path):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _version_2(proc: Path, root: Path) -> int | None:
+    """Every group from this process's up to the root has a limit of its own; the tightest counts."""
+    name = next((line[3:] for line in _lines(proc / "self" / "cgroup") if line.startswith("0::")), "/")
+    left = None
+    folder = root / name.lstrip("/")
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(root):
+            break
+        limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+        if limit is not None and used is not None:
+            here = limit - used + _stat(group / "memory.stat", "inactive_file")
+            left = here if left is None else min(left, here)
+    return left
+
+
+def _version_1(root: Path) -> int | None:
+    group = root / "memory"
+    limit, used = _number(group / "memory.limit_in_bytes"), _number(group / "memory.usage_in_bytes")
+    if limit is None or used is None or limit >= 2**60:  # how version 1 writes "no limit"
+        return None
+    return limit - used + _stat(group / "memory.stat", "total_inactive_file")
+
+
+def _stat(path: Path, name: str) -> int:
+    return next((int(line.split()[1]) for line in _lines(path) if line.split()[0] == name), 0)
+
+
+def _number(path: Path) -> int | None:
+    text = "".join(_lines(path)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,111 @@
+"""What memory is left and what a cache takes: the bound of the default context."""
+
+import pytest
+
+import tiny
+from tokamak import models
+from tokamak.engine.loading import choose_context, default_model, load
+from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
+from tokamak.errors import CapacityError, InvalidParams, UnavailableError
+from tokamak.loaders import open_checkpoint
+
+MEMINFO = "MemTotal: 8000000 kB\nMemFree: 100 kB\nMemAvailable: 4000000 kB\n"
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("--", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.fixture
+def proc(tmp_path):
+    write(tmp_path / "proc", meminfo=MEMINFO, self__cgroup="0::/a/b\n")
+    return tmp_path / "proc"
+
+
+def test_without_a_control_group_the_system_decides(proc, tmp_path):
+    assert available_nbytes(proc, tmp_path / "none") == 4000000 * 1024
+
+
+def test_the_tightest_control_group_above_the_process_counts(proc, tmp_path):
+    root = tmp_path / "cgroup"
+    for name, limit in (("a/b", "max"), ("a", "1000000")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name / "memory.max").write_text(limit)
+        (root / name / "memory.current").write_text("700000")
+        (root / name / "memory.stat").write_text("anon 5\ninactive_file 200000\n")
+    assert available_nbytes(proc, root) == 1000000 - 700000 + 200000
+
+
+def test_version_1_of_control_groups_counts_too(proc, tmp_path):
+    root = tmp_path / "cgroup"
+    write(root / "memory", **{"memory--limit_in_bytes": "5000", "memory--usage_in_bytes": "3000"})
+    assert available_nbytes(proc, root) == 2000
+    write(root / "memory", **{"memory--limit_in_bytes": "9223372036854771712"})
+    assert available_nbytes(proc, root) == 4000000 * 1024
+
+
+def test_nothing_known_is_none(tmp_path):
+    assert available_nbytes(tmp_path, tmp_path) is None
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("m") / "m.gguf"
+    return open_checkpoint(tiny.gguf(path, arch="llama", fmt="f32"))
+
+
+@pytest.mark.parametrize(
+    ("kv_dtype", "row_nbytes"), [("f32", 128), ("f16", 64), ("bf16", 64), ("q8_0", 34), ("q4_0", 18)]
+)
+def test_the_cache_takes_two_rows_of_all_heads_per_layer_and_token(checkpoint, kv_dtype, row_nbytes):
+    """The model has 2 layers, 2 K/V heads of 16."""
+    graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=64)
+    assert kv_nbytes_per_token(graph, kv_dtype) == 2 * 2 * row_nbytes
+
+
+def test_the_default_context_is_the_trained_one_if_it_fits(checkpoint):
+    chosen = choose_context(checkpoint, None, "f16", available=10**9)
+    assert (chosen.context, chosen.reason) == (models.trained_context(checkpoint.config), "trained")
+    assert chosen.cache_tokens == 4 * chosen.context
+
+
+def test_the_default_context_is_what_fits_if_that_is_less(checkpoint):
+    free = checkpoint.nbytes + 100 * 256
+    chosen = choose_context(checkpoint, None, "f16", available=free)
+    assert chosen.context == 90  # nine tenths of what the weights leave, at 256 bytes a token
+    assert "memory" in chosen.reason
+
+
+def test_a_context_asked_for_that_does_not_fit_is_refused_with_the_bytes(checkpoint):
+    free = checkpoint.nbytes + 100 * 256
+    with pytest.raises(CapacityError, match=r"51200 bytes.*at most 90"):
+        choose_context(checkpoint, 200, "f16", available=free)
+    with pytest.raises(CapacityError):
+        choose_context(checkpoint, None, "f16", available=checkpoint.nbytes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kv_dtype", "f8"),
+        ("context", 0),
+        ("seed", -1),
+        ("max_sequences", 0),
+        ("threads", 0),
+        ("executor", "tpu"),
+    ],
+)
+def test_bad_arguments_of_load_are_refused_by_name(checkpoint, field, value):
+    with pytest.raises(InvalidParams, match=field):
+        load(checkpoint.path, **{field: value})
+
+
+def test_without_a_default_model_that_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr("tokamak.engine.loading.ASSETS", tmp_path)
+    with pytest.raises(UnavailableError, match="name a model file"):
+        default_model()
+    (tmp_path / "m.gguf").write_bytes(b"")
+    assert default_model().name == "m.gguf"
