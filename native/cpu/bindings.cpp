@@ -5,8 +5,9 @@ namespace nb = nanobind;
 
 namespace tokamak {
 
+void bind_kernels(nb::module_& m);
 void bind_cpu(nb::module_& m);
 
-void bind_cpu([[maybe_unused]] nb::module_& m) {}
+void bind_cpu(nb::module_& m) { bind_kernels(m); }
 
 }  // namespace tokamak

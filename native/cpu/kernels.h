@@ -1,9 +1,10 @@
 // The seam between matrix kernels and the program that calls them.
 //
-// A weight matrix of N rows and K columns is packed at load into panels of `panel_rows` rows. Inside a
-// panel, groups of 4 consecutive columns are interleaved over the rows, so that one vector lane is one
-// output row: no horizontal sums, and the activation is a 4-byte broadcast. One row of activations
-// (decode) and many (prompt) run the same arithmetic in the same order, so their results are the same bits.
+// A weight matrix of N rows and K columns is packed at load into panels of `panel_rows` rows.
+// Inside a panel, groups of 4 consecutive columns are interleaved over the rows, so that one vector
+// lane is one output row: no horizontal sums, and the activation is a 4-byte broadcast. One row of
+// activations (decode) and many (prompt) run the same arithmetic in the same order, so their
+// results are the same bits.
 #pragma once
 
 #include <cstddef>
@@ -17,15 +18,17 @@ namespace tokamak::cpu {
 enum class Activation : uint8_t {
   f32,     // as they are: float weights
   q8_32,   // int8 per 32 columns with a scale: legacy formats, as ggml's Q8_0
-  q8_256,  // int8 per 256 columns with a scale and sums per 16: K formats and ternary, as ggml's Q8_K
+  q8_256,  // int8 per 256 columns with a scale and sums per 16: K formats and ternary, as ggml's
+           // Q8_K
 };
 
-// A packed matrix; `bytes` is 64-byte aligned and holds ceil(rows / panel_rows) panels, rows padded with zeros.
+// A packed matrix; `bytes` is 64-byte aligned and holds ceil(rows / panel_rows) panels, rows padded
+// with zeros.
 struct PackedMatrix {
   quant::Format format;
-  int64_t rows;          // N
-  int64_t cols;          // K, a multiple of the format's group
-  size_t panel_nbytes;   // bytes of one panel
+  int64_t rows;         // N
+  int64_t cols;         // K, a multiple of the format's group
+  size_t panel_nbytes;  // bytes of one panel
   const std::byte* bytes;
 };
 
@@ -36,25 +39,30 @@ struct KernelTable {
 
   // Bytes of one packed panel of K columns.
   size_t (*panel_nbytes)(quant::Format format, int64_t cols);
-  // Packs rows [0, rows) (rows <= panel_rows, the rest padded) from `src` (row_nbytes apart) into one panel.
-  void (*pack_panel)(quant::Format format, const std::byte* src, size_t row_nbytes, int rows, int64_t cols,
-                     std::byte* panel);
+  // Packs rows [0, rows) (rows <= panel_rows, the rest padded) from `src` (row_nbytes apart) into
+  // one panel.
+  void (*pack_panel)(quant::Format format, const std::byte* src, size_t row_nbytes, int rows,
+                     int64_t cols, std::byte* panel);
   // Bytes of one quantised activation row, a multiple of 64.
   size_t (*activation_nbytes)(Activation kind, int64_t cols);
-  // x[cols] -> out, 64-byte aligned. NaN and infinity give a defined (saturated or zero) result.
+  // x[cols] -> out, 64-byte aligned. A group with NaN or infinity becomes zeros with a NaN scale
+  // (so NaN shows in the result); nothing else is undefined.
   void (*quantize_row)(Activation kind, const float* x, int64_t cols, std::byte* out);
-  // out[t * out_stride + r] = sum_k W[r, k] * x[t, k] + bias[r]   for panels [panel_begin, panel_end), t in [0, tokens).
-  // `acts` are rows from quantize_row of the format's kind, act_stride bytes apart (f32 kind: floats). bias may be null.
-  // r runs over the rows of these panels only, never beyond `rows`.
+  // out[t * out_stride + r] = sum_k W[r, k] * x[t, k] + bias[r]   for panels [panel_begin,
+  // panel_end), t in [0, tokens). `acts` are rows from quantize_row of the format's kind,
+  // act_stride bytes apart (f32 kind: floats). bias may be null. r runs over the rows of these
+  // panels only, never beyond `rows`.
   void (*matmul)(const PackedMatrix& w, const std::byte* acts, size_t act_stride, int64_t tokens,
-                 int64_t panel_begin, int64_t panel_end, const float* bias, float* out, size_t out_stride);
+                 int64_t panel_begin, int64_t panel_end, const float* bias, float* out,
+                 size_t out_stride);
   // One row of the matrix as floats, exactly as the codec decodes it: embedding lookup.
   void (*unpack_row)(const PackedMatrix& w, int64_t row, float* out);
 };
 
 Activation activation_of(quant::Format format) noexcept;
 
-// Every table this processor can run, best first; `kernels()` is the one chosen (TOKAMAK_ISA forces).
+// Every table this processor can run, best first; `kernels()` is the one chosen (TOKAMAK_ISA
+// forces).
 const KernelTable* const* available_tables(int* count) noexcept;
 
 }  // namespace tokamak::cpu

@@ -79,6 +79,44 @@ class GgufFile:
     def prefault(self, name: str) -> None:
         """Read the tensor's pages into memory now."""
 
+def isas() -> list[str]:
+    """Instruction sets this processor can run, best first."""
+
+def isa() -> str:
+    """The instruction set in use: the best, or what TOKAMAK_ISA names."""
+
+def quantize_activation(
+    isa: str, kind: str, x: numpy.typing.NDArray[numpy.float32]
+) -> tuple[numpy.typing.NDArray[numpy.int8], numpy.typing.NDArray[numpy.float32]]:
+    """
+    One row f32[K] as int8[K] and scales: kind 'q8_32' (per 32 columns) or 'q8_256'.
+    """
+
+class PackedMatrix:
+    """A weight matrix packed for one instruction set."""
+
+    def __init__(
+        self, isa: str, format: str, bytes: numpy.typing.NDArray[numpy.uint8], rows: int, cols: int
+    ) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def panels(self) -> int: ...
+    def matmul(
+        self,
+        x: numpy.typing.NDArray[numpy.float32],
+        bias: numpy.typing.NDArray[numpy.float32] | None = None,
+        panel_begin: int = 0,
+        panel_end: int | None = None,
+        repeat: int = 1,
+    ) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        f32[T, K] -> f32[T, N] on this thread; rows of panels outside the range are NaN.
+        """
+
+    def unpack_row(self, row: int) -> numpy.typing.NDArray[numpy.float32]:
+        """Row `row` as floats f32[K], exactly as the codec decodes it."""
+
 def probe_read_seconds(threads: int, nbytes: int, repeats: int) -> list[float]:
     """
     Seconds per pass of reading `nbytes` of memory once with `threads` threads.

@@ -1,0 +1,58 @@
+// Kernels for AVX-512 with VNNI.
+//
+// Standard headers come before the target region: what they define inline must not be compiled for
+// a processor that this file's callers may not have.
+#include "cpu/tables.h"
+
+#ifdef TOKAMAK_X86
+
+#include <immintrin.h>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <type_traits>
+
+#include "base/f16.h"
+#include "cpu/activations.h"
+
+// GCC 12 warns about its own headers here: _mm512_undefined_ps is an uninitialised variable by
+// design.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC push_options
+#pragma GCC target( \
+    "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")
+
+namespace tokamak::cpu {
+namespace {
+
+// clang-format off: the order of inclusion is the order of definition.
+#include "cpu/simd/avx512.h"
+#include "cpu/generic/packed.inl"
+#include "cpu/generic/matmul.inl"
+#include "cpu/generic/pack.inl"
+#include "cpu/generic/quantize.inl"
+// clang-format on
+
+}  // namespace
+
+extern const KernelTable kAvx512VnniTable = {
+    .isa = "avx512vnni",
+    .panel_rows = kRows,
+    .panel_nbytes = panel_nbytes,
+    .pack_panel = pack_panel,
+    .activation_nbytes = activation_nbytes,
+    .quantize_row = quantize_row,
+    .matmul = matmul,
+    .unpack_row = unpack_row,
+};
+
+}  // namespace tokamak::cpu
+
+#pragma GCC pop_options
+#pragma GCC diagnostic pop
+
+#endif  // TOKAMAK_X86

@@ -1,0 +1,470 @@
+// out[t, r] = sum_k W[r, k] * x[t, k] + bias[r] over packed panels.
+//
+// Every (row, token) is one chain of additions in rising k, whatever runs beside it: `step` adds
+// one packed group (or super-group, or float column) and is the only place where arithmetic
+// happens. Few tokens read the packed bytes directly; many tokens unpack a stretch of a panel once
+// and reuse it from the first-level cache.
+//
+//   groups32   acc = fma(d_w * d_a, float(sum_32 (code - zero) * q), acc)
+//   groups256  acc = fma(d_w * d_a, float(sum_g scale_g * sum (code - zero) * q), acc)
+//              acc = acc - (dmin_w * d_a) * float(sum_g min_g * sum q)     where the format has
+//              minima
+//   ternary    acc = fma(d_w * d_a, float(sum_256 (code - 1) * q), acc)
+//   floats     acc = fma(w, x, acc)
+
+// Codes one per byte and scales widened: the same interface as the packed struct, cheaper to read.
+template <class Packed>
+struct alignas(64) Unpacked256 {
+  uint8_t q[Packed::kGroups][Packed::kQuads][4 * kRows];
+  uint8_t scale[Packed::kGroups][4 * kRows];
+  uint8_t min[4][4 * kRows];
+  float d[kRows];
+  float dmin[kRows];
+
+  explicit Unpacked256(const Packed& src) {
+    for (int g = 0; g < Packed::kGroups; ++g) {
+#pragma GCC unroll kUnroll
+      for (int quad = 0; quad < Packed::kQuads; ++quad) store_quad(q[g][quad], src.code(g, quad));
+      store_scale(scale[g], src.group_scale(g));
+    }
+    store(d, src.scale_f32());
+    if constexpr (Packed::kHasMin) {
+      for (int j = 0; j < 4; ++j) store_pair(min[j], src.min_pair(j));
+      store(dmin, src.min_f32());
+    }
+  }
+  VQuad code(int g, int quad) const { return load_quad(q[g][quad]); }
+  VScale group_scale(int g) const { return load_scale(scale[g]); }
+  VPair min_pair(int j) const { return load_pair(min[j]); }
+  vf scale_f32() const { return load(d); }
+  vf min_f32() const { return load(dmin); }
+};
+
+// The same for a group of 32 columns or a ternary super-group.
+template <class Packed, int Quads>
+struct alignas(64) UnpackedPlain {
+  uint8_t q[Quads][4 * kRows];
+  float d[kRows];
+
+  explicit UnpackedPlain(const Packed& src) {
+#pragma GCC unroll kUnroll
+    for (int quad = 0; quad < Quads; ++quad) store_quad(q[quad], src.code(quad));
+    store(d, src.scale_f32());
+  }
+  VQuad code(int quad) const { return load_quad(q[quad]); }
+  vf scale_f32() const { return load(d); }
+};
+
+// Unpacked form of a packed struct; bytes that are read as they lie stay packed.
+template <class Packed>
+struct UnpackedOf {
+  using type = Packed;
+};
+template <>
+struct UnpackedOf<PackedQ4_K> {
+  using type = Unpacked256<PackedQ4_K>;
+};
+template <>
+struct UnpackedOf<PackedQ5_K> {
+  using type = Unpacked256<PackedQ5_K>;
+};
+template <>
+struct UnpackedOf<PackedQ6_K> {
+  using type = Unpacked256<PackedQ6_K>;
+};
+template <>
+struct UnpackedOf<PackedTQ2_0> {
+  using type = UnpackedPlain<PackedTQ2_0, 64>;
+};
+template <>
+struct UnpackedOf<PackedQ4_0> {
+  using type = UnpackedPlain<PackedQ4_0, 8>;
+};
+template <>
+struct UnpackedOf<PackedQ5_0> {
+  using type = UnpackedPlain<PackedQ5_0, 8>;
+};
+
+// A register tile: P panels x N tokens, one float per (row, token).
+template <int P, int N>
+struct Tile {
+  vf acc[P][N];
+};
+
+// Integer sum of Quads quads from `quad`, added to s.
+template <int P, int N, class Code>
+inline void dot_quads(VSum (&s)[P][N], int quads, const int8_t* const (&q)[N], Code code) {
+#pragma GCC unroll kUnroll
+  for (int quad = 0; quad < quads; ++quad) {
+    VQuad w[P];
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < P; ++p) w[p] = code(p, quad);
+#pragma GCC unroll kUnroll
+    for (int t = 0; t < N; ++t) {
+      const VQuad a = splat_quad(q[t] + 4 * quad);
+#pragma GCC unroll kUnroll
+      for (int p = 0; p < P; ++p) s[p][t] = dot(s[p][t], w[p], a);
+    }
+  }
+}
+
+template <class Packed, int P, int N, class Source>
+inline void step_groups256(const Source* const (&w)[P], const Q8SuperGroup* const (&a)[N],
+                           Tile<P, N>& tile) {
+  vi total[P][N];
+#pragma GCC unroll kUnroll
+  for (int i = 0; i < P * N; ++i) total[i / N][i % N] = int_zero();
+  for (int g = 0; g < Packed::kGroups; ++g) {
+#pragma GCC unroll kUnroll
+    for (int first = 0; first < Packed::kQuads; first += Packed::kQuadsPerSum) {
+      VSum s[P][N];
+      const int8_t* q[N];
+#pragma GCC unroll kUnroll
+      for (int t = 0; t < N; ++t) {
+        q[t] = a[t]->q + 4 * (Packed::kQuads * g + first);
+#pragma GCC unroll kUnroll
+        for (int p = 0; p < P; ++p) {
+          s[p][t] = Packed::kHasMin ? sum_zero() : sum_from(a[t]->offset32[g]);
+        }
+      }
+      dot_quads<P, N>(s, Packed::kQuadsPerSum, q,
+                      [&](int p, int quad) { return w[p]->code(g, first + quad); });
+#pragma GCC unroll kUnroll
+      for (int p = 0; p < P; ++p) {
+        const VScale scale = w[p]->group_scale(g);
+#pragma GCC unroll kUnroll
+        for (int t = 0; t < N; ++t) total[p][t] = scale_add(total[p][t], s[p][t], scale);
+      }
+    }
+  }
+#pragma GCC unroll kUnroll
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll kUnroll
+    for (int t = 0; t < N; ++t) {
+      const vf d = set1(a[t]->d);
+      vf acc = fma(mul(w[p]->scale_f32(), d), to_float(total[p][t]), tile.acc[p][t]);
+      if constexpr (Packed::kHasMin) {
+        vi minima = int_zero();
+#pragma GCC unroll kUnroll
+        for (int j = 0; j < 4; ++j)
+          minima = dot_pair(minima, w[p]->min_pair(j), a[t]->sums + 2 * j);
+        acc = fnma(mul(w[p]->min_f32(), d), to_float(minima), acc);
+      }
+      tile.acc[p][t] = acc;
+    }
+  }
+}
+
+template <class Packed, int P, int N, class Source>
+inline void step_ternary(const Source* const (&w)[P], const Q8SuperGroup* const (&a)[N],
+                         Tile<P, N>& tile) {
+  constexpr int kChains =
+      P * N <= 2 ? 4 : 1;  // shorter chains of integer additions; the sum is exact
+  VSum s[kChains][P][N];
+#pragma GCC unroll kUnroll
+  for (int t = 0; t < N; ++t) {
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < P; ++p) {
+      s[0][p][t] = sum_from(a[t]->offset1);
+      for (int c = 1; c < kChains; ++c) s[c][p][t] = sum_zero();
+    }
+  }
+  for (int v = 0; v < 64; v += 4 * kChains) {
+#pragma GCC unroll kUnroll
+    for (int c = 0; c < kChains; ++c) {
+      const int8_t* q[N];
+      const int first = v + 4 * c;
+#pragma GCC unroll kUnroll
+      for (int t = 0; t < N; ++t) q[t] = a[t]->q + 4 * first;
+      dot_quads<P, N>(s[c], 4, q, [&](int p, int quad) { return w[p]->code(first + quad); });
+    }
+  }
+#pragma GCC unroll kUnroll
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll kUnroll
+    for (int t = 0; t < N; ++t) {
+      VSum all = s[0][p][t];
+      for (int c = 1; c < kChains; ++c) all = sum_add(all, s[c][p][t]);
+      const vf d = mul(w[p]->scale_f32(), set1(a[t]->d));
+      tile.acc[p][t] = fma(d, to_float(widen(all)), tile.acc[p][t]);
+    }
+  }
+}
+
+template <class Packed, int P, int N, class Source>
+inline void step_groups32(const Source* const (&w)[P], const Q8Group* const (&a)[N],
+                          Tile<P, N>& tile) {
+  const int8_t* q[N];
+#pragma GCC unroll kUnroll
+  for (int t = 0; t < N; ++t) q[t] = a[t]->q;
+  vi total[P][N];
+  if constexpr (Packed::kSigned) {
+#pragma GCC unroll kUnroll
+    for (int i = 0; i < P * N; ++i) total[i / N][i % N] = signed_zero(Packed::offset(*a[i % N]));
+#pragma GCC unroll kUnroll
+    for (int quad = 0; quad < 8; ++quad) {
+#pragma GCC unroll kUnroll
+      for (int t = 0; t < N; ++t) {
+        const VQuad x = splat_quad(q[t] + 4 * quad);
+#pragma GCC unroll kUnroll
+        for (int p = 0; p < P; ++p) total[p][t] = dot_signed(total[p][t], w[p]->code(quad), x);
+      }
+    }
+  } else {
+    VSum s[P][N];
+#pragma GCC unroll kUnroll
+    for (int i = 0; i < P * N; ++i) s[i / N][i % N] = sum_from(Packed::offset(*a[i % N]));
+    dot_quads<P, N>(s, 8, q, [&](int p, int quad) { return w[p]->code(quad); });
+#pragma GCC unroll kUnroll
+    for (int i = 0; i < P * N; ++i) total[i / N][i % N] = widen(s[i / N][i % N]);
+  }
+#pragma GCC unroll kUnroll
+  for (int p = 0; p < P; ++p) {
+    const vf d = w[p]->scale_f32();
+#pragma GCC unroll kUnroll
+    for (int t = 0; t < N; ++t) {
+      tile.acc[p][t] = fma(mul(d, set1(a[t]->d)), to_float(total[p][t]), tile.acc[p][t]);
+    }
+  }
+}
+
+template <int P, int N, class Packed>
+inline void step_floats(const Packed* const (&w)[P], const float* const (&x)[N], Tile<P, N>& tile) {
+  vf value[P];
+#pragma GCC unroll kUnroll
+  for (int p = 0; p < P; ++p) value[p] = w[p]->value();
+#pragma GCC unroll kUnroll
+  for (int t = 0; t < N; ++t) {
+    const vf a = set1(*x[t]);
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < P; ++p) tile.acc[p][t] = fma(value[p], a, tile.acc[p][t]);
+  }
+}
+
+// What one packed struct of a family is multiplied with.
+template <Family>
+struct ActivationOf {
+  using type = Q8SuperGroup;
+};
+template <>
+struct ActivationOf<Family::groups32> {
+  using type = Q8Group;
+};
+template <>
+struct ActivationOf<Family::floats> {
+  using type = float;
+};
+
+// `count` packed structs of P panels (w[p] + b) times those of N tokens (a[t] + b), added to the
+// tile.
+template <class K, int P, int N, class Source>
+inline void steps(const Source* const (&w)[P],
+                  const typename ActivationOf<K::kFamily>::type* const (&a)[N], int64_t count,
+                  Tile<P, N>& tile) {
+  using Packed = typename K::Packed;
+  for (int64_t b = 0; b < count; ++b) {
+    const Source* wb[P];
+    const typename ActivationOf<K::kFamily>::type* ab[N];
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < P; ++p) wb[p] = w[p] + b;
+#pragma GCC unroll kUnroll
+    for (int t = 0; t < N; ++t) ab[t] = a[t] + b;
+    if constexpr (K::kFamily == Family::groups256) {
+      step_groups256<Packed, P, N>(wb, ab, tile);
+    } else if constexpr (K::kFamily == Family::ternary) {
+      step_ternary<Packed, P, N>(wb, ab, tile);
+    } else if constexpr (K::kFamily == Family::groups32) {
+      step_groups32<Packed, P, N>(wb, ab, tile);
+    } else {
+      step_floats<P, N>(wb, ab, tile);
+    }
+  }
+}
+
+// Arguments of `matmul`, as kernels.h describes them.
+struct Call {
+  const PackedMatrix& w;
+  const std::byte* acts;
+  size_t act_stride;
+  const float* bias;
+  float* out;
+  size_t out_stride;
+
+  template <class T>
+  const T* packed(int64_t panel) const {
+    return reinterpret_cast<const T*>(w.bytes + static_cast<size_t>(panel) * w.panel_nbytes);
+  }
+  template <class T>
+  const T* act(int64_t token) const {
+    return reinterpret_cast<const T*>(acts + static_cast<size_t>(token) * act_stride);
+  }
+  // Adds the bias and writes the rows that exist.
+  void write(int64_t panel, int64_t token, vf acc) const {
+    const int64_t row = panel * kRows;
+    float* dst = out + static_cast<size_t>(token) * out_stride + row;
+    const int rows = static_cast<int>(w.rows - row < kRows ? w.rows - row : kRows);
+    if (rows == kRows) {
+      store(dst, bias == nullptr ? acc : add(acc, load(bias + row)));
+    } else {
+      store_n(dst, bias == nullptr ? acc : add(acc, load_n(bias + row, rows)), rows);
+    }
+  }
+};
+
+// Few tokens: P panels x N tokens over all columns, straight from the packed bytes.
+template <class K, int P, int N>
+inline void direct(const Call& call, int64_t panel, int64_t token) {
+  using Packed = typename K::Packed;
+  using Act = typename ActivationOf<K::kFamily>::type;
+  const Packed* w[P];
+  const Act* a[N];
+  for (int p = 0; p < P; ++p) w[p] = call.packed<Packed>(panel + p);
+  for (int t = 0; t < N; ++t) a[t] = call.act<Act>(token + t);
+  Tile<P, N> tile;
+  for (int i = 0; i < P * N; ++i) tile.acc[i / N][i % N] = zero();
+  steps<K, P, N>(w, a, call.w.cols / K::kCols, tile);
+  for (int p = 0; p < P; ++p) {
+    for (int t = 0; t < N; ++t) call.write(panel + p, token + t, tile.acc[p][t]);
+  }
+}
+
+template <class K, int N>
+inline void direct_panels(const Call& call, int64_t panel_begin, int64_t panel_end, int64_t token) {
+  constexpr int P = K::kFamily != Family::floats ? 1
+                    : kFloatDirectPanels / N > 1 ? kFloatDirectPanels / N
+                                                 : 1;
+  int64_t panel = panel_begin;
+  for (; panel + P <= panel_end; panel += P) direct<K, P, N>(call, panel, token);
+  if constexpr (P > 2) {
+    for (; panel + 2 <= panel_end; panel += 2) direct<K, 2, N>(call, panel, token);
+  }
+  for (; panel < panel_end; ++panel) direct<K, 1, N>(call, panel, token);
+}
+
+inline constexpr int kMaxDirectTokens = 4;
+
+template <class K>
+inline void few_tokens(const Call& call, int64_t tokens, int64_t panel_begin, int64_t panel_end) {
+  switch (tokens) {
+    case 1:
+      return direct_panels<K, 1>(call, panel_begin, panel_end, 0);
+    case 2:
+      return direct_panels<K, 2>(call, panel_begin, panel_end, 0);
+    case 3:
+      return direct_panels<K, 3>(call, panel_begin, panel_end, 0);
+    case 4:
+      return direct_panels<K, 4>(call, panel_begin, panel_end, 0);
+    default:
+      return;
+  }
+}
+
+// Columns of a panel that are kept unpacked in the first-level cache.
+template <class K>
+inline constexpr int kStretch = K::kFamily == Family::floats ? 256 : 256 / K::kCols;
+
+inline constexpr int kMaxTokenBlock =
+    192;  // tokens that share one unpacking; a multiple of every tile
+
+// Sums of P panels x kMaxTokenBlock tokens between stretches.
+template <int P>
+struct alignas(64) Sums {
+  float v[kMaxTokenBlock][P][kRows];
+};
+
+// One stretch of P panels times the next N tokens.
+template <class K, int P, int N, class Source>
+inline void tile_of(const Call& call, const Source* const (&w)[P], int64_t first, int64_t count,
+                    int64_t token, float (*sums)[P][kRows]) {
+  using Act = typename ActivationOf<K::kFamily>::type;
+  const Act* a[N];
+  Tile<P, N> tile;
+#pragma GCC unroll kUnroll
+  for (int t = 0; t < N; ++t) {
+    a[t] = call.act<Act>(token + t) + first;
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < P; ++p) tile.acc[p][t] = load(sums[t][p]);
+  }
+  steps<K, P, N>(w, a, count, tile);
+#pragma GCC unroll kUnroll
+  for (int t = 0; t < N; ++t) {
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < P; ++p) store(sums[t][p], tile.acc[p][t]);
+  }
+}
+
+// The n < N tokens that are left.
+template <class K, int P, int N, class Source>
+inline void tile_rest(int n, const Call& call, const Source* const (&w)[P], int64_t first,
+                      int64_t count, int64_t token, float (*sums)[P][kRows]) {
+  if constexpr (N > 0) {
+    if (n == N) return tile_of<K, P, N>(call, w, first, count, token, sums);
+    tile_rest<K, P, N - 1>(n, call, w, first, count, token, sums);
+  }
+}
+
+template <class K, int P>
+inline void many_tokens(const Call& call, int64_t panel, int64_t token_begin, int64_t token_end) {
+  using Packed = typename K::Packed;
+  using Source = typename UnpackedOf<Packed>::type;
+  constexpr int N = K::kFamily == Family::floats ? kFloatTileTokens : kTileTokens;
+  constexpr bool kUnpacks = !std::is_same_v<Packed, Source>;
+  alignas(64) std::byte buffer[kUnpacks ? P * kStretch<K> * sizeof(Source) : 1];
+  Sums<P> sums;
+  __builtin_memset(&sums, 0, sizeof sums.v[0] * static_cast<size_t>(token_end - token_begin));
+  const int64_t structs = call.w.cols / K::kCols;
+  for (int64_t first = 0; first < structs; first += kStretch<K>) {
+    const int64_t count = structs - first < kStretch<K> ? structs - first : kStretch<K>;
+    const Source* w[P];
+    for (int p = 0; p < P; ++p) {
+      const Packed* packed = call.packed<Packed>(panel + p) + first;
+      if constexpr (kUnpacks) {
+        Source* unpacked = reinterpret_cast<Source*>(buffer) + p * kStretch<K>;
+        for (int64_t b = 0; b < count; ++b) new (unpacked + b) Source(packed[b]);
+        w[p] = unpacked;
+      } else {
+        w[p] = packed;
+      }
+    }
+    int64_t token = token_begin;
+    for (; token + N <= token_end; token += N) {
+      tile_of<K, P, N>(call, w, first, count, token, sums.v + (token - token_begin));
+    }
+    tile_rest<K, P, N - 1>(static_cast<int>(token_end - token), call, w, first, count, token,
+                           sums.v + (token - token_begin));
+  }
+  for (int64_t token = token_begin; token < token_end; ++token) {
+    for (int p = 0; p < P; ++p) call.write(panel + p, token, load(sums.v[token - token_begin][p]));
+  }
+}
+
+// Tokens per pass over the panels: their activations should stay in a second-level cache of 512
+// KiB.
+inline int64_t token_block(size_t act_stride) {
+  constexpr int kStep = 24;
+  const auto fit = static_cast<int64_t>((size_t{256} << 10) / act_stride) / kStep * kStep;
+  return fit < 2 * kStep ? 2 * kStep : fit > kMaxTokenBlock ? kMaxTokenBlock : fit;
+}
+
+template <class K>
+inline void matmul_of(const Call& call, int64_t tokens, int64_t panel_begin, int64_t panel_end) {
+  if (tokens <= kMaxDirectTokens) return few_tokens<K>(call, tokens, panel_begin, panel_end);
+  constexpr int P = K::kFamily == Family::floats ? 2 : kTilePanels;
+  const int64_t block = token_block(call.act_stride);
+  for (int64_t begin = 0; begin < tokens; begin += block) {
+    const int64_t end = tokens - begin < block ? tokens : begin + block;
+    int64_t panel = panel_begin;
+    for (; panel + P <= panel_end; panel += P) many_tokens<K, P>(call, panel, begin, end);
+    if constexpr (P > 1) {
+      for (; panel < panel_end; ++panel) many_tokens<K, 1>(call, panel, begin, end);
+    }
+  }
+}
+
+inline void matmul(const PackedMatrix& w, const std::byte* acts, size_t act_stride, int64_t tokens,
+                   int64_t panel_begin, int64_t panel_end, const float* bias, float* out,
+                   size_t out_stride) noexcept {
+  const Call call{w, acts, act_stride, bias, out, out_stride};
+  with_kind(w.format,
+            [&](auto kind) { matmul_of<decltype(kind)>(call, tokens, panel_begin, panel_end); });
+}

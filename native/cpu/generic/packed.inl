@@ -1,0 +1,234 @@
+// Packed super-groups and groups of every format: layout, and how codes and scales come out of
+// them.
+//
+// One struct is what a panel of kRows rows holds for one group (32 columns) or super-group (256),
+// in the order the kernels read it, so that a panel is one rising stream. Byte 4 * r + i of a quad
+// is column i of row r. A byte of `q` with two codes holds quad 2 * v in the low and quad 2 * v + 1
+// in the high bits.
+//
+// Integer bounds where sums of pairs are kept in int16 (they may wrap on the way, the finished sum
+// fits):
+//   q4_k  16 products of 15 * 127                       = 30480
+//   q5_k   8 products of 31 * 127, hence two sums a group = 31496
+//   q6_k   8 products of 32 * 127 around zero            = 32512
+//   tq2_0 128 products of 2 * 127 around zero            = 32512
+//   q4_0  16 products of 8 * 127 around zero = 16256;  q5_0  16 products of 16 * 127 = 32512
+
+// 256-column formats: kGroups groups of kQuads quads, each with an integer scale.
+struct PackedQ4_K {
+  uint16_t d[kRows];
+  uint16_t dmin[kRows];
+  uint8_t scale[8][kRows];
+  uint8_t min[4][kRows][2];  // groups 2 * j, 2 * j + 1
+  uint8_t q[8][4][4 * kRows];
+
+  static constexpr int kGroups = 8;
+  static constexpr int kQuads = 8;
+  static constexpr int kQuadsPerSum = 8;
+  static constexpr bool kHasMin = true;
+
+  VQuad code(int g, int quad) const {
+    const VQuad v = load_quad(q[g][quad / 2]);
+    return mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
+  }
+  VScale group_scale(int g) const { return scale_from_u8(scale[g]); }
+  VPair min_pair(int j) const { return pair_from_u8(min[j][0]); }
+  vf scale_f32() const { return load_f16(d); }
+  vf min_f32() const { return load_f16(dmin); }
+};
+static_assert(sizeof(PackedQ4_K) == 148 * kRows);
+
+struct PackedQ5_K {
+  struct Group {
+    uint8_t high[4 * kRows];  // bit `quad`
+    uint8_t q[4][4 * kRows];
+  };
+  uint16_t d[kRows];
+  uint16_t dmin[kRows];
+  uint8_t scale[8][kRows];
+  uint8_t min[4][kRows][2];
+  Group group[8];
+
+  static constexpr int kGroups = 8;
+  static constexpr int kQuads = 8;
+  static constexpr int kQuadsPerSum = kPairSums ? 4 : 8;
+  static constexpr bool kHasMin = true;
+
+  VQuad code(int g, int quad) const {
+    const VQuad v = load_quad(group[g].q[quad / 2]);
+    const VQuad h = load_quad(group[g].high);
+    const VQuad low = mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
+    return mask_or(low, quad < 4 ? shift_left(h, 4 - quad) : shift_right(h, quad - 4), 0x10);
+  }
+  VScale group_scale(int g) const { return scale_from_u8(scale[g]); }
+  VPair min_pair(int j) const { return pair_from_u8(min[j][0]); }
+  vf scale_f32() const { return load_f16(d); }
+  vf min_f32() const { return load_f16(dmin); }
+};
+static_assert(sizeof(PackedQ5_K) == 180 * kRows);
+
+struct PackedQ6_K {
+  struct Group {
+    uint8_t high[4 * kRows];  // bits 2 * quad, 2 * quad + 1
+    uint8_t q[2][4 * kRows];
+  };
+  uint16_t d[kRows];
+  uint16_t unused[kRows];  // keeps the quads of a panel aligned to a vector
+  int8_t scale[16][kRows];
+  Group group[16];
+
+  static constexpr int kGroups = 16;
+  static constexpr int kQuads = 4;
+  static constexpr int kQuadsPerSum = 4;
+  static constexpr bool kHasMin = false;
+
+  VQuad code(int g, int quad) const {
+    const VQuad v = load_quad(group[g].q[quad / 2]);
+    const VQuad h = load_quad(group[g].high);
+    const VQuad low = mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
+    return mask_or(low, quad < 2 ? shift_left(h, 4 - 2 * quad) : shift_right(h, 2 * quad - 4),
+                   0x30);
+  }
+  VScale group_scale(int g) const { return scale_from_s8(scale[g]); }
+  vf scale_f32() const { return load_f16(d); }
+};
+static_assert(sizeof(PackedQ6_K) == 212 * kRows);
+
+// 256 columns, no group scales.
+struct PackedTQ2_0 {
+  uint16_t d[kRows];
+  uint8_t q[16][4 * kRows];  // bits 2 * i, 2 * i + 1: quad 4 * v + i
+
+  static constexpr int kQuads = 64;
+
+  VQuad code(int quad) const {
+    const VQuad v = load_quad(q[quad / 4]);
+    return mask(quad % 4 != 0 ? shift_right(v, 2 * (quad % 4)) : v, 0x03);
+  }
+  vf scale_f32() const { return load_f16(d); }
+};
+static_assert(sizeof(PackedTQ2_0) == 66 * kRows);
+
+// 32-column formats.
+struct PackedQ4_0 {
+  uint16_t d[kRows];
+  uint8_t q[4][4 * kRows];
+
+  static constexpr bool kSigned = false;
+
+  VQuad code(int quad) const {
+    const VQuad v = load_quad(q[quad / 2]);
+    return mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
+  }
+  static int32_t offset(const Q8Group& a) { return a.offset8; }
+  vf scale_f32() const { return load_f16(d); }
+};
+static_assert(sizeof(PackedQ4_0) == 18 * kRows);
+
+struct PackedQ5_0 {
+  uint16_t d[kRows];
+  uint8_t high[4 * kRows];  // bit `quad`
+  uint8_t q[4][4 * kRows];
+
+  static constexpr bool kSigned = false;
+
+  VQuad code(int quad) const {
+    const VQuad v = load_quad(q[quad / 2]);
+    const VQuad h = load_quad(high);
+    const VQuad low = mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
+    return mask_or(low, quad < 4 ? shift_left(h, 4 - quad) : shift_right(h, quad - 4), 0x10);
+  }
+  static int32_t offset(const Q8Group& a) { return a.offset16; }
+  vf scale_f32() const { return load_f16(d); }
+};
+static_assert(sizeof(PackedQ5_0) == 22 * kRows);
+
+struct PackedQ8_0 {
+  uint16_t d[kRows];
+  uint8_t q[8][4 * kRows];  // int8, or int8 + 128 unless kSignedCodes
+
+  static constexpr bool kSigned = true;
+
+  VQuad code(int quad) const { return load_quad(q[quad]); }
+  static int32_t offset(const Q8Group& a) { return a.offset128; }
+  vf scale_f32() const { return load_f16(d); }
+};
+static_assert(sizeof(PackedQ8_0) == 34 * kRows);
+
+// Float weights: one column of kRows rows.
+struct PackedF32 {
+  float x[kRows];
+  vf value() const { return load(x); }
+};
+struct PackedF16 {
+  uint16_t x[kRows];
+  vf value() const { return load_f16(x); }
+};
+struct PackedBF16 {
+  uint16_t x[kRows];
+  vf value() const { return load_bf16(x); }
+};
+
+enum class Family { floats, groups32, groups256, ternary };
+
+// What one format is: its packed struct, how many columns that holds, and which kernel family runs
+// it.
+template <class P, Family F, int Cols, class B>
+struct Kind {
+  using Packed = P;
+  using Block = B;  // as in the file
+  static constexpr Family kFamily = F;
+  static constexpr int kCols = Cols;
+};
+
+template <quant::Format>
+struct KindOf;
+template <>
+struct KindOf<quant::Format::f32> : Kind<PackedF32, Family::floats, 1, float> {};
+template <>
+struct KindOf<quant::Format::f16> : Kind<PackedF16, Family::floats, 1, uint16_t> {};
+template <>
+struct KindOf<quant::Format::bf16> : Kind<PackedBF16, Family::floats, 1, uint16_t> {};
+template <>
+struct KindOf<quant::Format::q4_0> : Kind<PackedQ4_0, Family::groups32, 32, quant::BlockQ4_0> {};
+template <>
+struct KindOf<quant::Format::q5_0> : Kind<PackedQ5_0, Family::groups32, 32, quant::BlockQ5_0> {};
+template <>
+struct KindOf<quant::Format::q8_0> : Kind<PackedQ8_0, Family::groups32, 32, quant::BlockQ8_0> {};
+template <>
+struct KindOf<quant::Format::q4_k> : Kind<PackedQ4_K, Family::groups256, 256, quant::BlockQ4_K> {};
+template <>
+struct KindOf<quant::Format::q5_k> : Kind<PackedQ5_K, Family::groups256, 256, quant::BlockQ5_K> {};
+template <>
+struct KindOf<quant::Format::q6_k> : Kind<PackedQ6_K, Family::groups256, 256, quant::BlockQ6_K> {};
+template <>
+struct KindOf<quant::Format::tq2_0> : Kind<PackedTQ2_0, Family::ternary, 256, quant::BlockTQ2_0> {};
+
+// Calls f with the KindOf of a run-time format. The formats are checked where matrices are made.
+template <class F>
+inline auto with_kind(quant::Format format, F f) {
+  using quant::Format;
+  switch (format) {
+    case Format::f16:
+      return f(KindOf<Format::f16>{});
+    case Format::bf16:
+      return f(KindOf<Format::bf16>{});
+    case Format::q4_0:
+      return f(KindOf<Format::q4_0>{});
+    case Format::q5_0:
+      return f(KindOf<Format::q5_0>{});
+    case Format::q8_0:
+      return f(KindOf<Format::q8_0>{});
+    case Format::q4_k:
+      return f(KindOf<Format::q4_k>{});
+    case Format::q5_k:
+      return f(KindOf<Format::q5_k>{});
+    case Format::q6_k:
+      return f(KindOf<Format::q6_k>{});
+    case Format::tq2_0:
+      return f(KindOf<Format::tq2_0>{});
+    case Format::f32:
+      break;
+  }
+  return f(KindOf<Format::f32>{});
+}

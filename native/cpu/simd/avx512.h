@@ -1,0 +1,128 @@
+// The vector vocabulary on AVX-512 F, BW, DQ, VL and VNNI: 16 rows, one per 32-bit lane.
+//
+// Included inside a target region and the namespace of its instruction set, after <immintrin.h>.
+// Same names as in scalar.h, where each is specified.
+
+inline constexpr int kRows = 16;
+inline constexpr int kUnroll = 16;
+inline constexpr bool kPairSums = false;
+inline constexpr bool kSignedCodes = false;  // q8_0 codes are stored + 128, for vpdpbusd
+inline constexpr int kTilePanels = 1;
+inline constexpr int kTileTokens = 8;
+inline constexpr int kFloatTileTokens = 12;
+inline constexpr int kFloatDirectPanels = 8;
+
+using vf = __m512;
+using vi = __m512i;
+using VQuad = __m512i;
+using VSum = __m512i;
+using VScale = __m512i;
+using VPair = __m512i;
+
+inline vf load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, vf a) { _mm512_storeu_ps(p, a); }
+inline vf set1(float x) { return _mm512_set1_ps(x); }
+inline vf zero() { return _mm512_setzero_ps(); }
+inline vf add(vf a, vf b) { return _mm512_add_ps(a, b); }
+inline vf sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+inline vf mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+inline vf div(vf a, vf b) { return _mm512_div_ps(a, b); }
+inline vf fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+inline vf fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
+inline vf max(vf a, vf b) { return _mm512_max_ps(a, b); }
+inline vf min(vf a, vf b) { return _mm512_min_ps(a, b); }
+inline vf abs(vf a) { return _mm512_abs_ps(a); }
+inline vf sqrt(vf a) { return _mm512_sqrt_ps(a); }
+inline vf select_gt(vf a, vf b, vf x, vf y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
+}
+inline vf round_nearest(vf a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline vi to_int(vf a) { return _mm512_cvtps_epi32(a); }
+inline vf to_float(vi a) { return _mm512_cvtepi32_ps(a); }
+inline vf pow2(vi e) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(e, _mm512_set1_epi32(127)), 23));
+}
+inline void store_int(int32_t* p, vi a) { _mm512_storeu_si512(p, a); }
+inline vf load_f16(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline void store_f16(uint16_t* p, vf a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+inline vf load_bf16(const uint16_t* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+inline vf load_i8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+inline vf load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+inline void store_n(float* p, vf a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }
+inline __m256 upper_half(vf a) {
+  return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+}
+inline float sum_lanes(vf a) {
+  const __m256 o = _mm256_add_ps(_mm512_castps512_ps256(a), upper_half(a));
+  const __m128 q = _mm_add_ps(_mm256_castps256_ps128(o), _mm256_extractf128_ps(o, 1));
+  const __m128 h = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+inline float max_lanes(vf a) {
+  const __m256 o = _mm256_max_ps(_mm512_castps512_ps256(a), upper_half(a));
+  const __m128 q = _mm_max_ps(_mm256_castps256_ps128(o), _mm256_extractf128_ps(o, 1));
+  const __m128 h = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
+}
+
+inline VQuad load_quad(const void* p) { return _mm512_loadu_si512(p); }
+inline void store_quad(void* p, VQuad a) { _mm512_storeu_si512(p, a); }
+inline VQuad splat_quad(const int8_t* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return _mm512_set1_epi32(word);
+}
+inline VQuad mask(VQuad a, uint8_t m) {
+  return _mm512_and_si512(a, _mm512_set1_epi8(static_cast<char>(m)));
+}
+inline VQuad mask_or(VQuad a, VQuad b, uint8_t m) {
+  return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi8(static_cast<char>(m)),
+                                   0xf8);  // a | (b & m)
+}
+inline VQuad shift_right(VQuad a, int n) { return _mm512_srli_epi16(a, static_cast<unsigned>(n)); }
+inline VQuad shift_left(VQuad a, int n) { return _mm512_slli_epi16(a, static_cast<unsigned>(n)); }
+
+inline VSum sum_zero() { return _mm512_setzero_si512(); }
+inline VSum sum_from(int32_t offset) { return _mm512_set1_epi32(offset); }
+inline VSum sum_add(VSum a, VSum b) { return _mm512_add_epi32(a, b); }
+inline VSum dot(VSum s, VQuad codes, VQuad acts) { return _mm512_dpbusd_epi32(s, codes, acts); }
+inline vi widen(VSum s) { return s; }
+inline vi int_zero() { return _mm512_setzero_si512(); }
+inline vi scale_add(vi acc, VSum s, VScale scale) {
+  return _mm512_add_epi32(acc, _mm512_mullo_epi32(s, scale));
+}
+inline VScale load_scale(const void* p) { return _mm512_loadu_si512(p); }
+inline void store_scale(void* p, VScale a) { _mm512_storeu_si512(p, a); }
+inline VScale scale_from_u8(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline VScale scale_from_s8(const int8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline VPair load_pair(const void* p) { return _mm512_loadu_si512(p); }
+inline void store_pair(void* p, VPair a) { _mm512_storeu_si512(p, a); }
+inline VPair pair_from_u8(const uint8_t* p) {
+  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline vi dot_pair(vi acc, VPair a, const int16_t* b) {
+  int32_t two;
+  __builtin_memcpy(&two, b, 4);
+  return _mm512_dpwssd_epi32(acc, a, _mm512_set1_epi32(two));
+}
+inline vi signed_zero(int32_t offset128) { return _mm512_set1_epi32(offset128); }
+inline vi dot_signed(vi acc, VQuad codes, VQuad acts) {
+  return _mm512_dpbusd_epi32(acc, codes, acts);
+}

@@ -1,0 +1,18 @@
+// The kernel tables compiled into this library, whether or not this processor can run them.
+#pragma once
+
+#include "cpu/kernels.h"
+
+#if defined(__x86_64__)
+#define TOKAMAK_X86 1
+#endif
+
+namespace tokamak::cpu {
+
+extern const KernelTable kScalarTable;
+#ifdef TOKAMAK_X86
+extern const KernelTable kAvx2Table;
+extern const KernelTable kAvx512VnniTable;
+#endif
+
+}  // namespace tokamak::cpu
