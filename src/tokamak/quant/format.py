@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tokamak.errors import InvalidParams, UnsupportedError
+from tokamak.quant import bitnet, fp4, iquants, kquants, legacy, ternary
 from tokamak.quant import float as plain
-from tokamak.quant import fp4, iquants, kquants, legacy, ternary
 from tokamak.types import Array, Floats
 
 Decoder = Callable[[Array], Floats]  # groups [n] -> f32[n, block_size]
@@ -27,7 +27,10 @@ PIECE = 1 << 16  # elements per call of a codec: its temporaries stay in the sec
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A weight format. block_size: elements per group of type_size bytes; a row is a whole number of groups."""
+    """A weight format. block_size: elements per group of type_size bytes; a row is a whole number of groups.
+
+    A whole-tensor format (tail > 0) is one row for the tensor: unit groups, then `tail` bytes that begin with an f32 scale.
+    """
 
     name: str
     type_id: int
@@ -36,6 +39,7 @@ class Format:
     dtype: np.dtype[Any] = field(repr=False)
     decoder: Decoder | None = field(default=None, repr=False)
     encoder: Encoder | None = field(default=None, repr=False)
+    tail: int = 0
 
     @property
     def bits_per_weight(self) -> float:
@@ -48,10 +52,10 @@ class Format:
                 f"{self.name} stores rows in groups of {self.block_size} elements; a row of {num_elements} does not fit. "
                 "Choose another format for this tensor, f16 for instance"
             )
-        return num_elements // self.block_size * self.type_size
+        return num_elements // self.block_size * self.type_size + self.tail
 
     def decode(self, rows: Array) -> Floats:
-        """f32[N, K] of uint8[N, row_nbytes], bit-equal to ggml.
+        """f32[N, K] of uint8[N, row_nbytes], bit-equal to ggml. N = 1 for a whole-tensor format, and K all its elements.
 
         Raises: UnsupportedError without a codec; InvalidParams for another shape or dtype.
         """
@@ -59,19 +63,24 @@ class Format:
             raise UnsupportedError(
                 f"weight format {self.name} (type {self.type_id}) is known but cannot be decoded"
             )
-        if rows.ndim != 2 or rows.dtype != np.uint8 or rows.shape[1] % self.type_size:
+        body = rows.shape[-1] - self.tail
+        if rows.ndim != 2 or rows.dtype != np.uint8 or body < 0 or body % self.type_size:
+            plus = f" and {self.tail}" if self.tail else ""
             raise InvalidParams(
-                f"{self.name} decodes uint8 rows of a multiple of {self.type_size} bytes, not {rows.dtype}{rows.shape}"
+                f"{self.name} decodes uint8 rows of a multiple of {self.type_size} bytes{plus}, not {rows.dtype}{rows.shape}"
             )
-        groups = np.ascontiguousarray(rows).reshape(-1).view(self.dtype)
+        groups = np.ascontiguousarray(rows[:, :body]).reshape(-1).view(self.dtype)
         out = np.empty((len(groups), self.block_size), dtype=np.float32)
         with np.errstate(all="ignore"):
             for piece in self._pieces(len(groups)):
                 out[piece] = self.decoder(groups[piece])
-        return out.reshape(len(rows), rows.shape[1] // self.type_size * self.block_size)
+            y = out.reshape(len(rows), body // self.type_size * self.block_size)
+            if self.tail:
+                y *= np.ascontiguousarray(rows[:, body : body + 4]).view("<f4")
+        return y
 
     def encode(self, x: Floats, importance: Floats | None = None) -> Array:
-        """uint8[N, row_nbytes] of f32[N, K], every value finite (the float formats take any).
+        """uint8[N, row_nbytes] of f32[N, K], every value finite (the float formats take any); one row if whole-tensor.
 
         importance: f32[K], how much the squared error of each column counts; finite, not negative, not all zero.
         Raises: UnsupportedError without a codec; InvalidParams for anything else.
@@ -82,20 +91,32 @@ class Format:
             )
         if x.ndim != 2:
             raise InvalidParams(f"{self.name} encodes a matrix [N, K], not an array of shape {x.shape}")
-        nbytes = self.row_nbytes(x.shape[1])
-        groups = np.ascontiguousarray(x, dtype=np.float32).reshape(-1, self.block_size)
-        if self.block_size > 1 and not np.isfinite(groups).all():
-            row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-            raise InvalidParams(f"row {row} has a value that is not finite; {self.name} cannot hold it")
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        self._check_finite(x)
         weights = None if importance is None else self._weights(importance, x.shape[1])
+        if self.tail:
+            x = x.reshape(1, -1)
+        rows = np.zeros((len(x), self.row_nbytes(x.shape[1])), dtype=np.uint8)
+        body = rows.shape[1] - self.tail
+        if self.tail:
+            scale = np.abs(x).max(axis=1, initial=0, keepdims=True)
+            rows[:, body : body + 4] = scale.astype("<f4").view(np.uint8)
+            x = np.divide(x, np.where(scale == 0, 1, scale), dtype=np.float32)
+        groups = x.reshape(-1, self.block_size)
         out = np.empty(len(groups), dtype=self.dtype)
         with np.errstate(all="ignore"):
             for piece in self._pieces(len(groups)):
                 w = None
-                if weights is not None:
+                if weights is not None and not self.tail:
                     w = weights[np.arange(piece.start, piece.stop) % len(weights)]
                 out[piece] = self.encoder(groups[piece], w)
-        return out.view(np.uint8).reshape(len(x), nbytes)
+        rows[:, :body] = out.view(np.uint8).reshape(len(x), body)
+        return rows
+
+    def _check_finite(self, x: Floats) -> None:
+        if self.block_size > 1 and not np.isfinite(x).all():
+            row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+            raise InvalidParams(f"row {row} has a value that is not finite; {self.name} cannot hold it")
 
     def _pieces(self, num_groups: int) -> Iterator[slice]:
         step = max(1, PIECE // self.block_size)
@@ -112,7 +133,7 @@ class Format:
         return scaled.reshape(-1, self.block_size)
 
 
-# Every tensor type id of ggml, and those bitnet.cpp adds (i2_s, tl1, tl2). Ids 4, 5 31..33 and 37 were removed upstream and
+# Every tensor type id of ggml, and those bitnet.cpp adds (i2_s, tl1, tl2). Ids 4, 5, 31..33 and 37 were removed upstream and
 # are kept by name so that an old file is refused by name. tl2 shares id 39 with mxfp4: `by_type_id` answers mxfp4.
 _TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = (
     ("f32", 0, 1, "<f4", plain.decode_plain, plain.encode_f32),
@@ -151,7 +172,8 @@ _TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = 
     ("q4_0_8_8", 33, 32, 18, None, None),
     ("tq1_0", 34, 256, ternary.TQ1_0, ternary.decode_tq1_0, ternary.encode_tq1_0),
     ("tq2_0", 35, 256, ternary.TQ2_0, ternary.decode_tq2_0, ternary.encode_tq2_0),
-    ("i2_s", 36, 4, 1, None, None),
+    ("i2_s", 36, 128, bitnet.I2_S, bitnet.decode_i2_s, bitnet.encode_i2_s),
+    ("i2_s_arm", 36, 128, bitnet.I2_S, bitnet.decode_i2_s_arm, bitnet.encode_i2_s_arm),
     ("iq4_nl_4_8", 37, 32, 18, None, None),
     ("tl1", 38, 4, 1, None, None),
     ("mxfp4", 39, 32, fp4.MXFP4, fp4.decode_mxfp4, fp4.encode_mxfp4),
@@ -165,7 +187,8 @@ _TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = 
 def _format(row: tuple[str, int, int, Any, Decoder | None, Encoder | None]) -> Format:
     name, type_id, block_size, layout, decoder, encoder = row
     dtype: np.dtype[Any] = np.dtype(("V", layout)) if isinstance(layout, int) else np.dtype(layout)
-    return Format(name, type_id, block_size, dtype.itemsize, dtype, decoder, encoder)
+    tail = 32 if name.startswith("i2_s") else 0
+    return Format(name, type_id, block_size, dtype.itemsize, dtype, decoder, encoder, tail)
 
 
 FORMATS: dict[str, Format] = {row[0]: _format(row) for row in _TABLE}
