@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "executors": GROUND | {"ir", "quant"},
     "sampling": GROUND | {"tokenizers"},
     "observe": GROUND | {"ir"},
-    "bench": GROUND | {"observe"},
+    "bench": GROUND | {"observe", "ir"},
     "hub": GROUND | {"observe"},
     "engine": GROUND | {"sampling", "executors", "loaders", "models", "ir", "tokenizers", "quant"},
     "cli": GROUND
