@@ -10,6 +10,7 @@ void bind_gguf(nb::module_& m);
 void bind_text(nb::module_& m);
 void bind_cpu(nb::module_& m);
 void bind_probe(nb::module_& m);
+void bind_sampling(nb::module_& m);
 }  // namespace tokamak
 
 namespace {
@@ -43,4 +44,5 @@ NB_MODULE(_native, m) {
   tokamak::bind_text(m);
   tokamak::bind_cpu(m);
   tokamak::bind_probe(m);
+  tokamak::bind_sampling(m);
 }

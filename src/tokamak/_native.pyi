@@ -1,8 +1,9 @@
 from collections.abc import Iterable
-from typing import Any, overload
+from typing import Annotated, Any, overload
 
 import numpy
 import numpy.typing
+from numpy.typing import NDArray
 
 class StringTable:
     """
@@ -127,3 +128,18 @@ def probe_int8_rates(isa: str, threads: int, repeats: int) -> list[float]:
 
 def probe_isas() -> list[str]:
     """Instruction sets with a probe that runs here, weakest first."""
+
+MAX_TOP_K: int = 1024
+
+def draw_token(
+    logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    temperature: float,
+    min_keep: int,
+    coin: float,
+) -> int:
+    """
+    Token drawn after top-k, top-p, min-p and temperature from logits f32[V]; -1 if they are not numbers.
+    """

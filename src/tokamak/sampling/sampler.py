@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokamak import _native
 from tokamak.errors import InvalidParams, ModelFileError
 from tokamak.sampling import filters, penalties
 from tokamak.sampling.filters import Candidates
@@ -18,6 +19,8 @@ from tokamak.sampling.params import SamplingParams
 from tokamak.sampling.random import XTC, uniform
 from tokamak.types import Floats, Ints
 
+NativeChain = tuple[int, float, float, float, int]
+"""top_k, top_p, min_p, temperature, min_keep of `_native.draw_token`."""
 Stage = Callable[[Candidates], Candidates]
 
 
@@ -65,7 +68,17 @@ class Sampler:
     banned: token ids that are never drawn. breakers: those of DRY as token sequences.
     """
 
-    __slots__ = ("_bias", "_bias_ids", "_mirostat", "_seed", "_stages", "breakers", "index", "params")
+    __slots__ = (
+        "_bias",
+        "_bias_ids",
+        "_mirostat",
+        "_native",
+        "_seed",
+        "_stages",
+        "breakers",
+        "index",
+        "params",
+    )
 
     def __init__(
         self,
@@ -87,6 +100,7 @@ class Sampler:
             Mirostat(params.mirostat, params.mirostat_tau, params.mirostat_eta) if params.mirostat else None
         )
         self._stages = [] if params.greedy else _filters_of(params)
+        self._native = _native_chain(params, [name for name, _ in self._stages])
 
     def fork(self, index: int) -> Sampler:
         """The sampler of another completion of the same prompt, before anything was drawn."""
@@ -106,6 +120,10 @@ class Sampler:
         if self.params.greedy:
             token_id = int(adjusted.argmax())
             _check_largest(float(adjusted[token_id]))
+        elif self._native is not None:
+            token_id = _native.draw_token(adjusted, *self._native, uniform(self._seed, self.index, position))
+            if token_id < 0:
+                _check_largest(float(adjusted.max()))
         else:
             _check_largest(float(adjusted.max()))
             token_id = self._drawn(adjusted, position)
@@ -117,7 +135,7 @@ class Sampler:
         """Logits after processors, bias, penalties and DRY, in that order; a copy if anything changes."""
         params = self.params
         for processor in params.logits_processors:
-            logits = np.asarray(processor(history.copy(), logits.copy()), dtype=np.float32)
+            logits = np.ascontiguousarray(processor(history.copy(), logits.copy()), dtype=np.float32)
         penal = "penalties" in params.samplers and params.repetition_last_n != 0
         penal &= bool(params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty)
         use_dry = "dry" in params.samplers and params.dry_multiplier > 0.0
@@ -172,6 +190,22 @@ def _check_largest(largest: float) -> None:
             f"the largest logit is {largest}: the model's weights overflow or are broken; "
             "check the file, or try kv_dtype='f32'"
         )
+
+
+def _native_chain(params: SamplingParams, stages: list[str]) -> NativeChain | None:
+    """Arguments of the native draw if these stages are its chain: top-k on, then some of the others in its order."""
+    p, order = params, ["top_k", "top_p", "min_p", "temperature"]
+    if p.greedy or p.mirostat or p.dynatemp_range or stages[:1] != ["top_k"]:
+        return None
+    if stages != [name for name in order if name in stages] or max(p.top_k, p.min_keep) > _native.MAX_TOP_K:
+        return None
+    return (
+        p.top_k,
+        p.top_p if "top_p" in stages else 1.0,
+        p.min_p if "min_p" in stages else 0.0,
+        p.temperature if "temperature" in stages else 1.0,
+        p.min_keep,
+    )
 
 
 def _filters_of(params: SamplingParams) -> list[tuple[str, Stage]]:
