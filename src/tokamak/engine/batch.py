@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from tokamak.engine.request import Sequence
-from tokamak.types import Batch
+from tokamak.types import Batch, Ints
 
 
 def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
@@ -15,32 +17,60 @@ def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
     the request collects them.
     """
     num = len(chosen)
-    begins = [s.num_computed for s, _ in chosen]
-    counts = [rows for _, rows in chosen]
-    starts = np.zeros(num + 1, dtype=np.int32)
-    np.cumsum(counts, out=starts[1:])
-    lengths = np.array([b + n for b, n in zip(begins, counts, strict=True)], dtype=np.int32)
-    tables = np.zeros((num, max(s.num_blocks for s, _ in chosen)), dtype=np.int32)
-    for i, (sequence, _) in enumerate(chosen):
-        tables[i, : sequence.num_blocks] = sequence.blocks
-    if num == 1 and counts[0] == 1:
-        token_ids = chosen[0][0].tokens(begins[0], begins[0] + 1)
-        positions = lengths - np.int32(1)
-        owner = np.zeros(1, dtype=np.intp)
+    if all(rows == 1 for _, rows in chosen):
+        begins = [s.num_computed for s, _ in chosen]
+        ids = [s.tokens(b, b + 1) for (s, _), b in zip(chosen, begins, strict=True)]
+        token_ids = ids[0] if num == 1 else np.concatenate(ids)
+        positions = np.array(begins, dtype=np.int32)
+        slots = np.array(
+            [
+                int(s.table[b // block_size]) * block_size + b % block_size
+                for (s, _), b in zip(chosen, begins, strict=True)
+            ],
+            dtype=np.int32,
+        )
+        starts, lengths = _counting(num + 1), positions + np.int32(1)
     else:
-        token_ids = np.concatenate([s.tokens(b, b + n) for (s, n), b in zip(chosen, begins, strict=True)])
-        owner = np.repeat(np.arange(num), counts)
-        positions = (np.arange(starts[-1], dtype=np.int32) - (starts[:-1] - begins)[owner]).astype(np.int32)
-    slots = tables[owner, positions // block_size] * np.int32(block_size) + positions % block_size
-    return Batch(token_ids, positions, slots, starts, lengths, tables, _logit_rows(chosen, starts))
+        starts = np.zeros(num + 1, dtype=np.int32)
+        np.cumsum([rows for _, rows in chosen], out=starts[1:])
+        spans = [(s, s.num_computed, s.num_computed + rows) for s, rows in chosen]
+        lengths = np.array([end for _, _, end in spans], dtype=np.int32)
+        token_ids = np.concatenate([s.tokens(begin, end) for s, begin, end in spans])
+        positions = np.concatenate([np.arange(begin, end, dtype=np.int32) for _, begin, end in spans])
+        slots = np.concatenate([_slots(s, begin, end, block_size) for s, begin, end in spans])
+    return Batch(token_ids, positions, slots, starts, lengths, _tables(chosen), _logit_rows(chosen, starts))
 
 
-def _logit_rows(chosen: list[tuple[Sequence, int]], starts: np.ndarray) -> np.ndarray:
+def _slots(sequence: Sequence, begin: int, end: int, block_size: int) -> Ints:
+    """Where K and V of positions begin .. end are stored, i32[end - begin]."""
+    first = begin // block_size
+    blocks = sequence.table[first : -(-end // block_size)]
+    slots: Ints = (blocks[:, None] * np.int32(block_size) + _counting(block_size)).ravel()
+    return slots[begin - first * block_size : end - first * block_size]
+
+
+def _tables(chosen: list[tuple[Sequence, int]]) -> Ints:
+    if len(chosen) == 1:
+        return chosen[0][0].blocks[None]
+    tables = np.zeros((len(chosen), max(s.num_blocks for s, _ in chosen)), dtype=np.int32)
+    for row, (sequence, _) in zip(tables, chosen, strict=True):
+        row[: sequence.num_blocks] = sequence.blocks
+    return tables
+
+
+def _logit_rows(chosen: list[tuple[Sequence, int]], starts: Ints) -> Ints:
     rows: list[int] = []
-    ends = starts[1:].tolist()
-    for (sequence, count), end in zip(chosen, ends, strict=True):
+    for (sequence, count), end in zip(chosen, starts.tolist()[1:], strict=True):
         if sequence.request.collect is not None and sequence.num_new == 0:
             rows.extend(range(end - count, end))
         elif count == sequence.num_missing:
             rows.append(end - 1)
-    return np.array(rows, dtype=np.int32)
+    return _counting(len(rows)) if len(rows) == starts[-1] else np.array(rows, dtype=np.int32)
+
+
+@lru_cache(maxsize=256)
+def _counting(n: int) -> Ints:
+    """0, 1, ... n - 1; read-only, because it is shared."""
+    numbers = np.arange(n, dtype=np.int32)
+    numbers.flags.writeable = False
+    return numbers
