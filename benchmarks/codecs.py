@@ -64,7 +64,7 @@ def main() -> None:
         if fmt.encoder:
             rows = fmt.encode(x)
             encode_speed = millions / best_of(lambda f=fmt: f.encode(x))
-            error = rmse(x, fmt.decode(rows)) / rmse(x, np.zeros_like(x))
+            error = rmse(x, fmt.decode(rows).reshape(x.shape)) / rmse(x, np.zeros_like(x))
         else:
             shape = (arguments.rows, fmt.row_nbytes(COLUMNS))
             rows = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)

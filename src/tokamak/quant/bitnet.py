@@ -22,35 +22,38 @@ if TYPE_CHECKING:
 I2_S = np.dtype([("qs", "u1", 32)])
 
 
-def _crumbs(groups: Array, span: int) -> Floats:
-    """f32[n, 128] of -1, 0, 1: planes of `span` bytes, the first in the upper bits."""
-    q = unpack(groups["qs"].reshape(-1, 32 // span, span), 2)[:, :, ::-1]
-    if (q == 3).any():
+def _crumbs(groups: Array, span: int) -> Array:
+    """i8[n, 128] of -1, 0, 1: planes of `span` bytes, the first in the upper bits."""
+    packed = groups["qs"]
+    if (packed & (packed >> np.uint8(1)) & np.uint8(0x55)).any():
         raise ModelFileError(
             "i2_s codes hold the value 3, which bitnet.cpp never writes: the tensor has another layout"
         )
-    return (q.reshape(-1, 128).view(np.int8) - np.int8(1)).astype(np.float32)
+    q = unpack(packed.reshape(-1, 32 // span, span), 2)[:, :, ::-1].reshape(-1, 128)
+    return np.subtract(q.view(np.int8), np.int8(1), out=q.view(np.int8))
 
 
-def _from_crumbs(x: Floats, span: int) -> Array:
-    """Codes of x in [-1, 1], rounded half away from zero."""
-    t = (np.trunc(np.float32(2) * x).clip(-1, 1) + np.float32(1)).reshape(-1, 32 // span, 4, span)
+def _from_crumbs(x: Floats, scale: Floats | None, span: int) -> Array:
+    """Codes of x / scale, rounded half away from zero."""
+    half = np.float32(0.5) * scale if scale else np.float32(np.inf)
+    t = (x >= half).view(np.int8) - (x <= -half).view(np.int8)
+    t += np.int8(1)
     out = np.empty(len(x), dtype=I2_S)
-    out["qs"] = pack(t[:, :, ::-1], 2).reshape(-1, 32)
+    out["qs"] = pack(t.reshape(-1, 32 // span, 4, span)[:, :, ::-1], 2).reshape(-1, 32)
     return out
 
 
-def decode_i2_s(groups: Array) -> Floats:
+def decode_i2_s(groups: Array) -> Array:
     return _crumbs(groups, 32)
 
 
-def encode_i2_s(x: Floats, _w: Floats | None) -> Array:
-    return _from_crumbs(x, 32)
+def encode_i2_s(x: Floats, scale: Floats | None) -> Array:
+    return _from_crumbs(x, scale, 32)
 
 
-def decode_i2_s_arm(groups: Array) -> Floats:
+def decode_i2_s_arm(groups: Array) -> Array:
     return _crumbs(groups, 16)
 
 
-def encode_i2_s_arm(x: Floats, _w: Floats | None) -> Array:
-    return _from_crumbs(x, 16)
+def encode_i2_s_arm(x: Floats, scale: Floats | None) -> Array:
+    return _from_crumbs(x, scale, 16)

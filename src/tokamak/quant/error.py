@@ -38,7 +38,7 @@ def cosine(x: Floats, y: Floats) -> float:
 
 def round_trip(fmt: Format, x: Floats, importance: Floats | None = None) -> CodecError:
     """Encode and decode f32[N, K] and say what it cost."""
-    y = fmt.decode(fmt.encode(x, importance))
+    y = fmt.decode(fmt.encode(x, importance)).reshape(x.shape)
     size = rmse(x, np.zeros_like(x), importance)
     miss = rmse(x, y, importance)
     return CodecError(

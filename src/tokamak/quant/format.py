@@ -64,7 +64,13 @@ class Format:
                 f"weight format {self.name} (type {self.type_id}) is known but cannot be decoded"
             )
         body = rows.shape[-1] - self.tail
-        if rows.ndim != 2 or rows.dtype != np.uint8 or body < 0 or body % self.type_size:
+        if (
+            rows.ndim != 2
+            or rows.dtype != np.uint8
+            or body < 0
+            or body % self.type_size
+            or (self.tail and len(rows) != 1)
+        ):
             plus = f" and {self.tail}" if self.tail else ""
             raise InvalidParams(
                 f"{self.name} decodes uint8 rows of a multiple of {self.type_size} bytes{plus}, not {rows.dtype}{rows.shape}"
@@ -73,11 +79,13 @@ class Format:
         out = np.empty((len(groups), self.block_size), dtype=np.float32)
         with np.errstate(all="ignore"):
             for piece in self._pieces(len(groups)):
-                out[piece] = self.decoder(groups[piece])
-            y = out.reshape(len(rows), body // self.type_size * self.block_size)
-            if self.tail:
-                y *= np.ascontiguousarray(rows[:, body : body + 4]).view("<f4")
-        return y
+                if self.tail:
+                    np.multiply(
+                        self.decoder(groups[piece]), rows[0, body : body + 4].view("<f4"), out=out[piece]
+                    )
+                else:
+                    out[piece] = self.decoder(groups[piece])
+        return out.reshape(len(rows), body // self.type_size * self.block_size)
 
     def encode(self, x: Floats, importance: Floats | None = None) -> Array:
         """uint8[N, row_nbytes] of f32[N, K], every value finite (the float formats take any); one row if whole-tensor.
@@ -92,29 +100,35 @@ class Format:
         if x.ndim != 2:
             raise InvalidParams(f"{self.name} encodes a matrix [N, K], not an array of shape {x.shape}")
         x = np.ascontiguousarray(x, dtype=np.float32)
-        self._check_finite(x)
+        if self.block_size > 1:
+            self._check_finite(x)
+        if self.tail:
+            return self._encode_tensor(x)
+        nbytes = self.row_nbytes(x.shape[1])
         weights = None if importance is None else self._weights(importance, x.shape[1])
-        if self.tail:
-            x = x.reshape(1, -1)
-        rows = np.zeros((len(x), self.row_nbytes(x.shape[1])), dtype=np.uint8)
-        body = rows.shape[1] - self.tail
-        if self.tail:
-            scale = np.abs(x).max(axis=1, initial=0, keepdims=True)
-            rows[:, body : body + 4] = scale.astype("<f4").view(np.uint8)
-            x = np.divide(x, np.where(scale == 0, 1, scale), dtype=np.float32)
         groups = x.reshape(-1, self.block_size)
         out = np.empty(len(groups), dtype=self.dtype)
         with np.errstate(all="ignore"):
             for piece in self._pieces(len(groups)):
                 w = None
-                if weights is not None and not self.tail:
+                if weights is not None:
                     w = weights[np.arange(piece.start, piece.stop) % len(weights)]
                 out[piece] = self.encoder(groups[piece], w)
-        rows[:, :body] = out.view(np.uint8).reshape(len(x), body)
-        return rows
+        return out.view(np.uint8).reshape(len(x), nbytes)
+
+    def _encode_tensor(self, x: Floats) -> Array:
+        assert self.encoder is not None
+        row = np.zeros((1, self.row_nbytes(x.size)), dtype=np.uint8)
+        scale = np.abs(np.maximum(x.max(initial=0), -x.min(initial=0))).astype("<f4")
+        groups, body = x.reshape(-1, self.block_size), row.shape[1] - self.tail
+        out = row[0, :body].view(self.dtype)
+        for piece in self._pieces(len(groups)):
+            out[piece] = self.encoder(groups[piece], scale)
+        row[0, body : body + 4] = scale.reshape(1).view(np.uint8)
+        return row
 
     def _check_finite(self, x: Floats) -> None:
-        if self.block_size > 1 and not np.isfinite(x).all():
+        if x.size and not (np.isfinite(x.min()) and np.isfinite(x.max())):  # both carry NaN on
             row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
             raise InvalidParams(f"row {row} has a value that is not finite; {self.name} cannot hold it")
 

@@ -107,29 +107,39 @@ def _write(matrix: Array, axes: Axes) -> Array:
     return matrix.reshape([shape[i] for i in order]).transpose(back).reshape(-1)
 
 
-def _nibbles(matrix: Array) -> Array:
-    """u8[rows, n] to u8[rows, 2 n], upper halves first."""
-    return np.stack([matrix >> 4, matrix & 15], axis=-1).reshape(len(matrix), -1)
-
-
-def _join(nibbles: Array) -> Array:
-    return (nibbles[:, 0::2] << 4 | nibbles[:, 1::2]).astype(np.uint8)
-
-
 def _trits(numbers: Array, count: int) -> Array:
-    """int8[rows, count * n] of -1, 0, 1 from [rows, n] base-3 numbers, most significant first."""
-    powers = 3 ** np.arange(count - 1, -1, -1, dtype=np.int8)
-    return (numbers.astype(np.int8)[..., None] // powers % np.int8(3) - np.int8(1)).reshape(len(numbers), -1)
+    """int8[..., count] of -1, 0, 1 from base-3 numbers, most significant first."""
+    powers = 3 ** np.arange(count - 1, -1, -1)
+    return (numbers[..., None] // powers % 3 - 1).astype(np.int8)
 
 
-def _numbers(t: Array, count: int) -> Array:
-    """int8[rows, n] of sums of t * 3**i over `count` columns: 0 is the middle."""
-    numbers: Array = t.reshape(len(t), -1, count) @ (3 ** np.arange(count - 1, -1, -1, dtype=np.int8))
-    return numbers
+def _words(table: Array) -> Array:
+    """A table int8[n, m] whose rows move as one item."""
+    return np.ascontiguousarray(table).view(np.dtype((np.void, table.shape[1])))[:, 0]
+
+
+_BYTES = np.arange(256)
+_SIGNS = np.arange(4)[:, None]  # bit 0: the first triple is negative, bit 1: the second
+# tl1: two pairs of a byte; tl2: two triples of a byte and two sign bits. Nibbles that are never written wrap around.
+_TWO_PAIRS = _words(np.concatenate([_trits(_BYTES >> 4, 2), _trits(_BYTES & 15, 2)], axis=1))
+_FIRST = np.where(_SIGNS & 1, -1, 1) * (_BYTES >> 4) + 13
+_SECOND = np.where(_SIGNS & 2, -1, 1) * (_BYTES & 15) + 13
+_TWO_TRIPLES = _words(np.concatenate([_trits(_FIRST, 3), _trits(_SECOND, 3)], axis=2).reshape(1024, 6))
+
+
+def _expand(table: Array, index: Array) -> Array:
+    """int8[rows, n * m] of table rows of m codes by index [rows, n]."""
+    return np.ascontiguousarray(table[index]).view(np.int8)
+
+
+def _quads(t: Array) -> Array:
+    """Bytes u8[rows, n / 4] of tl1 codes: one multiplication puts 48 a + 16 b + 3 c + d (of t + 1) into the upper byte."""
+    words = np.ascontiguousarray(t + np.int8(1)).view("<u4") * np.uint32(48 << 24 | 16 << 16 | 3 << 8 | 1)
+    return (words >> np.uint32(24)).astype(np.uint8)
 
 
 def _matrix(name: str, t: Array) -> Array:
-    if t.ndim != 2 or t.dtype != np.int8 or not np.isin(t, (-1, 0, 1)).all():
+    if t.ndim != 2 or t.dtype != np.int8 or t.min(initial=0) < -1 or t.max(initial=0) > 1:
         raise InvalidParams(
             f"{name} stores an int8 matrix of -1, 0 and 1, not {t.dtype}{t.shape} of other values"
         )
@@ -142,14 +152,14 @@ def decode_tl1(packed: Array, shape: tuple[int, int], tiles: Tiles | None = None
     Raises: UnsupportedError without known or fitting tile sizes; ModelFileError if bytes are missing.
     """
     axes = _pairs_axes(*shape, _tiles("tl1", TL1_TILES, shape, tiles))
-    return _trits(_nibbles(_read(_part(packed, shape[0] * shape[1] // 4, "tl1"), axes, shape[0])), 2)
+    return _expand(_TWO_PAIRS, _read(_part(packed, shape[0] * shape[1] // 4, "tl1"), axes, shape[0]))
 
 
 def encode_tl1(t: Array, tiles: Tiles | None = None) -> Array:
     """The inverse. Raises: UnsupportedError as `decode_tl1`; InvalidParams for other values than -1, 0, 1."""
     rows, columns = _matrix("tl1", t).shape
     axes = _pairs_axes(rows, columns, _tiles("tl1", TL1_TILES, (rows, columns), tiles))
-    return _write(_join(_numbers(t, 2) + np.int8(4)), axes)
+    return _write(_quads(t), axes)
 
 
 def decode_tl2(packed: Array, shape: tuple[int, int], tiles: Tiles | None = None) -> Array:
@@ -161,12 +171,12 @@ def decode_tl2(packed: Array, shape: tuple[int, int], tiles: Tiles | None = None
     rows, whole, rest = shape[0], shape[1] // found.columns * found.columns, shape[1] % found.columns
     ends = np.cumsum([rows * whole // 6, rows * whole // 24, rows * rest // 4])
     magnitudes, signs, tail = np.split(_part(packed, int(ends[-1]), "tl2"), ends[:2])
-    code = _nibbles(_read(magnitudes, _strips_axes(rows, whole, found, 6), rows)).astype(np.int8)
+    index = _read(magnitudes, _strips_axes(rows, whole, found, 6), rows).astype(np.uint16)
     bits = np.unpackbits(signs.reshape(-1, 2)[:, ::-1])  # words are little-endian
-    minus = _read(bits, _signs_axes(rows, whole, found), rows)
-    head = _trits(np.where(minus == 1, -code, code) + np.int8(13), 3)
+    minus = _read(bits, _signs_axes(rows, whole, found), rows).view("<u2")  # first triple low, second high
+    index |= ((minus & 1) << 8) | ((minus >> 8) << 9)
     last = _read(tail, _strips_axes(rows, rest, Tiles(found.rows, TAIL_COLUMNS), 4), rows)
-    return np.concatenate([head, _trits(_nibbles(last), 2)], axis=1)
+    return np.concatenate([_expand(_TWO_TRIPLES, index), _expand(_TWO_PAIRS, last)], axis=1)
 
 
 def encode_tl2(t: Array, tiles: Tiles | None = None) -> Array:
@@ -174,10 +184,10 @@ def encode_tl2(t: Array, tiles: Tiles | None = None) -> Array:
     rows, columns = _matrix("tl2", t).shape
     found = _tiles("tl2", TL2_TILES, (rows, columns), tiles)
     whole, rest = columns // found.columns * found.columns, columns % found.columns
-    code = _numbers(t[:, :whole], 3)
-    magnitudes = _write(_join(np.abs(code)), _strips_axes(rows, whole, found, 6))
+    code = t[:, 0:whole:3] * np.int8(9) + t[:, 1:whole:3] * np.int8(3) + t[:, 2:whole:3]
+    magnitude = np.abs(code).view(np.uint8)
+    magnitudes = _write(magnitude[:, 0::2] << 4 | magnitude[:, 1::2], _strips_axes(rows, whole, found, 6))
     bits = _write((code < 0).astype(np.uint8), _signs_axes(rows, whole, found))
     signs = np.packbits(bits).reshape(-1, 2)[:, ::-1].reshape(-1)
-    last = _join(_numbers(t[:, whole:], 2) + np.int8(4))
-    tail = _write(last, _strips_axes(rows, rest, Tiles(found.rows, TAIL_COLUMNS), 4))
+    tail = _write(_quads(t[:, whole:]), _strips_axes(rows, rest, Tiles(found.rows, TAIL_COLUMNS), 4))
     return np.concatenate([magnitudes, signs, tail])
