@@ -3,7 +3,7 @@
     python benchmarks/make_model.py tinyllama.gguf --shape tinyllama --format q4_k_m
 
 Codes are uniform, scales such that every matrix has a deviation of 1/sqrt(K): logits are finite and spread like a
-real model's, text is noise. q4_k_m is llama.cpp's mix of types per layer. The vocabulary is a real SentencePiece
+real model's, text is noise. Mixes of types per layer are llama.cpp's (quant/recipes.py). The vocabulary is a real SentencePiece
 one when --vocab names a GGUF file with it, else made up; it is padded with unused tokens to the shape's size.
 """
 
@@ -20,6 +20,7 @@ from tokamak.loaders import TensorSource, Typed, open_gguf, write_gguf
 from tokamak.loaders.config import extents
 from tokamak.loaders.names import FAMILIES, Row
 from tokamak.quant import FORMATS
+from tokamak.quant.recipes import Model, recipe
 
 PIECE = 64 << 20  # bytes made at a time
 
@@ -71,26 +72,11 @@ SHAPES = {
 SPREAD = {"q4_0": 4.61, "q8_0": 73.9, "q4_k": 258.0, "q5_k": 526.0, "q6_k": 1366.0, "tq2_0": 0.816}
 # The minimum that centres the codes, in units of d.
 CENTRE = {"q4_k": 7.5, "q5_k": 15.5}
-FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "q4_k_m": 15, "q6_k": 18, "tq2_0": 37}
+WANTED = ("f16", "q4_0", "q8_0", "q4_k_s", "q4_k_m", "q5_k_m", "q6_k", "tq2_0")
 # Four codes of 0, 1, 2 in a byte, as tq2_0 packs them: the code 3 has no meaning.
 TERNARY = np.array(
     [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)]
 )
-
-
-def format_of(name: str, shape: dict, wanted: str) -> str:
-    """The format of a matrix: `wanted`, or the type that llama.cpp's mix of that name gives it."""
-    if wanted not in ("q4_k_m", "tq2_0"):
-        return wanted
-    if name == "output.weight" or (name == "token_embd.weight" and shape["tied"]):
-        return "q6_k"
-    if name == "token_embd.weight":
-        return "q4_k"
-    if wanted == "tq2_0":
-        return "tq2_0"
-    layer, layers = int(name.split(".")[1]), shape["num_hidden_layers"]
-    more = layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
-    return "q6_k" if more and name.endswith(("attn_v.weight", "ffn_down.weight")) else "q4_k"
 
 
 def random_groups(fmt: str, count: int, deviation: float, rng: np.random.Generator) -> np.ndarray:
@@ -127,6 +113,9 @@ def vector(name: str, dims: tuple[int, ...], centre: float, rng: np.random.Gener
 
 def tensors(shape: dict, wanted: str, rng: np.random.Generator) -> Iterator[TensorSource]:
     """Every tensor of the shape, in the order of the names table."""
+    mix = recipe(wanted)
+    gqa = shape["num_attention_heads"] // shape["num_key_value_heads"]
+    model = Model(shape["num_hidden_layers"], gqa, tied=shape["tied"])
     family, sizes = FAMILIES[shape["arch"]], extents(shape, shape["vocab_size"])
     rows: list[tuple[str, Row]] = [(row.tensor, row) for row in family.model]
     for layer in range(shape["num_hidden_layers"]):
@@ -136,7 +125,7 @@ def tensors(shape: dict, wanted: str, rng: np.random.Generator) -> Iterator[Tens
             continue
         dims = tuple(sizes[extent] for extent in row.shape.split())
         if len(dims) > 1:
-            yield matrix(name, dims, format_of(name, shape, wanted), rng)
+            yield matrix(name, dims, mix.format_for(name, dims, model) or "f32", rng)
         else:
             yield vector(name, dims, 1.0 if "norm.weight" in name else 0.0, rng)
     if shape["rope_theta"] == 500000.0:
@@ -207,7 +196,7 @@ def metadata(shape: dict, wanted: str, vocab: Path | None) -> dict:
     return {
         "general.architecture": arch,
         "general.name": f"synthetic {arch} {wanted}",
-        "general.file_type": FILE_TYPES[wanted],
+        "general.file_type": recipe(wanted).file_type,
         "general.quantization_version": 2,
         **{f"{arch}.{k}": v for k, v in keys.items()},
         **vocabulary(vocab, shape["vocab_size"]),
@@ -228,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="tinyllama")
-    parser.add_argument("--format", choices=FILE_TYPES, default="q4_k_m")
+    parser.add_argument("--format", choices=WANTED, default="q4_k_m")
     parser.add_argument("--vocab", type=Path, help="a GGUF file whose SentencePiece vocabulary is taken")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--seed", type=int, default=0)

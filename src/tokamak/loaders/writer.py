@@ -75,10 +75,10 @@ class TensorSource:
 
     @property
     def nbytes(self) -> int:
-        rows = int(np.prod(self.shape[:-1], dtype=np.int64))
-        if self.format == "i2_s":  # 2 bits per element, then 32 bytes with the scale of the tensor
-            return rows * self.shape[-1] // 4 + 32
-        return rows * FORMATS[self.format].row_nbytes(self.shape[-1])
+        rows, fmt = int(np.prod(self.shape[:-1], dtype=np.int64)), FORMATS[self.format]
+        if fmt.tail:  # made of one row for the whole tensor
+            return fmt.row_nbytes(rows * self.shape[-1])
+        return rows * fmt.row_nbytes(self.shape[-1])
 
 
 def write_gguf(
