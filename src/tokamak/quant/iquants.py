@@ -10,7 +10,8 @@
 
 d is f16 (iq1_m: the four top nibbles of scales). y = d * (1/2 + scale) / 4 * sign * point for iq2, / 2 for iq3_xxs,
 d * (1 + 2 * scale) * sign * point for iq3_s, d * (1 + 2 * scale) * (point +- 1/8) for iq1. Points: see `grids`. Seven
-sign bits are completed to even parity; bit 1 means minus.
+sign bits are completed to even parity; bit 1 means minus. Encoding: see `lattice`; no format demands an importance matrix,
+but below three bits a model without one is hardly usable.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from tokamak.quant.bits import unpack
 from tokamak.quant.grids import lattice
+from tokamak.quant.lattice import Spec, search
 
 if TYPE_CHECKING:
     from tokamak.types import Array, Floats
@@ -129,3 +131,76 @@ def decode_iq1_m(groups: Array) -> Floats:
     fine = (scales[:, :, None] >> np.array([0, 3, 6, 9], dtype=np.uint16)) & 7
     scale = d.view(np.float16).astype(np.float32)[:, None] * (2 * fine.reshape(-1, 16) + 1).astype(np.float32)
     return _shifted(groups["qs"] | ((nibbles & 7) << 8), nibbles >> 3, scale)
+
+
+def _join(fields: Array, bits: int) -> Array:
+    """Integers [n, m, k] as words u32[n, m], the first in the lowest bits, `bits` apart."""
+    shifts = np.arange(fields.shape[2], dtype=np.uint32) * np.uint32(bits)
+    words: Array = np.bitwise_or.reduce(fields.astype(np.uint32) << shifts, axis=2)
+    return words
+
+
+def _in_bytes(fields: Array, bits: int) -> Array:
+    """[n, m] of `bits` in order, low first, as bytes."""
+    return _join(fields.reshape(len(fields), -1, 8 // bits), bits).astype(np.uint8)
+
+
+def _sevens(signs: Array, scale: Array) -> Array:
+    """u32[n, 8]: four seven-bit signs and a scale."""
+    words: Array = _join((signs & 127).reshape(-1, 8, 4), 7) | (scale.astype(np.uint32) << np.uint32(28))
+    return words
+
+
+def encode_iq2_xxs(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=IQ2_XXS)
+    out["d"], s, index, _, signs = search(Spec("iq2_xxs", 8, 15, 8, even=True), x, w)
+    out["qs"][:, :, 0] = _join(index.reshape(-1, 8, 4), 8)
+    out["qs"][:, :, 1] = _sevens(signs, s)
+    return out
+
+
+def encode_iq2_xs(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=IQ2_XS)
+    out["d"], s, index, _, signs = search(Spec("iq2_xs", 16, 15, 8, even=True), x, w)
+    out["qs"] = index | ((signs & 127).astype(np.uint16) << 9)
+    out["scales"] = _in_bytes(s, 4)
+    return out
+
+
+def encode_iq2_s(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=IQ2_S)
+    out["d"], s, index, _, out["signs"] = search(Spec("iq2_s", 16, 15, 8), x, w)
+    out["qs"], out["qh"], out["scales"] = index & 255, _in_bytes(index >> 8, 2), _in_bytes(s, 4)
+    return out
+
+
+def encode_iq3_xxs(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=IQ3_XXS)
+    out["d"], s, out["qs"], _, signs = search(Spec("iq3_xxs", 8, 15, 4, even=True), x, w)
+    out["signs"] = _sevens(signs, s)
+    return out
+
+
+def encode_iq3_s(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=IQ3_S)
+    out["d"], s, index, _, out["signs"] = search(Spec("iq3_s", 8, 15, 1), x, w)
+    out["qs"], out["qh"], out["scales"] = index & 255, _in_bytes(index >> 8, 1), _in_bytes(s, 4)
+    return out
+
+
+def encode_iq1_s(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=IQ1_S)
+    out["d"], s, index, minus, _ = search(Spec("iq1", 8, 7, 1, delta="group"), x, w)
+    high = _join((index >> 8).reshape(-1, 8, 4), 3)
+    out["qs"] = index & 255
+    out["qh"] = high | (s.astype(np.uint32) << 12) | (minus[:, ::4].astype(np.uint32) << 15)
+    return out
+
+
+def encode_iq1_m(x: Floats, w: Floats | None) -> Array:
+    out = np.empty(len(x), dtype=IQ1_M)
+    d, s, index, minus, _ = search(Spec("iq1", 16, 7, 1, delta="vector"), x, w)
+    top = d.astype(np.float16).view(np.uint16)[:, None] >> np.array([0, 4, 8, 12], dtype=np.uint16)
+    out["qs"], out["qh"] = index & 255, _in_bytes((index >> 8) | (minus.astype(np.uint16) << 3), 4)
+    out["scales"] = _join(s.reshape(-1, 4, 4), 3) | ((top & 15).astype(np.uint32) << 12)
+    return out
