@@ -1,0 +1,146 @@
+#include "cpu/pool.h"
+
+#include <pthread.h>
+
+#include <chrono>
+#include <mutex>
+#include <string>
+
+#include "base/error.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace tokamak::cpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto kSpin = std::chrono::microseconds(50);
+constexpr int kPausesPerLook = 32;  // reading the clock costs as much as a few pauses
+
+std::atomic<uint32_t> forks{0};
+
+uint32_t fork_generation() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+  });
+  return forks.load(std::memory_order_relaxed);
+}
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins until ready() or for kSpin; says whether it became ready.
+template <class Ready>
+bool spin_until(const Ready& ready) {
+  const auto end = Clock::now() + kSpin;
+  do {
+    for (int i = 0; i < kPausesPerLook; ++i) {
+      if (ready()) return true;
+      pause();
+    }
+  } while (Clock::now() < end);
+  return ready();
+}
+
+}  // namespace
+
+Pool::Pool(int threads) : forks_(fork_generation()) {
+  if (threads < 1 || threads > kMaxThreads) {
+    throw Error(ErrorKind::invalid_params, "threads is " + std::to_string(threads) +
+                                               ", expected 1 .. " +
+                                               std::to_string(kMaxThreads));
+  }
+  workers_.reserve(static_cast<size_t>(threads - 1));
+  for (int worker = 1; worker < threads; ++worker) {
+    workers_.emplace_back([this, worker] { serve(worker); });
+  }
+}
+
+Pool::~Pool() {
+  if (forks_ != fork_generation()) {  // in a child: there are no threads to join
+    for (auto& worker : workers_) worker.detach();
+    return;
+  }
+  stop_.store(true);
+  signal_.fetch_add(1);
+  signal_.notify_all();
+  for (auto& worker : workers_) worker.join();
+}
+
+void Pool::check_process() const {
+  if (forks_ == fork_generation()) return;
+  throw Error(
+      ErrorKind::unavailable,
+      "this model was loaded before the process forked, and its threads stayed in the parent; "
+      "load it in the child, or start the child with the 'spawn' method");
+}
+
+void Pool::share(const Job& job) {
+  job_ = job;
+  next_.store(0, std::memory_order_relaxed);
+  region_ = (region_ + 1) & kLastRegion;
+  gate_.store(region_ << kRegionBit | kOpen, std::memory_order_release);
+  signal_.store(region_);
+  if (sleepers_.load() > 0) signal_.notify_all();
+  work(job, 0);
+  uint32_t gate = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
+  const auto done = [&] {
+    gate = gate_.load(std::memory_order_acquire);
+    return (gate & kInside) == 0;
+  };
+  while (!done()) {
+    if (!spin_until(done)) gate_.wait(gate, std::memory_order_acquire);
+  }
+}
+
+void Pool::work(const Job& job, int worker) {
+  for (int64_t chunk = next_.fetch_add(1, std::memory_order_relaxed); chunk < job.chunks;
+       chunk = next_.fetch_add(1, std::memory_order_relaxed)) {
+    job.call(job.context, chunk, worker);
+  }
+}
+
+bool Pool::enter(uint32_t& seen) {
+  uint32_t gate = gate_.load(std::memory_order_acquire);
+  while ((gate & kOpen) != 0 && gate >> kRegionBit != seen) {
+    if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) {
+      seen = gate >> kRegionBit;
+      return true;
+    }
+  }
+  return false;
+}
+
+void Pool::leave() {
+  const uint32_t before = gate_.fetch_sub(1, std::memory_order_acq_rel);
+  if ((before & kOpen) == 0 && (before & kInside) == 1) gate_.notify_one();
+}
+
+void Pool::sleep(uint32_t seen) {
+  sleepers_.fetch_add(1);
+  signal_.wait(seen);  // returns at once if a region was opened since
+  sleepers_.fetch_sub(1);
+}
+
+void Pool::serve(int worker) {
+  uint32_t entered = 0;  // region 0 is never opened before the first wrap
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const uint32_t heard = signal_.load();
+    if (spin_until([&] { return enter(entered); })) {
+      work(job_, worker);
+      leave();
+    } else if (!stop_.load()) {
+      sleep(heard);
+    }
+  }
+}
+
+}  // namespace tokamak::cpu

@@ -1,0 +1,78 @@
+// Threads that share one parallel region at a time.
+//
+// A region is a number of chunks that are claimed from an atomic counter. Who opens a region works
+// in it too, and leaves as soon as every chunk is done: a worker that has not arrived by then
+// (asleep, or its core taken away) is not waited for. Workers spin for some microseconds after a
+// region, because inside a step the next one follows at once, and sleep between steps.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace tokamak::cpu {
+
+class Pool {
+ public:
+  static constexpr int kMaxThreads = 1024;
+
+  // The caller of `run` counts as one of `threads`. Throws Error(invalid_params) outside [1,
+  // kMaxThreads].
+  explicit Pool(int threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const noexcept { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(chunk, worker) once for every chunk in [0, chunks), worker in [0, threads()). One
+  // caller at a time. `body` must not throw.
+  template <class Body>
+  void run(int64_t chunks, const Body& body) {
+    if (chunks <= 1 || workers_.empty()) {
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) body(chunk, 0);
+      return;
+    }
+    share({[](const void* context, int64_t chunk, int worker) {
+             (*static_cast<const Body*>(context))(chunk, worker);
+           },
+           &body, chunks});
+  }
+
+  // Throws Error(unavailable) in a child of the process that made this pool: its threads are not
+  // there.
+  void check_process() const;
+
+ private:
+  struct Job {
+    void (*call)(const void* context, int64_t chunk, int worker);
+    const void* context;
+    int64_t chunks;
+  };
+
+  void share(const Job& job);
+  void work(const Job& job, int worker);
+  void serve(int worker);
+  bool enter(uint32_t& seen);
+  void leave();
+  void sleep(uint32_t seen);
+
+  // Low bits: workers inside; then one: open; above: number of the region.
+  static constexpr uint32_t kInside = 0xfff;
+  static constexpr uint32_t kOpen = 0x1000;
+  static constexpr int kRegionBit = 13;
+  static constexpr uint32_t kLastRegion = 0x7ffff;
+
+  alignas(64) std::atomic<uint32_t> gate_{0};
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<uint32_t> signal_{0};  // region number again, for sleeping on
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> stop_{false};
+  Job job_{};
+  uint32_t region_ = 0;
+  uint32_t forks_ = 0;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace tokamak::cpu
