@@ -35,6 +35,9 @@ namespace {
 #include "cpu/generic/matmul.inl"
 #include "cpu/generic/pack.inl"
 #include "cpu/generic/quantize.inl"
+#include "cpu/generic/elementwise.inl"
+#include "cpu/generic/cache.inl"
+#include "cpu/generic/attention.inl"
 // clang-format on
 
 }  // namespace
@@ -48,6 +51,25 @@ extern const KernelTable kAvx512VnniTable = {
     .quantize_row = quantize_row,
     .matmul = matmul,
     .unpack_row = unpack_row,
+};
+
+extern const VectorTable kAvx512VnniVectors = {
+    .isa = "avx512vnni",
+    .add = row_add,
+    .mul = row_mul,
+    .scale = row_scale,
+    .softcap = row_softcap,
+    .activate = row_activate,
+    .gated = row_gated,
+    .rms_norm = row_rms_norm,
+    .layer_norm = row_layer_norm,
+    .rotate = row_rotate,
+    .store_key = store_key,
+    .store_value = store_value,
+    .load_keys = load_keys,
+    .load_values = load_values,
+    .attend = attend,
+    .merge = merge,
 };
 
 }  // namespace tokamak::cpu

@@ -6,8 +6,12 @@ namespace nb = nanobind;
 namespace tokamak {
 
 void bind_kernels(nb::module_& m);
+void bind_program(nb::module_& m);
 void bind_cpu(nb::module_& m);
 
-void bind_cpu(nb::module_& m) { bind_kernels(m); }
+void bind_cpu(nb::module_& m) {
+  bind_kernels(m);
+  bind_program(m);
+}
 
 }  // namespace tokamak

@@ -67,6 +67,15 @@ const KernelTable& kernels() {
   return chosen;
 }
 
+const VectorTable& vectors_named(const char* isa) noexcept {
+#ifdef TOKAMAK_X86
+  if (std::string_view(isa) == kAvx512VnniVectors.isa) return kAvx512VnniVectors;
+  if (std::string_view(isa) == kAvx2Vectors.isa) return kAvx2Vectors;
+#endif
+  static_cast<void>(isa);
+  return kScalarVectors;
+}
+
 Activation activation_of(quant::Format format) noexcept {
   using quant::Format;
   switch (format) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/kernels.h"
+#include "cpu/vectors.h"
 
 #if defined(__x86_64__)
 #define TOKAMAK_X86 1
@@ -10,9 +11,12 @@
 namespace tokamak::cpu {
 
 extern const KernelTable kScalarTable;
+extern const VectorTable kScalarVectors;
 #ifdef TOKAMAK_X86
 extern const KernelTable kAvx2Table;
+extern const VectorTable kAvx2Vectors;
 extern const KernelTable kAvx512VnniTable;
+extern const VectorTable kAvx512VnniVectors;
 #endif
 
 }  // namespace tokamak::cpu

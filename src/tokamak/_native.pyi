@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, overload
 
 import numpy
@@ -118,6 +118,111 @@ class PackedMatrix:
     def unpack_row(self, row: int) -> numpy.typing.NDArray[numpy.float32]:
         """Row `row` as floats f32[K], exactly as the codec decodes it."""
 
+def allocation_count() -> int:
+    """How often native code has asked for memory so far."""
+
+class CpuProgram:
+    """Instructions over arenas, with packed weights and a paged cache."""
+
+    def __init__(
+        self,
+        num_blocks: int,
+        max_rows: int,
+        max_sequences: int,
+        kv_dtype: str,
+        threads: int,
+        row_nbytes: tuple[int, int],
+        vocab_size: int,
+        isa: str = "",
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def num_instructions(self) -> int: ...
+    @property
+    def allocations(self) -> int: ...
+    def packed_nbytes(self, format: str, rows: int, cols: int) -> int: ...
+    def reserve(self, nbytes: int) -> None: ...
+    def add_matrix(self, format: str, rows: object, cols: int) -> int: ...
+    def add_vector(self, values: object) -> int: ...
+    def add_cache(self, kv_heads: int, head_dim: int) -> int: ...
+    def embed(self, node: str, table: int, out: tuple[int, int, int, int, int]) -> None: ...
+    def linear(
+        self,
+        node: str,
+        x: tuple[int, int, int, int, int],
+        weights: Sequence[int],
+        biases: Sequence[int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def norm(
+        self,
+        node: str,
+        x: tuple[int, int, int, int, int],
+        weight: int,
+        bias: int,
+        eps: float,
+        residual: Sequence[tuple[int, int, int, int, int]],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def binary(
+        self,
+        node: str,
+        op: str,
+        x: tuple[int, int, int, int, int],
+        y: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def scaling(
+        self,
+        node: str,
+        op: str,
+        by: float,
+        x: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def activate(
+        self,
+        node: str,
+        act: str,
+        gated: bool,
+        x: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def rope_table(self, inv_freq: int, mscale: float) -> int: ...
+    def rope(
+        self,
+        node: str,
+        table: int,
+        head_dim: int,
+        x: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def attention(
+        self,
+        node: str,
+        cache: int,
+        heads: int,
+        scale: float,
+        window: int,
+        softcap: float,
+        qkv: Sequence[tuple[int, int, int, int, int]],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def take_rows(
+        self, node: str, x: tuple[int, int, int, int, int], out: tuple[int, int, int, int, int]
+    ) -> None: ...
+    def run(self, batch: object) -> numpy.typing.NDArray[numpy.float32]:
+        """Logits f32[S, vocab_size] of one types.Batch."""
+
+    def run_taps(
+        self, batch: object, taps: Sequence[tuple[int, tuple[int, int, int, int, int]]]
+    ) -> list[numpy.typing.NDArray[numpy.float32]]: ...
+    def cancel(self) -> None: ...
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None: ...
+    def records(self) -> list[tuple[str, str, str, int, int, int]]: ...
+    def memory(self) -> dict[str, int]: ...
+
 def probe_read_seconds(threads: int, nbytes: int, repeats: int) -> list[float]:
     """
     Seconds per pass of reading `nbytes` of memory once with `threads` threads.
@@ -143,44 +248,3 @@ def draw_token(
     """
     Token drawn after top-k, top-p, min-p and temperature from logits f32[V]; -1 if they are not numbers.
     """
-class TextEngine:
-    """
-    One tokenizer, built. `text` is a str without surrogates or a buffer of bytes; every call runs without the GIL.
-    """
-
-    def encode_list(self, text: Any, add_special: bool, parse_special: bool) -> list[int]: ...
-    def encode_array(
-        self, text: Any, add_special: bool, parse_special: bool, plain: Any
-    ) -> numpy.typing.NDArray[numpy.int32]:
-        """
-        i32[n]. plain: (start, end) byte ranges, rising, in which special tokens are only text.
-        """
-
-    def encode_spans(
-        self, text: Any, add_special: bool, parse_special: bool
-    ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int64]]:
-        """i32[n] ids, i64[2 * n] byte spans"""
-
-    def encode_batch(
-        self, texts: Any, add_special: bool, parse_special: bool, threads: int
-    ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int64]]:
-        """i32[n] ids of all texts, i64[len(texts) + 1] offsets"""
-
-    def count(self, text: Any, add_special: bool, parse_special: bool) -> int: ...
-    def decode(self, ids: numpy.typing.NDArray[numpy.int32], skip_special: bool, strip_space: bool) -> bytes: ...
-    def token_bytes(self, id: int) -> bytes: ...
-    @property
-    def nbytes(self) -> int: ...
-
-def make_text_engine(parts: dict[str, Any]) -> TextEngine: ...
-def split_pattern(pattern: str, text: Any) -> list[int]:
-    """
-    Matches of a pre-tokenizer pattern as [start, end, start, end, ...] in bytes.
-    """
-
-def unicode_property(name: str) -> list[tuple[int, int]]:
-    """
-    Code points of a class as rising inclusive ranges.
-    """
-
-UNICODE_VERSION: str

@@ -134,7 +134,7 @@ class Sampler:
     def _adjusted(self, logits: Floats, history: Ints, banned_now: Collection[int]) -> Floats:
         """Logits after processors, bias, penalties and DRY, in that order; a copy if anything changes."""
         params = self.params
-        for processor in params.processors:
+        for processor in params.logits_processors:
             logits = np.ascontiguousarray(processor(history.copy(), logits.copy()), dtype=np.float32)
         penal = "penalties" in params.samplers and params.repetition_last_n != 0
         penal &= bool(params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty)

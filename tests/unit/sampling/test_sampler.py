@@ -143,7 +143,7 @@ def test_processors_run_first_and_in_order_on_a_copy():
         return logits
 
     logits = np.zeros(3, dtype=np.float32)
-    params = plain(temperature=0.0, logits_processor=[first, second])
+    params = plain(temperature=0.0, logits_processors=[first, second])
     assert Sampler(params, seed=0).sample(logits, history(7, 8)).token_id == 2
     assert (seen, logits.tolist()) == ([[7, 8]], [0, 0, 0])
 

@@ -1,0 +1,250 @@
+#include "cpu/attention.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace tokamak::cpu {
+namespace {
+
+constexpr int64_t kSplitKeys = int64_t{kSplit} * kBlock;
+constexpr int64_t kMaxPartials =
+    1024;  // sums of splits held at once; more work than that needs no splitting
+
+constexpr size_t align64(size_t n) { return (n + 63) / 64 * 64; }
+constexpr size_t floats(int64_t n) { return align64(static_cast<size_t>(n) * sizeof(float)); }
+
+}  // namespace
+
+// Pairs [first, first + count) of sequence `sequence` at kv head `head`; pair p is query p / group,
+// head p % group.
+struct Attention::Tile {
+  int64_t sequence, head, first, count;
+  int64_t first_row;    // row of the sequence's first query
+  int64_t first_index;  // its absolute position
+};
+
+// Memory of one worker: a block as floats, queries, and their visible ranges.
+struct Attention::Workspace {
+  float* keys;
+  float* values;
+  float* q;
+  int64_t low[kTileRows];
+  int64_t high[kTileRows];
+  std::byte* rest;  // two sets of sums
+
+  Workspace(std::byte* at, int64_t head_dim, int64_t width) {
+    const auto take = [&](int64_t n) {
+      auto* p = reinterpret_cast<float*>(at);
+      at += floats(n);
+      return p;
+    };
+    keys = take(head_dim * kBlock);
+    values = take(width * kBlock);
+    q = take(width * kTileRows);
+    rest = at;
+  }
+};
+
+Attention::Attention(Operand q, Operand k, Operand v, Operand out, LayerCache& cache,
+                     const Shape& shape)
+    : q_(q),
+      k_(k),
+      v_(v),
+      out_(out),
+      cache_(cache),
+      shape_(shape),
+      group_(shape.heads / cache.kv_heads()),
+      width_((cache.head_dim() + 15) / 16 * 16) {}
+
+size_t Attention::sums_nbytes() const { return floats(width_ * kTileRows) + 2 * floats(kTileRows); }
+
+size_t Attention::worker_nbytes() const {
+  return floats(cache_.head_dim() * kBlock) + floats(width_ * kBlock) + floats(width_ * kTileRows) +
+         2 * sums_nbytes();
+}
+
+size_t Attention::scratch_nbytes(int64_t /*rows*/, int threads) const {
+  return static_cast<size_t>(threads) * worker_nbytes() +
+         static_cast<size_t>(kMaxPartials) * sums_nbytes();
+}
+
+int64_t Attention::nbytes(const Step& step) const noexcept {
+  int64_t positions = 0;
+  for (const int32_t length : step.batch.lengths) {
+    positions += shape_.window > 0 ? std::min<int64_t>(length, shape_.window) : length;
+  }
+  return positions * static_cast<int64_t>(cache_.position_nbytes());
+}
+
+void Attention::store(const Step& step) const {
+  const int64_t dim = cache_.head_dim();
+  step.each_row(step.batch.rows(), 4 * dim * cache_.kv_heads(), [&](int64_t t) {
+    const int32_t slot = step.batch.slots[static_cast<size_t>(t)];
+    for (int64_t g = 0; g < cache_.kv_heads(); ++g) {
+      step.vectors.store_key(cache_.type(), step.row(k_, t) + g * dim, dim, slot % kBlock,
+                             cache_.keys(slot / kBlock, g));
+      step.vectors.store_value(cache_.type(), step.row(v_, t) + g * dim, dim, slot % kBlock,
+                               cache_.values(slot / kBlock, g));
+    }
+  });
+}
+
+int64_t Attention::num_tiles(const Step& step) const {
+  int64_t tiles = 0;
+  for (int64_t b = 0; b < step.batch.sequences(); ++b) {
+    const auto i = static_cast<size_t>(b);
+    const int64_t pairs = (step.batch.starts[i + 1] - step.batch.starts[i]) * group_;
+    tiles += (pairs + kTileRows - 1) / kTileRows;
+  }
+  return tiles * cache_.kv_heads();
+}
+
+int64_t Attention::most_splits(const Step& step) const {
+  int64_t most = 0;
+  for (const int32_t length : step.batch.lengths) most = std::max<int64_t>(most, length);
+  return (most + kSplitKeys - 1) / kSplitKeys;
+}
+
+Attention::Tile Attention::tile_at(const Step& step, int64_t index) const {
+  const BatchView& batch = step.batch;
+  const int64_t head = index % cache_.kv_heads();
+  int64_t rest = index / cache_.kv_heads();
+  for (int64_t b = 0;; ++b) {
+    const auto i = static_cast<size_t>(b);
+    const int64_t rows = batch.starts[i + 1] - batch.starts[i];
+    const int64_t tiles = (rows * group_ + kTileRows - 1) / kTileRows;
+    if (rest < tiles) {
+      // Long contexts first, so that the last tiles to be claimed are the short ones.
+      const int64_t first = (tiles - 1 - rest) * kTileRows;
+      return {b,
+              head,
+              first,
+              std::min(kTileRows, rows * group_ - first),
+              batch.starts[i],
+              batch.lengths[i] - rows};
+    }
+    rest -= tiles;
+  }
+}
+
+Attention::Range Attention::visible(const Tile& tile, int64_t pair) const {
+  const int64_t position = tile.first_index + (tile.first + pair) / group_;
+  const int64_t low = shape_.window > 0 ? std::max<int64_t>(0, position - shape_.window + 1) : 0;
+  return {low, position + 1};
+}
+
+void Attention::load_queries(const Step& step, const Tile& tile, Workspace& w) const {
+  const int64_t dim = cache_.head_dim();
+  for (int64_t i = 0; i < tile.count; ++i) {
+    const int64_t pair = tile.first + i;
+    const float* q =
+        step.row(q_, tile.first_row + pair / group_) + (tile.head * group_ + pair % group_) * dim;
+    step.vectors.scale(q, shape_.scale, dim, w.q + i * width_);
+    for (int64_t c = dim; c < width_; ++c) w.q[i * width_ + c] = 0.0f;
+    const Range range = visible(tile, i);
+    w.low[i] = range.low;
+    w.high[i] = range.high;
+  }
+}
+
+AttentionRows Attention::sums_at(std::byte* at, const Workspace& w) const {
+  auto* acc = reinterpret_cast<float*>(at);
+  auto* most = reinterpret_cast<float*>(at + floats(width_ * kTileRows));
+  auto* total = reinterpret_cast<float*>(at + floats(width_ * kTileRows) + floats(kTileRows));
+  return {kTileRows, width_, w.q, acc, most, total, w.low, w.high, shape_.softcap};
+}
+
+void Attention::attend_split(const Step& step, const Tile& tile, int64_t split, const Workspace& w,
+                             const AttentionRows& rows) const {
+  std::memset(rows.acc, 0, static_cast<size_t>(tile.count * width_) * sizeof(float));
+  for (int64_t i = 0; i < tile.count; ++i) {
+    rows.most[i] = -std::numeric_limits<float>::infinity();
+    rows.total[i] = 0.0f;
+  }
+  const int64_t low = std::max(w.low[0], split * kSplitKeys);
+  const int64_t high = std::min(w.high[tile.count - 1], (split + 1) * kSplitKeys);
+  const int64_t dim = cache_.head_dim();
+  for (int64_t block = low / kBlock; block * kBlock < high; ++block) {
+    const int32_t id =
+        step.batch.tables[static_cast<size_t>(tile.sequence * step.batch.table_width + block)];
+    step.vectors.load_keys(cache_.type(), cache_.keys(id, tile.head), dim, w.keys);
+    step.vectors.load_values(cache_.type(), cache_.values(id, tile.head), dim, width_, w.values);
+    AttentionRows active = rows;
+    active.count = tile.count;
+    step.vectors.attend(active, block * kBlock, w.keys, dim, w.values);
+  }
+}
+
+void Attention::finish(const Step& step, const Tile& tile, const AttentionRows& sums) const {
+  const int64_t dim = cache_.head_dim();
+  for (int64_t i = 0; i < tile.count; ++i) {
+    const int64_t pair = tile.first + i;
+    float* out =
+        step.row(out_, tile.first_row + pair / group_) + (tile.head * group_ + pair % group_) * dim;
+    step.vectors.scale(sums.acc + i * width_, 1.0f / sums.total[i], dim, out);
+  }
+}
+
+void Attention::run_tiles(const Step& step, int64_t tiles) const {
+  step.pool.run(tiles, [&](int64_t index, int worker) {
+    Workspace w(step.scratch + static_cast<size_t>(worker) * worker_nbytes(), cache_.head_dim(),
+                width_);
+    const Tile tile = tile_at(step, index);
+    load_queries(step, tile, w);
+    const AttentionRows part = sums_at(w.rest, w);
+    const AttentionRows all = sums_at(w.rest + sums_nbytes(), w);
+    const int64_t first = w.low[0] / kSplitKeys;
+    const int64_t end = (w.high[tile.count - 1] + kSplitKeys - 1) / kSplitKeys;
+    for (int64_t split = first; split < end; ++split) {
+      attend_split(step, tile, split, w, split == first ? all : part);
+      for (int64_t i = 0; i < tile.count && split > first; ++i) {
+        if (part.total[i] == 0.0f) continue;
+        step.vectors.merge(width_, part.acc + i * width_, part.most[i], part.total[i],
+                           all.acc + i * width_, all.most + i, all.total + i);
+      }
+    }
+    finish(step, tile, all);
+  });
+}
+
+void Attention::run_splits(const Step& step, int64_t tiles, int64_t splits) const {
+  std::byte* partials = step.scratch + static_cast<size_t>(step.pool.threads()) * worker_nbytes();
+  step.pool.run(tiles * splits, [&](int64_t task, int worker) {
+    Workspace w(step.scratch + static_cast<size_t>(worker) * worker_nbytes(), cache_.head_dim(),
+                width_);
+    const Tile tile = tile_at(step, task / splits);
+    load_queries(step, tile, w);
+    attend_split(step, tile, task % splits, w,
+                 sums_at(partials + static_cast<size_t>(task) * sums_nbytes(), w));
+  });
+  Workspace w(step.scratch, cache_.head_dim(), width_);
+  for (int64_t index = 0; index < tiles; ++index) {
+    const Tile tile = tile_at(step, index);
+    AttentionRows all = sums_at(partials + static_cast<size_t>(index * splits) * sums_nbytes(), w);
+    for (int64_t split = 1; split < splits; ++split) {
+      const AttentionRows part =
+          sums_at(partials + static_cast<size_t>(index * splits + split) * sums_nbytes(), w);
+      for (int64_t i = 0; i < tile.count; ++i) {
+        if (part.total[i] == 0.0f) continue;
+        step.vectors.merge(width_, part.acc + i * width_, part.most[i], part.total[i],
+                           all.acc + i * width_, all.most + i, all.total + i);
+      }
+    }
+    finish(step, tile, all);
+  }
+}
+
+void Attention::run(const Step& step) noexcept {
+  store(step);
+  const int64_t tiles = num_tiles(step);
+  const int64_t splits = most_splits(step);
+  const bool few = tiles < 4 * step.pool.threads() && splits > 1 && tiles * splits <= kMaxPartials;
+  if (few && step.pool.threads() > 1) {
+    run_splits(step, tiles, splits);
+  } else {
+    run_tiles(step, tiles);
+  }
+}
+
+}  // namespace tokamak::cpu

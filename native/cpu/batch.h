@@ -1,0 +1,21 @@
+// Checks that stand between a batch from Python and code that indexes memory with it.
+#pragma once
+
+#include "cpu/step.h"
+
+namespace tokamak::cpu {
+
+struct BatchLimits {
+  int64_t num_blocks;
+  int64_t max_rows;
+  int64_t max_sequences;
+  int64_t vocab_size;
+};
+
+// Throws Error(invalid_params) naming the array, the index and the value that is wrong: sizes that
+// disagree, ids outside the vocabulary, negative positions, starts that fall, contexts longer than
+// their block tables, blocks outside the cache, and slots that are not where the tables say that a
+// row is stored.
+void check_batch(const BatchView& batch, const BatchLimits& limits);
+
+}  // namespace tokamak::cpu

@@ -1,0 +1,352 @@
+// Python bindings of the CPU program: arrays and tuples in, checked; steps run without the GIL.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <utility>
+
+#include "base/error.h"
+#include "cpu/builder.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace tokamak {
+namespace {
+
+using cpu::Operand;
+using Int1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Int2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Byte2 = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Float1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+// (lead: 0 rows, 1 wanted, 2 result; offset, column, width, stride): see cpu::Operand
+using OperandTuple = std::tuple<int, int64_t, int64_t, int64_t, int64_t>;
+
+Operand operand(const OperandTuple& t) {
+  const auto [lead, offset, column, width, stride] = t;
+  if (lead < 0 || lead >= cpu::kLeads || offset < 0) {
+    throw Error(ErrorKind::invalid_params, "an operand has no such arena");
+  }
+  return {static_cast<cpu::Lead>(lead), static_cast<size_t>(offset), column, width, stride};
+}
+
+std::vector<Operand> operands(const std::vector<OperandTuple>& tuples) {
+  std::vector<Operand> all;
+  for (const OperandTuple& t : tuples) all.push_back(operand(t));
+  return all;
+}
+
+// The argument as the array type Wanted, without conversion.
+template <class Wanted>
+Wanted array(const char* name, const char* what, nb::handle argument) {
+  Wanted found;
+  if (!nb::try_cast(argument, found, false)) {
+    throw Error(ErrorKind::invalid_params,
+                std::string(name) + " must be a contiguous array, " + what);
+  }
+  return found;
+}
+
+// Arrays of logits, given back when Python drops them, so that steps reuse the same memory.
+class Results : public std::enable_shared_from_this<Results> {
+ public:
+  struct Array {
+    std::unique_ptr<float[]> values;
+    size_t capacity;
+    std::shared_ptr<Results> home;  // while Python has it
+  };
+
+  Array* take(size_t size) {
+    const std::lock_guard lock(mutex_);
+    for (auto& kept : free_) {
+      if (kept == nullptr || kept->capacity < size) continue;
+      kept->home = shared_from_this();
+      return kept.release();
+    }
+    return new Array{std::make_unique<float[]>(size), size, shared_from_this()};
+  }
+
+  static void give(void* array) noexcept {
+    std::unique_ptr<Array> back(static_cast<Array*>(array));
+    const std::shared_ptr<Results> home = std::move(back->home);
+    const std::lock_guard lock(home->mutex_);
+    for (auto& kept : home->free_) {  // a free place, or a smaller array to replace
+      if (kept == nullptr || kept->capacity < back->capacity) {
+        kept.swap(back);
+        return;
+      }
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unique_ptr<Array> free_[4];
+};
+
+using Matrix = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+// What Python holds: the program, its builder, and the arrays it hands out.
+struct Handle {
+  cpu::Program program;
+  cpu::Builder builder{program};
+  std::shared_ptr<Results> results = std::make_shared<Results>();
+
+  Handle(const cpu::ProgramLimits& limits, const std::string& isa) : program(limits, isa) {}
+};
+
+struct BatchArrays {
+  Int1 token_ids, positions, slots, starts, lengths;
+  Int2 tables;
+  Int1 logit_rows;
+
+  explicit BatchArrays(nb::handle batch) {
+    const auto vector = [&](const char* name) {
+      return array<Int1>(name, "int32, one axis", batch.attr(name));
+    };
+    token_ids = vector("token_ids");
+    positions = vector("positions");
+    slots = vector("slots");
+    starts = vector("starts");
+    lengths = vector("lengths");
+    logit_rows = vector("logit_rows");
+    tables = array<Int2>("tables", "int32, two axes", batch.attr("tables"));
+  }
+
+  cpu::BatchView view() const {
+    const auto span = [](const auto& a) { return cpu::Ints(a.data(), a.size()); };
+    const auto width = static_cast<int64_t>(tables.shape(1));
+    return {span(token_ids), span(positions), span(slots), span(starts),
+            span(lengths),   span(tables),    width,       span(logit_rows)};
+  }
+};
+
+Matrix as_matrix(Results::Array* values, size_t rows, size_t cols) {
+  nb::capsule owner(values, &Results::give);
+  const size_t shape[] = {rows, cols};
+  return Matrix(values->values.get(), 2, shape, owner);
+}
+
+Matrix run(Handle& self, nb::handle batch) {
+  const BatchArrays arrays(batch);
+  const cpu::BatchView view = arrays.view();
+  const auto cols = static_cast<size_t>(self.program.limits().vocab_size);
+  // Refused by `run` if there are too many rows; capped here so that a hostile count allocates
+  // nothing.
+  const size_t rows = std::min<size_t>(view.logit_rows.size(), view.token_ids.size());
+  Results::Array* values = self.results->take(std::max<size_t>(rows * cols, 1));
+  nb::capsule owner(values, &Results::give);
+  {
+    nb::gil_scoped_release release;
+    self.program.run(view, values->values.get());
+  }
+  const size_t shape[] = {rows, cols};
+  return Matrix(values->values.get(), 2, shape, owner);
+}
+
+// taps: (index of the instruction after which to copy, operand)
+std::vector<Matrix> run_taps(Handle& self, nb::handle batch,
+                             const std::vector<std::pair<int64_t, OperandTuple>>& wanted) {
+  const BatchArrays arrays(batch);
+  const cpu::BatchView view = arrays.view();
+  std::vector<float> result(view.logit_rows.size() *
+                            static_cast<size_t>(self.program.limits().vocab_size));
+  std::vector<cpu::Tap> taps;
+  std::vector<Matrix> copies;
+  for (const auto& [instruction, tuple] : wanted) {
+    const Operand value = self.builder.checked("tap", operand(tuple));
+    const size_t rows =
+        value.lead == cpu::Lead::rows ? view.token_ids.size() : view.logit_rows.size();
+    const auto width = static_cast<size_t>(value.width);
+    auto* copy =
+        new Results::Array{std::make_unique<float[]>(rows * width), rows * width, self.results};
+    copies.push_back(as_matrix(copy, rows, width));
+    taps.push_back({instruction, value, copy->values.get()});
+  }
+  nb::gil_scoped_release release;
+  self.program.run(view, result.data(), taps);
+  return copies;
+}
+
+std::span<const std::byte> bytes_of(const Byte2& rows) {
+  return {reinterpret_cast<const std::byte*>(rows.data()), rows.size()};
+}
+
+quant::Format format_named(const std::string& name) {
+  const quant::FormatRow* row = quant::find_format(std::string_view(name));
+  if (row == nullptr) {
+    throw Error(ErrorKind::unsupported,
+                "format '" + name +
+                    "' has no CPU kernel; convert the file to one "
+                    "that has (q4_k, q5_k, q6_k, q8_0, q4_0, q5_0, tq2_0, f16, bf16, f32)");
+  }
+  return row->format;
+}
+
+size_t add_matrix(Handle& self, const std::string& format, nb::handle rows, int64_t cols) {
+  const auto bytes = array<Byte2>("rows", "uint8, two axes", rows);
+  const quant::Format known = format_named(format);
+  nb::gil_scoped_release release;
+  const std::lock_guard lock(self.program.mutex());
+  return self.program.weights().add_matrix(
+      known, bytes_of(bytes), static_cast<int64_t>(bytes.shape(0)), cols, self.program.pool());
+}
+
+size_t add_vector(Handle& self, nb::handle values) {
+  const auto floats = array<Float1>("values", "float32, one axis", values);
+  return self.program.weights().add_vector({floats.data(), floats.size()});
+}
+
+nb::list records(Handle& self) {
+  nb::list all;
+  for (const cpu::Record& r : self.program.records()) {
+    all.append(nb::make_tuple(r.node, r.op, r.kernel, r.calls, r.nanoseconds, r.nbytes));
+  }
+  return all;
+}
+
+nb::dict memory(Handle& self) {
+  nb::dict sizes;
+  sizes["weights"] = self.program.weights().nbytes();
+  sizes["weights_on_huge_pages"] = self.program.weights().huge_nbytes();
+  sizes["cache"] = self.program.cache_nbytes();
+  sizes["arena"] = self.program.arena_nbytes();
+  return sizes;
+}
+
+void make(Handle* at, int64_t num_blocks, int64_t max_rows, int64_t max_sequences,
+          const std::string& kv_dtype, int threads, std::pair<size_t, size_t> row_nbytes,
+          int64_t vocab_size, const std::string& isa) {
+  new (at) Handle({num_blocks, max_rows, max_sequences, cpu::cache_type(kv_dtype), threads,
+                   row_nbytes.first, row_nbytes.second, vocab_size},
+                  isa);
+}
+
+void bind_instructions(nb::class_<Handle>& c) {
+  using std::string;
+  using Tuples = std::vector<OperandTuple>;
+  using Ids = std::vector<int64_t>;
+  c.def(
+      "embed",
+      [](Handle& h, const string& node, int64_t table, const OperandTuple& out) {
+        h.builder.embed(node, table, operand(out));
+      },
+      "node"_a, "table"_a, "out"_a);
+  c.def(
+      "linear",
+      [](Handle& h, const string& node, const OperandTuple& x, const Ids& weights,
+         const Ids& biases, const OperandTuple& out) {
+        h.builder.linear(node, operand(x), weights, biases, operand(out));
+      },
+      "node"_a, "x"_a, "weights"_a, "biases"_a, "out"_a);
+  c.def(
+      "norm",
+      [](Handle& h, const string& node, const OperandTuple& x, int64_t weight, int64_t bias,
+         float eps, const Tuples& residual, const OperandTuple& out) {
+        h.builder.norm(node, operand(x), weight, bias, eps, operands(residual), operand(out));
+      },
+      "node"_a, "x"_a, "weight"_a, "bias"_a, "eps"_a, "residual"_a, "out"_a);
+  c.def(
+      "binary",
+      [](Handle& h, const string& node, const string& op, const OperandTuple& x,
+         const OperandTuple& y, const OperandTuple& out) {
+        h.builder.binary(node, op, operand(x), operand(y), operand(out));
+      },
+      "node"_a, "op"_a, "x"_a, "y"_a, "out"_a);
+  c.def(
+      "scaling",
+      [](Handle& h, const string& node, const string& op, float by, const OperandTuple& x,
+         const OperandTuple& out) { h.builder.scaling(node, op, by, operand(x), operand(out)); },
+      "node"_a, "op"_a, "by"_a, "x"_a, "out"_a);
+  c.def(
+      "activate",
+      [](Handle& h, const string& node, const string& act, bool gated, const OperandTuple& x,
+         const OperandTuple& out) {
+        h.builder.activate(node, act, gated, operand(x), operand(out));
+      },
+      "node"_a, "act"_a, "gated"_a, "x"_a, "out"_a);
+  c.def(
+      "rope_table",
+      [](Handle& h, int64_t inv_freq, float mscale) {
+        return h.builder.rope_table(inv_freq, mscale);
+      },
+      "inv_freq"_a, "mscale"_a);
+  c.def(
+      "rope",
+      [](Handle& h, const string& node, int64_t table, int64_t head_dim, const OperandTuple& x,
+         const OperandTuple& out) {
+        h.builder.rope(node, table, head_dim, operand(x), operand(out));
+      },
+      "node"_a, "table"_a, "head_dim"_a, "x"_a, "out"_a);
+  c.def(
+      "attention",
+      [](Handle& h, const string& node, int64_t cache, int64_t heads, float scale, int64_t window,
+         float softcap, const Tuples& qkv, const OperandTuple& out) {
+        h.builder.attention(node, cache, heads, scale, window, softcap, operands(qkv),
+                            operand(out));
+      },
+      "node"_a, "cache"_a, "heads"_a, "scale"_a, "window"_a, "softcap"_a, "qkv"_a, "out"_a);
+  c.def(
+      "take_rows",
+      [](Handle& h, const string& node, const OperandTuple& x, const OperandTuple& out) {
+        h.builder.take_rows(node, operand(x), operand(out));
+      },
+      "node"_a, "x"_a, "out"_a);
+}
+
+}  // namespace
+
+void bind_program(nb::module_& m);
+
+void bind_program(nb::module_& m) {
+  m.def("allocation_count", &allocation_count,
+        "How often native code has asked for memory so far.");
+  nb::class_<Handle> c(m, "CpuProgram",
+                       "Instructions over arenas, with packed weights and a paged cache.");
+  c.def("__init__", &make, "num_blocks"_a, "max_rows"_a, "max_sequences"_a, "kv_dtype"_a,
+        "threads"_a, "row_nbytes"_a, "vocab_size"_a, "isa"_a = "");
+  c.def_prop_ro("isa", [](Handle& h) { return std::string(h.program.kernels().isa); });
+  c.def_prop_ro("num_instructions", [](Handle& h) { return h.program.num_instructions(); });
+  c.def_prop_ro("allocations", [](Handle& h) { return h.program.allocations(); });
+  c.def(
+      "packed_nbytes",
+      [](Handle& h, const std::string& format, int64_t rows, int64_t cols) {
+        return h.program.weights().packed_nbytes(format_named(format), rows, cols);
+      },
+      "format"_a, "rows"_a, "cols"_a);
+  c.def(
+      "reserve", [](Handle& h, size_t nbytes) { h.program.weights().reserve(nbytes); }, "nbytes"_a);
+  c.def("add_matrix", &add_matrix, "format"_a, "rows"_a, "cols"_a);
+  c.def("add_vector", &add_vector, "values"_a);
+  c.def(
+      "add_cache",
+      [](Handle& h, int64_t kv_heads, int64_t head_dim) {
+        return h.program.add_cache(kv_heads, head_dim);
+      },
+      "kv_heads"_a, "head_dim"_a);
+  bind_instructions(c);
+  c.def("run", &run, "batch"_a,
+        nb::sig("def run(self, batch: object) -> numpy.typing.NDArray[numpy.float32]"),
+        "Logits f32[S, vocab_size] of one types.Batch.");
+  c.def("run_taps", &run_taps, "batch"_a, "taps"_a,
+        nb::sig("def run_taps(self, batch: object, taps: Sequence[tuple[int, tuple[int, int, int, "
+                "int, int]]]) -> list[numpy.typing.NDArray[numpy.float32]]"));
+  c.def("cancel", [](Handle& h) { h.program.cancel(); });
+  c.def(
+      "copy_blocks",
+      [](Handle& h, const std::vector<std::pair<int64_t, int64_t>>& pairs) {
+        nb::gil_scoped_release release;
+        h.program.copy_blocks(pairs);
+      },
+      "pairs"_a);
+  c.def("records", &records,
+        nb::sig("def records(self) -> list[tuple[str, str, str, int, int, int]]"));
+  c.def("memory", &memory, nb::sig("def memory(self) -> dict[str, int]"));
+}
+
+}  // namespace tokamak

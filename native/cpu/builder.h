@@ -1,0 +1,50 @@
+// Makes the instructions of a program from indices and operands, and checks that they fit.
+//
+// Every function throws Error(invalid_params) that names the node where shapes, offsets or indices
+// do not agree, so that nothing a caller passes can make an instruction reach outside its memory.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cpu/program.h"
+#include "cpu/rowwise.h"
+
+namespace tokamak::cpu {
+
+class Builder {
+ public:
+  explicit Builder(Program& program) : program_(program) {}
+
+  void embed(const std::string& node, int64_t table, const Operand& out);
+  // biases: vector indices, one per weight, or none at all
+  void linear(const std::string& node, const Operand& x, const std::vector<int64_t>& weights,
+              const std::vector<int64_t>& biases, const Operand& out);
+  // bias -1: rms_norm. residual: {residual, sum} or empty.
+  void norm(const std::string& node, const Operand& x, int64_t weight, int64_t bias, float eps,
+            const std::vector<Operand>& residual, const Operand& out);
+  void binary(const std::string& node, const std::string& op, const Operand& x, const Operand& y,
+              const Operand& out);
+  // op: "scale" or "softcap"
+  void scaling(const std::string& node, const std::string& op, float by, const Operand& x,
+               const Operand& out);
+  void activate(const std::string& node, const std::string& act, bool gated, const Operand& x,
+                const Operand& out);
+  // Returns the index that `rope` takes.
+  int64_t rope_table(int64_t inv_freq, float mscale);
+  void rope(const std::string& node, int64_t table, int64_t head_dim, const Operand& x,
+            const Operand& out);
+  void attention(const std::string& node, int64_t cache, int64_t heads, float scale, int64_t window,
+                 float softcap, const std::vector<Operand>& qkv, const Operand& out);
+  void take_rows(const std::string& node, const Operand& x, const Operand& out);
+
+  // The operand, if it lies inside its arena.
+  const Operand& checked(const std::string& node, const Operand& x) const;
+
+ private:
+  Program& program_;
+  std::vector<const RopeTable*> rope_tables_;
+};
+
+}  // namespace tokamak::cpu

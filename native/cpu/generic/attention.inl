@@ -1,0 +1,136 @@
+// Attention of a few query rows over one cache block, online softmax.
+//
+// For one row the sequence of operations depends on its visible keys only: scores add up in rising
+// column, values in rising key, and rows that share registers never mix. Source: Dao 2023,
+// FlashAttention-2, algorithm 1.
+
+inline constexpr int kKeyVectors = kBlock / kRows;
+inline constexpr int kScoreRows = 8 / kKeyVectors;  // 8 running sums hide the latency of fma
+
+// e^x of one number, as the vector function gives it.
+inline float exp_one(float x) {
+  float y;
+  store_n(&y, exp(set1(x)), 1);
+  return y;
+}
+
+// out[r][j] = sum_d q[r][d] * keys[d][j]
+template <int R>
+inline void score(const float* q, int64_t stride, const float* keys, int64_t head_dim, float* out) {
+  vf s[R][kKeyVectors];
+#pragma GCC unroll kUnroll
+  for (int i = 0; i < R * kKeyVectors; ++i) s[i / kKeyVectors][i % kKeyVectors] = zero();
+  for (int64_t d = 0; d < head_dim; ++d) {
+    vf k[kKeyVectors];
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < kKeyVectors; ++v) k[v] = load(keys + d * kBlock + v * kRows);
+#pragma GCC unroll kUnroll
+    for (int r = 0; r < R; ++r) {
+      const vf x = set1(q[r * stride + d]);
+#pragma GCC unroll kUnroll
+      for (int v = 0; v < kKeyVectors; ++v) s[r][v] = fma(x, k[v], s[r][v]);
+    }
+  }
+#pragma GCC unroll kUnroll
+  for (int i = 0; i < R * kKeyVectors; ++i) {
+    store(out + i * kRows, s[i / kKeyVectors][i % kKeyVectors]);
+  }
+}
+
+// Scores of one row to weights e^(s - m'), in place; keys outside [begin, end) become 0. Updates
+// most and total and returns e^(m - m'), by which older sums shrink.
+inline float soften(float* s, int begin, int end, float cap, float& most, float& total) {
+  if (cap > 0.0f) row_softcap(s, cap, kBlock, s);
+  for (int j = 0; j < begin; ++j) s[j] = -__builtin_inff();
+  for (int j = end; j < kBlock; ++j) s[j] = -__builtin_inff();
+  vf top = load(s);
+  for (int j = kRows; j < kBlock; j += kRows) top = max(top, load(s + j));
+  const float here = max_lanes(top);
+  const float raised = here > most ? here : most;
+  const float shrink = raised == most ? 1.0f : exp_one(most - raised);
+  const vf shift = set1(raised);
+  vf sum = zero();
+  for (int j = 0; j < kBlock; j += kRows) {
+    const vf p = exp(sub(load(s + j), shift));
+    store(s + j, p);
+    sum = add(sum, p);
+  }
+  total = total * shrink + sum_lanes(sum);
+  most = raised;
+  return shrink;
+}
+
+// acc[c] = acc[c] * shrink + sum_j p[j] * values[j][c], for V vectors of columns
+template <int V>
+inline void weigh(const float* p, int begin, int end, float shrink, const float* values,
+                  int64_t width, float* acc) {
+  vf a[V];
+#pragma GCC unroll kUnroll
+  for (int v = 0; v < V; ++v) a[v] = mul(load(acc + v * kRows), set1(shrink));
+  for (int j = begin; j < end; ++j) {
+    const vf x = set1(p[j]);
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < V; ++v) a[v] = fma(x, load(values + j * width + v * kRows), a[v]);
+  }
+#pragma GCC unroll kUnroll
+  for (int v = 0; v < V; ++v) store(acc + v * kRows, a[v]);
+}
+
+inline void weigh_row(const float* p, int begin, int end, float shrink, const float* values,
+                      int64_t width, float* acc) {
+  int64_t c = 0;
+  for (; c + 8 * kRows <= width; c += 8 * kRows) {
+    weigh<8>(p, begin, end, shrink, values + c, width, acc + c);
+  }
+  for (; c + 2 * kRows <= width; c += 2 * kRows) {
+    weigh<2>(p, begin, end, shrink, values + c, width, acc + c);
+  }
+  for (; c < width; c += kRows) weigh<1>(p, begin, end, shrink, values + c, width, acc + c);
+}
+
+inline void attend(const AttentionRows& rows, int64_t first, const float* keys, int64_t head_dim,
+                   const float* values) noexcept {
+  alignas(64) float s[kScoreRows * kBlock];
+  const auto inside = [&](int64_t key) {
+    const int64_t at = key - first;
+    return static_cast<int>(at < 0 ? 0 : at > kBlock ? kBlock : at);
+  };
+  for (int64_t r = 0; r < rows.count; r += kScoreRows) {
+    const int64_t count = rows.count - r < kScoreRows ? rows.count - r : kScoreRows;
+    const float* q = rows.q + r * rows.width;
+    if (count == kScoreRows) {
+      score<kScoreRows>(q, rows.width, keys, head_dim, s);
+    } else {
+      for (int64_t i = 0; i < count; ++i) {
+        score<1>(q + i * rows.width, rows.width, keys, head_dim, s + i * kBlock);
+      }
+    }
+    for (int64_t i = r; i < r + count; ++i) {
+      const int begin = inside(rows.low[i]);
+      const int end = inside(rows.high[i]);
+      if (begin >= end) continue;
+      float* p = s + (i - r) * kBlock;
+      const float shrink = soften(p, begin, end, rows.softcap, rows.most[i], rows.total[i]);
+      weigh_row(p, begin, end, shrink, values, rows.width, rows.acc + i * rows.width);
+    }
+  }
+}
+
+inline void merge(int64_t width, const float* acc, float most, float total, float* acc_into,
+                  float* most_into, float* total_into) noexcept {
+  if (*total_into == 0.0f) {  // nothing there yet
+    __builtin_memcpy(acc_into, acc, static_cast<size_t>(width) * sizeof(float));
+    *most_into = most;
+    *total_into = total;
+    return;
+  }
+  const float raised = most > *most_into ? most : *most_into;
+  const float old_part = exp_one(*most_into - raised);
+  const float new_part = exp_one(most - raised);
+  *total_into = *total_into * old_part + total * new_part;
+  *most_into = raised;
+  for (int64_t c = 0; c < width; c += kRows) {
+    store(acc_into + c,
+          add(mul(load(acc_into + c), set1(old_part)), mul(load(acc + c), set1(new_part))));
+  }
+}

@@ -1,0 +1,153 @@
+#include "cpu/program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+#include "cpu/dispatch.h"
+
+namespace tokamak::cpu {
+namespace {
+
+void check_limit(const char* name, int64_t value, int64_t most) {
+  if (value < 1 || value > most) {
+    throw Error(ErrorKind::invalid_params, std::string(name) + " is " + std::to_string(value) +
+                                               ", expected 1 .. " + std::to_string(most));
+  }
+}
+
+const ProgramLimits& checked(const ProgramLimits& limits) {
+  check_limit("num_blocks", limits.num_blocks, INT32_MAX / kBlock);
+  check_limit("max_rows", limits.max_rows, int64_t{1} << 20);
+  check_limit("max_sequences", limits.max_sequences, int64_t{1} << 20);
+  check_limit("vocab_size", limits.vocab_size, INT32_MAX);
+  if (limits.row_nbytes % 64 != 0 || limits.wanted_nbytes % 64 != 0 ||
+      std::max(limits.row_nbytes, limits.wanted_nbytes) > size_t{1} << 32) {
+    throw Error(ErrorKind::invalid_params, "bytes per row must be a multiple of 64, at most 2^32");
+  }
+  return limits;
+}
+
+int64_t nanoseconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() -
+                                                              begin)
+      .count();
+}
+
+}  // namespace
+
+Program::Program(const ProgramLimits& limits, std::string_view isa)
+    : limits_(checked(limits)),
+      kernels_(isa.empty() ? cpu::kernels() : kernels_named(isa)),
+      vectors_(vectors_named(kernels_.isa)),
+      pool_(limits.threads),
+      weights_(kernels_) {}
+
+int64_t Program::add_cache(int64_t kv_heads, int64_t head_dim) {
+  caches_.push_back(
+      std::make_unique<LayerCache>(limits_.kv_type, limits_.num_blocks, kv_heads, head_dim));
+  return static_cast<int64_t>(caches_.size()) - 1;
+}
+
+LayerCache& Program::cache(int64_t index) {
+  if (index < 0 || index >= static_cast<int64_t>(caches_.size())) {
+    throw Error(ErrorKind::invalid_params, "cache " + std::to_string(index) + " does not exist");
+  }
+  return *caches_[static_cast<size_t>(index)];
+}
+
+void Program::add(std::unique_ptr<Instruction> instruction, std::string node, std::string op,
+                  std::string kernel) {
+  instruction->record.node = std::move(node);
+  instruction->record.op = std::move(op);
+  instruction->record.kernel = std::move(kernel) + "." + kernels_.isa;
+  instructions_.push_back(std::move(instruction));
+}
+
+// Working memory is address space for the largest step; what a smaller one does not touch costs
+// nothing.
+void Program::prepare() {
+  size_t scratch = 64;
+  for (const auto& instruction : instructions_) {
+    scratch = std::max(scratch, instruction->scratch_nbytes(limits_.max_rows, pool_.threads()));
+  }
+  const auto rows = static_cast<size_t>(limits_.max_rows);
+  if (scratch_.size() >= scratch && rows_.size() >= rows * limits_.row_nbytes) return;
+  rows_ = Pages(rows * limits_.row_nbytes);
+  wanted_ = Pages(rows * limits_.wanted_nbytes);
+  scratch_ = Pages(scratch);
+}
+
+void Program::run(const BatchView& batch, float* result, std::span<const Tap> taps) {
+  const std::lock_guard lock(mutex_);
+  pool_.check_process();
+  const uint64_t before = allocation_count();
+  check_batch(batch,
+              {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, limits_.vocab_size});
+  prepare();
+  cancelled_.store(false, std::memory_order_relaxed);
+  const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
+  const Step step{batch,
+                  {batch.rows(), wanted, wanted},
+                  {rows_.data(), wanted_.data(), reinterpret_cast<std::byte*>(result)},
+                  scratch_.data(),
+                  pool_,
+                  kernels_,
+                  vectors_};
+  execute(step, taps);
+  allocations_ += allocation_count() - before;
+}
+
+void Program::execute(const Step& step, std::span<const Tap> taps) {
+  for (size_t i = 0; i < instructions_.size(); ++i) {
+    if (cancelled_.load(std::memory_order_relaxed)) {
+      throw Error(ErrorKind::cancelled, "the step was cancelled");
+    }
+    Instruction& instruction = *instructions_[i];
+    const auto begin = std::chrono::steady_clock::now();
+    instruction.run(step);
+    Record& record = instruction.record;
+    record.nanoseconds += nanoseconds_since(begin);
+    record.nbytes += instruction.nbytes(step);
+    ++record.calls;
+    for (const Tap& tap : taps) {
+      if (tap.instruction != static_cast<int64_t>(i)) continue;
+      for (int64_t t = 0; t < step.rows_of(tap.value); ++t) {
+        std::memcpy(tap.to + t * tap.value.width, step.row(tap.value, t),
+                    static_cast<size_t>(tap.value.width) * sizeof(float));
+      }
+    }
+  }
+}
+
+void Program::copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [from, to] : pairs) {
+    if (std::min(from, to) < 0 || std::max(from, to) >= limits_.num_blocks) {
+      throw Error(ErrorKind::invalid_params,
+                  "cannot copy block " + std::to_string(from) + " to " + std::to_string(to) +
+                      ": the cache has blocks 0 .. " + std::to_string(limits_.num_blocks - 1));
+    }
+  }
+  for (const auto& [from, to] : pairs) {
+    for (const auto& cache : caches_) cache->copy_block(from, to);
+  }
+}
+
+std::vector<Record> Program::records() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Record> all;
+  all.reserve(instructions_.size());
+  for (const auto& instruction : instructions_) all.push_back(instruction->record);
+  return all;
+}
+
+size_t Program::cache_nbytes() const noexcept {
+  size_t total = 0;
+  for (const auto& cache : caches_) total += cache->nbytes();
+  return total;
+}
+
+}  // namespace tokamak::cpu

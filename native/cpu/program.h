@@ -1,0 +1,87 @@
+// A compiled graph: instructions over arenas, with weights and cache. Knows no model and no
+// request.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/pages.h"
+#include "cpu/batch.h"
+#include "cpu/instruction.h"
+#include "cpu/weights.h"
+
+namespace tokamak::cpu {
+
+struct ProgramLimits {
+  int64_t num_blocks;
+  int64_t max_rows;
+  int64_t max_sequences;
+  CacheType kv_type;
+  int threads;
+  size_t row_nbytes;     // arena of Lead::rows, bytes per row, a multiple of 64
+  size_t wanted_nbytes;  // arena of Lead::wanted
+  int64_t vocab_size;    // columns of the result
+};
+
+// An intermediate to copy once the instruction of that index has run.
+struct Tap {
+  int64_t instruction;
+  Operand value;
+  float* to;  // [rows][value.width]
+};
+
+class Program {
+ public:
+  // isa: a name of kernels.h, or empty for the best. Throws Error for limits out of range.
+  Program(const ProgramLimits& limits, std::string_view isa);
+
+  const ProgramLimits& limits() const noexcept { return limits_; }
+  const KernelTable& kernels() const noexcept { return kernels_; }
+  Weights& weights() noexcept { return weights_; }
+  Pool& pool() noexcept { return pool_; }
+  std::mutex& mutex() noexcept { return mutex_; }
+
+  int64_t add_cache(int64_t kv_heads, int64_t head_dim);
+  LayerCache& cache(int64_t index);  // throws Error(invalid_params)
+  void add(std::unique_ptr<Instruction> instruction, std::string node, std::string op,
+           std::string kernel);
+  int64_t num_instructions() const noexcept { return static_cast<int64_t>(instructions_.size()); }
+
+  // One step: K and V of every row are stored, `result` [S][vocab_size] is filled. Callers wait for
+  // each other. Throws Error: invalid_params for a batch that does not fit, cancelled, unavailable
+  // after a fork.
+  void run(const BatchView& batch, float* result, std::span<const Tap> taps = {});
+  // Makes the step in progress, if there is one, throw at its next instruction.
+  void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
+  // Copies cache blocks in every layer. Throws Error(invalid_params) for a block outside the cache.
+  void copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs);
+
+  std::vector<Record> records();
+  size_t cache_nbytes() const noexcept;
+  size_t arena_nbytes() const noexcept { return rows_.size() + wanted_.size() + scratch_.size(); }
+  // Allocations made inside `run` so far; still after the first step.
+  uint64_t allocations() const noexcept { return allocations_; }
+
+ private:
+  void prepare();
+  void execute(const Step& step, std::span<const Tap> taps);
+
+  ProgramLimits limits_;
+  const KernelTable& kernels_;
+  const VectorTable& vectors_;
+  Pool pool_;
+  Weights weights_;
+  std::vector<std::unique_ptr<LayerCache>> caches_;
+  std::vector<std::unique_ptr<Instruction>> instructions_;
+  Pages rows_, wanted_, scratch_;
+  std::atomic<bool> cancelled_{false};
+  uint64_t allocations_ = 0;
+  std::mutex mutex_;
+};
+
+}  // namespace tokamak::cpu

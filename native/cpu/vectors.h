@@ -1,0 +1,74 @@
+// Float kernels of one instruction set: everything a program runs besides matrices.
+//
+// Same rules as kernels.h: noexcept, thread-safe, and the order of additions depends on the
+// position in a row only. Buffers need no alignment unless it is said; no output overlaps an input.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/cache.h"
+
+namespace tokamak::cpu {
+
+enum class Act : uint8_t { silu, gelu, gelu_erf, relu2 };
+
+// Query rows that attend together, in working memory: one row per (query, head of the group).
+// `width` is head_dim rounded up to a multiple of 16; columns beyond head_dim are zero.
+struct AttentionRows {
+  int64_t count;       // rows
+  int64_t width;       // columns of q and acc
+  const float* q;      // [count][width], scaled
+  float* acc;          // [count][width] sum of exp(score - most) * value
+  float* most;         // [count] largest score so far, -inf before the first
+  float* total;        // [count] sum of exp(score - most)
+  const int64_t* low;  // [count] visible keys of the row are [low, high), absolute
+  const int64_t* high;
+  float softcap;  // scores become softcap * tanh(score / softcap); 0: as they are
+};
+
+struct VectorTable {
+  const char* isa;
+
+  void (*add)(const float* x, const float* y, int64_t n, float* out);
+  void (*mul)(const float* x, const float* y, int64_t n, float* out);
+  void (*scale)(const float* x, float factor, int64_t n, float* out);
+  void (*softcap)(const float* x, float cap, int64_t n, float* out);  // cap * tanh(x / cap)
+  void (*activate)(Act act, const float* x, int64_t n, float* out);
+  void (*gated)(Act act, const float* gate, const float* up, int64_t n,
+                float* out);  // act(gate) * up
+  // x / sqrt(mean(x^2) + eps) * weight
+  void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
+  // (x - mean) / sqrt(variance + eps) * weight + bias
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps,
+                     float* out);
+  // Turns columns i and i + half of one head by the angle whose cosine and sine are given; n - 2 *
+  // half pass.
+  void (*rotate)(const float* x, const float* cosine, const float* sine, int64_t half, int64_t n,
+                 float* out);
+
+  // One position into a block: k[head_dim] to column `position` of the keys, v[head_dim] to its row
+  // of values.
+  void (*store_key)(CacheType type, const float* k, int64_t head_dim, int position,
+                    std::byte* keys);
+  void (*store_value)(CacheType type, const float* v, int64_t head_dim, int position,
+                      std::byte* values);
+  // A block as floats: keys [head_dim][32], values [32][width] with zeros from head_dim on; 64-byte
+  // aligned.
+  void (*load_keys)(CacheType type, const std::byte* keys, int64_t head_dim, float* out);
+  void (*load_values)(CacheType type, const std::byte* values, int64_t head_dim, int64_t width,
+                      float* out);
+  // Online softmax over the 32 keys from absolute position `first`:
+  //   m' = max(m, max s);  acc = acc * exp(m - m') + sum_j exp(s_j - m') v_j;  total likewise
+  // for each row that sees any of them; keys a row does not see are not read for it.
+  void (*attend)(const AttentionRows& rows, int64_t first, const float* keys, int64_t head_dim,
+                 const float* values);
+  // Adds the sums of a split, of the given largest score, to others: acc, most, total in place.
+  void (*merge)(int64_t width, const float* acc, float most, float total, float* acc_into,
+                float* most_into, float* total_into);
+};
+
+// Table of the instruction set of that name, one of those of kernels.h.
+const VectorTable& vectors_named(const char* isa) noexcept;
+
+}  // namespace tokamak::cpu

@@ -1,0 +1,45 @@
+// Packed weights of a program: matrices in one huge-page arena, small vectors beside them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/pages.h"
+#include "cpu/kernels.h"
+#include "cpu/pool.h"
+
+namespace tokamak::cpu {
+
+class Weights {
+ public:
+  explicit Weights(const KernelTable& kernels) : kernels_(kernels) {}
+
+  // Bytes that a matrix takes in the arena. Throws Error(invalid_params) for sizes no kernel takes.
+  size_t packed_nbytes(quant::Format format, int64_t rows, int64_t cols) const;
+  // Address space for all matrices together; pages become resident as they are filled.
+  void reserve(size_t nbytes);
+  // Packs `bytes` [rows * row_nbytes], in parallel over panels. Throws Error: capacity beyond what
+  // was reserved, invalid_params for bytes that do not fit the shape.
+  size_t add_matrix(quant::Format format, std::span<const std::byte> bytes, int64_t rows,
+                    int64_t cols, Pool& pool);
+  size_t add_vector(std::span<const float> values);
+
+  // Throw Error(invalid_params) for an index that is none.
+  const PackedMatrix& matrix(int64_t index) const;
+  std::span<const float> vector(int64_t index) const;
+
+  size_t nbytes() const noexcept { return used_ + vector_nbytes_; }
+  size_t huge_nbytes() const { return pages_.huge_nbytes(); }
+
+ private:
+  const KernelTable& kernels_;
+  Pages pages_;
+  size_t used_ = 0;
+  size_t vector_nbytes_ = 0;
+  std::vector<PackedMatrix> matrices_;
+  std::vector<std::vector<float>> vectors_;
+};
+
+}  // namespace tokamak::cpu

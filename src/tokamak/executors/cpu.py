@@ -1,0 +1,356 @@
+"""The CPU executor: lowers a planned graph to a native program, one small function per op.
+
+Nothing is computed here. Values become operands (where they lie in the arena), parameters become packed matrices or
+vectors, nodes become native instructions; views vanish into operands. Weights are packed tensor by tensor and their
+files' pages given back on the way, so that peak memory stays near the packed size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from tokamak._native import CpuProgram
+from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
+from tokamak.ir.graph import Graph, Node, S, T, Value
+from tokamak.ir.ops import VIEWS
+from tokamak.ir.planner import plan
+from tokamak.quant import FORMATS
+from tokamak.types import Batch, Floats, KernelRecord, Limits, Weight
+
+BLOCK = 32  # positions of a cache block; the attention kernels are built for it
+ROWS, WANTED, RESULT = 0, 1, 2  # arenas of native/cpu/step.h: Lead
+
+Progress = Callable[[int, int], None]
+
+
+class Operand(NamedTuple):
+    """Where a value lies: row t begins at arena + rows * offset + 4 * (t * stride + column)."""
+
+    lead: int
+    offset: int  # bytes per row of the step
+    column: int  # floats, as the rest
+    width: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A value that can be copied: after which instruction, from where, and its shape after the rows."""
+
+    instruction: int
+    operand: Operand
+    tail: tuple[int, ...]
+
+
+class CpuProgramHandle:
+    """A native program and the names of what it computes; see `types.Program`."""
+
+    def __init__(self, native: CpuProgram, limits: Limits, vocab_size: int, taps: Mapping[str, Tap]) -> None:
+        self.limits, self.vocab_size = limits, vocab_size
+        self._native: CpuProgram | None = native
+        self._taps = taps
+
+    @property
+    def native(self) -> CpuProgram:
+        """The native program. Raises: InvalidParams after `close`."""
+        if self._native is None:
+            raise InvalidParams("this program is closed")
+        return self._native
+
+    @property
+    def isa(self) -> str:
+        """Instruction set of the kernels: "scalar", "avx2", "avx512vnni"."""
+        return self.native.isa
+
+    def run(self, batch: Batch) -> Floats:
+        """Logits f32[S, vocab_size] of one step.
+
+        Raises: InvalidParams naming the array, index and value of a batch that does not fit; Cancelled after
+        `cancel`; UnavailableError in a forked child.
+        """
+        return self.native.run(batch)
+
+    def taps(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Floats]:
+        """Run and return copies of the intermediates that are named, or of all.
+
+        Raises: InvalidParams for a name the program does not compute.
+        """
+        chosen = list(self._taps) if names is None else list(names)
+        if unknown := [name for name in chosen if name not in self._taps]:
+            raise InvalidParams(f"no value is called {unknown[0]!r}; `inspect --graph` lists them")
+        found = self.native.run_taps(
+            batch, [(self._taps[n].instruction, self._taps[n].operand) for n in chosen]
+        )
+        return {
+            name: array.reshape(len(array), *self._taps[name].tail)
+            for name, array in zip(chosen, found, strict=True)
+        }
+
+    def cancel(self) -> None:
+        """Make the step that is running in another thread, if any, raise Cancelled at its next instruction."""
+        self.native.cancel()
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy cache blocks (source, destination) in every layer."""
+        self.native.copy_blocks(list(pairs))
+
+    def records(self) -> list[KernelRecord]:
+        """Kernel ids, calls, times and bytes per instruction, counted by the code that ran them."""
+        return [KernelRecord(*record) for record in self.native.records()]
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of weights (and how many of them are on huge pages), cache and working memory."""
+        return self.native.memory()
+
+    def close(self) -> None:
+        """Free everything once a step in progress is done; running afterwards raises InvalidParams."""
+        self._native = None
+
+
+class Cpu:
+    """The executor of that name. `isa`: one of this machine's instruction sets, by default the best."""
+
+    name = "cpu"
+
+    def __init__(self, isa: str = "") -> None:
+        self.isa = isa
+
+    def compile(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Weight],
+        limits: Limits,
+        progress: Progress | None = None,
+    ) -> CpuProgramHandle:
+        """Pack weights and lay out memory; see `types.Executor`.
+
+        Raises: UnsupportedError for a format without kernel, a block size other than 32 or a cache type that does not
+        fit head_dim; InvalidParams for limits out of range.
+        """
+        if limits.block_size != BLOCK:
+            raise UnsupportedError(
+                f"block_size is {limits.block_size}; the CPU executor has blocks of {BLOCK}"
+            )
+        return Lowering(graph, limits, self.isa).lower(weights, progress)
+
+
+class Lowering:
+    """One graph on its way to a native program."""
+
+    def __init__(self, graph: Graph, limits: Limits, isa: str) -> None:
+        self.graph, self.limits = graph, limits
+        self.output = graph.outputs[0]
+        self.plan = plan(graph)
+        self.native = CpuProgram(
+            num_blocks=limits.num_blocks,
+            max_rows=limits.max_rows,
+            max_sequences=limits.max_sequences,
+            kv_dtype=limits.kv_dtype,
+            threads=limits.threads,
+            row_nbytes=(self.plan.row_nbytes.get(T, 0), self.plan.row_nbytes.get(S, 0)),
+            vocab_size=self.output.type.tail[0],
+            isa=isa,
+        )
+        self.operands: dict[Value, Operand] = {}
+        self.matrices: dict[Value, int] = {}
+        self.vectors: dict[Value, int] = {}
+        self.caches: dict[Value, int] = {}
+        self.rope_tables: dict[tuple[Value, float], int] = {}
+        self.taps: dict[str, Tap] = {}
+
+    def lower(self, weights: Mapping[str, Weight], progress: Progress | None) -> CpuProgramHandle:
+        """Pack, then emit every node in order."""
+        self.pack(weights, progress)
+        for value, array in self.graph.consts.values():
+            self.vectors[value] = self.native.add_vector(np.ascontiguousarray(array, np.float32).ravel())
+        for value in self.graph.states.values():
+            self.caches[value] = self.native.add_cache(*value.type.tail)
+        for node in self.graph.nodes:
+            self.emit(node)
+        return CpuProgramHandle(self.native, self.limits, self.output.type.tail[0], self.taps)
+
+    def pack(self, weights: Mapping[str, Weight], progress: Progress | None) -> None:
+        """Parameters of embed and linear become matrices, the others vectors."""
+        matrices = {v for node in self.graph.nodes for v in matrix_inputs(node)}
+        sizes = {}
+        for name, value in self.graph.params.items():
+            if value in matrices:
+                rows, cols = value.type.nrows, value.type.tail[0]
+                with located(name):
+                    sizes[name] = self.native.packed_nbytes(weights[name].format, rows, cols)
+            else:
+                sizes[name] = 4 * prod(value.type.shape)
+        self.native.reserve(sum(sizes[n] for n, v in self.graph.params.items() if v in matrices))
+        done, total = 0, sum(sizes.values())
+        for name, value in self.graph.params.items():
+            with located(name):
+                if value in matrices:
+                    self.matrices[value] = self.matrix(weights[name], value.type.tail[0])
+                else:
+                    self.vectors[value] = self.native.add_vector(vector(weights[name]))
+            weights[name].release()
+            done += sizes[name]
+            if progress:
+                progress(done, total)
+
+    def matrix(self, weight: Weight, cols: int) -> int:
+        """Index of the packed form."""
+        return self.native.add_matrix(weight.format, np.ascontiguousarray(weight.rows()), cols)
+
+    def emit(self, node: Node) -> None:
+        """Views become operands; every other op has a function of its name below."""
+        if node.op in VIEWS:
+            self.operands[node.outputs[0]] = viewed(node, self.operands[node.inputs[0]])
+        else:
+            for value in node.outputs:
+                self.operands[value] = self.place(value)
+            if node.op not in LOWERINGS:
+                raise UnsupportedError(f"op {node.op} has no CPU kernel: {node}")
+            LOWERINGS[node.op](self, node, node.outputs[0].name)
+        after = self.native.num_instructions - 1
+        for value in node.outputs:
+            self.taps[value.name] = Tap(after, self.operands[value], value.type.tail)
+
+    def place(self, value: Value) -> Operand:
+        """The operand of a value that is no view; the graph's output goes straight to the result."""
+        width = prod(value.type.tail)
+        if value is self.output and value.type.lead == S:
+            return Operand(RESULT, 0, 0, width, width)
+        lead = ROWS if value.type.lead == T else WANTED
+        return Operand(lead, self.plan.offsets[value], 0, width, width)
+
+    def args(self, node: Node) -> tuple[Operand, Operand]:
+        """First input and first output."""
+        return self.operands[node.inputs[0]], self.operands[node.outputs[0]]
+
+
+def matrix_inputs(node: Node) -> tuple[Value, ...]:
+    """The inputs that are read as packed matrices."""
+    if node.op == "embed":
+        return node.inputs[1:2]
+    return node.inputs[1 : 1 + int(node.attrs["num_weights"])] if node.op == "linear" else ()
+
+
+def vector(weight: Weight) -> Floats:
+    """A small parameter as f32[n]."""
+    return FORMATS[weight.format].decode(np.ascontiguousarray(weight.rows())).ravel().astype(np.float32)
+
+
+class located:  # noqa: N801  reads as a phrase
+    """Puts the tensor's name in front of what goes wrong inside."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, TokamakError):
+            raise error.located(f"tensor {self.name}") from error
+
+
+def viewed(node: Node, x: Operand) -> Operand:
+    """The operand of a view: columns narrow it, splitting and merging heads leave it."""
+    if node.op != "columns":
+        return x
+    start, stop = int(node.attrs["start"]), int(node.attrs["stop"])
+    return x._replace(column=x.column + start, width=stop - start)
+
+
+def _embed(low: Lowering, node: Node, name: str) -> None:
+    low.native.embed(name, low.matrices[node.inputs[1]], low.operands[node.outputs[0]])
+
+
+def _linear(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    count = int(node.attrs["num_weights"])
+    weights = [low.matrices[w] for w in node.inputs[1 : 1 + count]]
+    biases = [low.vectors[b] for b in node.inputs[1 + count :]]
+    low.native.linear(name, x, weights, biases, out)
+
+
+def _norm(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    weight, *bias = (low.vectors[v] for v in node.inputs[1:])
+    low.native.norm(name, x, weight, bias[0] if bias else -1, float(node.attrs["eps"]), [], out)
+
+
+def _add_norm(low: Lowering, node: Node, name: str) -> None:
+    x, residual, total, out = (low.operands[v] for v in (*node.inputs[:2], *node.outputs))
+    weight, *bias = (low.vectors[v] for v in node.inputs[2:])
+    low.native.norm(
+        name, x, weight, bias[0] if bias else -1, float(node.attrs["eps"]), [residual, total], out
+    )
+
+
+def _binary(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    low.native.binary(name, node.op, x, low.operands[node.inputs[1]], out)
+
+
+def _scale(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    low.native.scaling(name, node.op, float(node.attrs["factor"]), x, out)
+
+
+def _softcap(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    low.native.scaling(name, node.op, float(node.attrs["cap"]), x, out)
+
+
+def _activation(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    low.native.activate(name, node.op, False, x, out)
+
+
+def _gated(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    low.native.activate(name, str(node.attrs["act"]), True, x, out)
+
+
+def _rope(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    key = (node.inputs[2], float(node.attrs["mscale"]))
+    if key not in low.rope_tables:
+        low.rope_tables[key] = low.native.rope_table(low.vectors[key[0]], key[1])
+    low.native.rope(name, low.rope_tables[key], node.inputs[0].type.tail[-1], x, out)
+
+
+def _attention(low: Lowering, node: Node, name: str) -> None:
+    q, k, v = (low.operands[value] for value in node.inputs[:3])
+    attrs, heads = node.attrs, node.inputs[0].type.tail[0]
+    cache = low.caches[node.inputs[3]]
+    scale, window, softcap = float(attrs["scale"]), int(attrs["window"]), float(attrs["softcap"])
+    low.native.attention(name, cache, heads, scale, window, softcap, [q, k, v], low.operands[node.outputs[0]])
+
+
+def _take_rows(low: Lowering, node: Node, name: str) -> None:
+    low.native.take_rows(name, *low.args(node))
+
+
+LOWERINGS: dict[str, Callable[[Lowering, Node, str], None]] = {
+    "embed": _embed,
+    "linear": _linear,
+    "rms_norm": _norm,
+    "layer_norm": _norm,
+    "add_rms_norm": _add_norm,
+    "add_layer_norm": _add_norm,
+    "add": _binary,
+    "mul": _binary,
+    "scale": _scale,
+    "softcap": _softcap,
+    "silu": _activation,
+    "gelu": _activation,
+    "gelu_erf": _activation,
+    "relu2": _activation,
+    "gated": _gated,
+    "rope": _rope,
+    "attention": _attention,
+    "take_rows": _take_rows,
+}
