@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 F16_MAX = np.float32(65504)
 CLEARLY = np.float32(1 + 1e-6)  # a later candidate must beat an earlier, simpler one by more than rounding
+F16_MIN = np.float32(2.0**-24)
 SILENT = np.float32(
     1e-15
 )  # groups whose largest magnitude is below this become zeros: no f16 scale reaches them
@@ -38,6 +39,12 @@ class Grid:
 def to_f16(x: Floats) -> Floats:
     """Nearest f16 value, as f32; saturates, so that a scale is never infinite."""
     return np.clip(x, -F16_MAX, F16_MAX).astype(np.float16).astype(np.float32)
+
+
+def super_scale(x: Floats) -> Floats:
+    """`to_f16`, but what is not zero stays so: where the smallest f16 is too coarse, groups choose smaller codes."""
+    nearest = to_f16(x)
+    return np.where((nearest == 0) & (x != 0), np.copysign(F16_MIN, x), nearest)
 
 
 def inverse(x: Floats) -> Floats:
@@ -133,9 +140,9 @@ def symmetric(
     """
     s = scale_only(x, w, grid, steps)
     top = peak(s) / np.float32(scales_range[0])
-    d = to_f16(top)
-    second = to_f16(top * np.float32(scales_range[0] / (scales_range[0] + 1)))
-    third = to_f16(top * np.float32(grid.low / (grid.low + 1)))
+    d = super_scale(top)
+    second = super_scale(top * np.float32(scales_range[0] / (scales_range[0] + 1)))
+    third = super_scale(top * np.float32(grid.low / (grid.low + 1)))
     best_d, best_sc = d, np.zeros_like(s)
     best_error = np.full(d.shape, np.inf, dtype=np.float32)
     for turn in range(3):
@@ -155,7 +162,7 @@ def symmetric(
         q = grid.values(x, d[:, None] * sc)
         xq, qq = _dot(w * q, x), _dot(w * q, q)
         s = xq * inverse(qq)
-        fitted = to_f16(_dot(sc, xq) * inverse(_dot(sc * sc, qq)))
+        fitted = super_scale(_dot(sc, xq) * inverse(_dot(sc * sc, qq)))
         # Where least squares settles at once (constant groups do), another grid may fall nearer to f16 values.
         d = second if turn == 0 else np.where(fitted == d, third, fitted)
     return best_d, best_sc, grid.values(x, best_d[:, None] * best_sc)
@@ -169,8 +176,8 @@ def asymmetric(
     x, w: f32[n, g, k]. Returns d, dmin f32[n], sc, m f32[n, g], q f32[n, g, k].
     """
     s, shift = scale_and_minimum(x, w, high, steps)
-    d = to_f16(s.max(axis=-1) / np.float32(scale_high))
-    dmin = to_f16(shift.max(axis=-1) / np.float32(scale_high))
+    d = super_scale(s.max(axis=-1) / np.float32(scale_high))
+    dmin = super_scale(shift.max(axis=-1) / np.float32(scale_high))
     sw, sx = w.sum(axis=-1), _dot(w, x)
     best = (d, dmin, np.zeros_like(s), np.zeros_like(s))
     best_error = np.full(d.shape, np.inf, dtype=np.float32)
@@ -189,7 +196,7 @@ def asymmetric(
         wq = w * q
         sq, xq, qq = wq.sum(axis=-1), _dot(wq, x), _dot(wq, q)
         pair = (_dot(sc * sc, qq), _dot(sc * m, sq), _dot(m * m, sw), _dot(sc, xq), _dot(m, sx))
-        d, dmin = (to_f16(v) for v in _solve(pair, (d, dmin)))
+        d, dmin = (super_scale(v) for v in _solve(pair, (d, dmin)))
         s, shift = _solve((qq, sq, sw, xq, sx), (s, shift))
     d, dmin, sc, m = best
     return d, dmin, sc, m, codes(x + (dmin[:, None] * m)[..., None], d[:, None] * sc, 0, high)

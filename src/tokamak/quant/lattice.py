@@ -171,7 +171,7 @@ def _start(spec: Spec, x: Floats, w: Floats, largest: np.float32) -> Floats:
 def _refine(spec: Spec, x: Floats, w: Floats, scale: Floats) -> tuple[Floats, Floats, Choice]:
     """d, s and points: d from the largest group scale, then from least squares, the best of three."""
     unit = np.float32(spec.unit)
-    d = fit.to_f16(scale.max(axis=1) / np.float32(2 * spec.scale_high + 1) * unit)
+    d = fit.super_scale(scale.max(axis=1) / np.float32(2 * spec.scale_high + 1) * unit)
     best: tuple[Floats, Floats, Choice] | None = None
     for _ in range(3):
         start = np.clip(np.rint((scale * fit.inverse(d / unit)[:, None] - 1) / 2), 0, spec.scale_high)
@@ -191,10 +191,12 @@ def _refine(spec: Spec, x: Floats, w: Floats, scale: Floats) -> tuple[Floats, Fl
             )
         xq, qq = _sums(x, w, choice.values)
         odd = 2 * s + 1
-        d = fit.to_f16((odd * xq).sum(axis=1) * fit.inverse((odd * odd * qq).sum(axis=1)) * unit)
+        d = fit.super_scale((odd * xq).sum(axis=1) * fit.inverse((odd * odd * qq).sum(axis=1)) * unit)
         scale = np.where(qq > 0, xq * fit.inverse(qq), scale)
     assert best is not None
-    return best
+    d, s, choice = best
+    zeros = np.einsum("ngvd,ngvd,ngvd->n", w, x, x)  # lattices without a zero can be worse than nothing
+    return np.where(choice.error.sum(axis=1) < zeros, d, np.float32(0)), s, choice
 
 
 def _rows(take: Array, new: Choice, old: Choice) -> Choice:

@@ -102,7 +102,7 @@ class SamplingParams:
     seed: None draws one, reported in the completion. A draw depends on (seed, sample index, position) only.
     stop: strings that end the completion, not part of its text. stop_token_ids: the same for ids.
     ignore_eos: end-of-generation tokens are banned. echo: the text (and logprobs) begin with the prompt's.
-    logits_processors: called in order before everything else, see `LogitsProcessor`.
+    logits_processor: one or several, called in order before everything else; see `LogitsProcessor`.
     samplers: the order of the stages; one that is left out is off.
     preset: "fast", "balanced" or "quality": other defaults, each field given still wins.
     Raises: InvalidParams naming field, value and range.
@@ -144,7 +144,7 @@ class SamplingParams:
     stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
     echo: bool = False
-    logits_processors: Sequence[LogitsProcessor] = ()
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] = ()
     samplers: Sequence[str] = STAGES
 
     def __post_init__(self) -> None:
@@ -163,13 +163,18 @@ class SamplingParams:
         object.__setattr__(self, "stop_token_ids", _token_ids("stop_token_ids", self.stop_token_ids))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         object.__setattr__(self, "samplers", _stages(self.samplers))
-        object.__setattr__(self, "logits_processors", _callables(self.logits_processors))
+        object.__setattr__(self, "logits_processor", _callables(self.logits_processor))
         _check_together(self)
 
     @property
     def stops(self) -> tuple[str, ...]:
         """The stop strings as a tuple."""
         return self.stop if isinstance(self.stop, tuple) else ()
+
+    @property
+    def processors(self) -> tuple[LogitsProcessor, ...]:
+        """The logits processors as a tuple."""
+        return self.logits_processor if isinstance(self.logits_processor, tuple) else ()
 
     @property
     def greedy(self) -> bool:
@@ -253,8 +258,9 @@ def _stages(samplers: Any) -> tuple[str, ...]:
     return names
 
 
-def _callables(processors: Any) -> tuple[LogitsProcessor, ...]:
+def _callables(given: Any) -> tuple[LogitsProcessor, ...]:
+    processors: tuple[LogitsProcessor, ...] = (given,) if callable(given) else tuple(given)
     for processor in processors:
         if not callable(processor):
-            raise InvalidParams(f"logits_processors has {processor!r}, which cannot be called")
-    return tuple(processors)
+            raise InvalidParams(f"logits_processor has {processor!r}, which cannot be called")
+    return processors

