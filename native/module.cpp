@@ -32,6 +32,8 @@ const char* python_class(tokamak::ErrorKind kind) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // Objects that live in module globals at exit are no defect worth a report on a user's terminal.
+  nb::set_leak_warnings(false);
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
     try {
       std::rethrow_exception(p);

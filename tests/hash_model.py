@@ -107,7 +107,7 @@ class LetterTokenizer:
     def encode_chat(self, messages, add_generation_prompt=True):
         return self.encode("".join(f"{m['role']}: {m['content']}\x7f" for m in messages) + "assistant: ")
 
-    def decode(self, ids):
+    def decode(self, ids, skip_special=False):
         return "".join(chr(32 + i) for i in ids)
 
     def id_to_bytes(self, token_id):

@@ -1,12 +1,267 @@
 // Python bindings of native/text: check arguments, release the GIL, call.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+
+#include "base/error.h"
+#include "text/build.h"
+#include "text/engine.h"
+#include "text/unicode.h"
 
 namespace nb = nanobind;
+using namespace nb::literals;
 
 namespace tokamak {
 
 void bind_text(nb::module_& m);
 
-void bind_text([[maybe_unused]] nb::module_& m) {}
+namespace {
+
+using text::Encoding;
+using text::Engine;
+
+template <typename T>
+using Column = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ids = Column<int32_t>;
+
+// An array that owns its data, without a copy through Python objects.
+template <typename T>
+nb::object to_array(std::vector<T> values) {
+  auto* kept = new std::vector<T>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(kept->data(), {kept->size()}, owner));
+}
+
+// UTF-8 of a str, or the bytes of anything that has a buffer. Keeps the object alive.
+class Input {
+ public:
+  explicit Input(nb::handle object) {
+    if (PyUnicode_Check(object.ptr())) {
+      Py_ssize_t size = 0;
+      const char* data = PyUnicode_AsUTF8AndSize(object.ptr(), &size);
+      if (data == nullptr) throw nb::python_error();
+      view_ = {data, static_cast<size_t>(size)};
+      return;
+    }
+    if (PyObject_GetBuffer(object.ptr(), &buffer_, PyBUF_SIMPLE) != 0) throw nb::python_error();
+    has_buffer_ = true;
+    view_ = {static_cast<const char*>(buffer_.buf), static_cast<size_t>(buffer_.len)};
+  }
+  Input(Input&& other) noexcept
+      : view_(other.view_), buffer_(other.buffer_), has_buffer_(other.has_buffer_) {
+    other.has_buffer_ = false;
+  }
+  Input(const Input&) = delete;
+  Input& operator=(const Input&) = delete;
+  Input& operator=(Input&&) = delete;
+  ~Input() {
+    if (has_buffer_) PyBuffer_Release(&buffer_);
+  }
+  std::string_view view() const { return view_; }
+
+ private:
+  std::string_view view_;
+  Py_buffer buffer_{};
+  bool has_buffer_ = false;
+};
+
+Encoding encode(const Engine& engine, nb::handle text, bool add_special, bool parse_special,
+                const std::vector<std::pair<size_t, size_t>>& plain, bool with_spans) {
+  const Input input(text);
+  std::vector<text::ByteRange> ranges;
+  for (const auto& [start, end] : plain) ranges.push_back({start, end});
+  Encoding out;
+  const nb::gil_scoped_release release;
+  engine.encode(input.view(), {add_special, parse_special, with_spans}, ranges, out);
+  return out;
+}
+
+nb::object encode_list(const Engine& engine, nb::handle text, bool add_special,
+                       bool parse_special) {
+  const Encoding out = encode(engine, text, add_special, parse_special, {}, false);
+  nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(out.ids.size())));
+  if (!list.is_valid()) throw nb::python_error();
+  for (size_t i = 0; i < out.ids.size(); ++i) {
+    PyObject* id = PyLong_FromLong(out.ids[i]);
+    if (id == nullptr) throw nb::python_error();
+    PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), id);
+  }
+  return list;
+}
+
+nb::object encode_array(const Engine& engine, nb::handle text, bool add_special, bool parse_special,
+                        const nb::sequence& plain) {
+  std::vector<std::pair<size_t, size_t>> ranges;
+  for (const nb::handle range : plain) {
+    ranges.emplace_back(nb::cast<size_t>(range[0]), nb::cast<size_t>(range[1]));
+  }
+  return to_array(encode(engine, text, add_special, parse_special, ranges, false).ids);
+}
+
+nb::tuple encode_spans(const Engine& engine, nb::handle text, bool add_special,
+                       bool parse_special) {
+  Encoding out = encode(engine, text, add_special, parse_special, {}, true);
+  std::vector<int64_t> flat;
+  flat.reserve(out.spans.size() * 2);
+  for (const text::Span& s : out.spans) {
+    flat.push_back(s.start);
+    flat.push_back(s.end);
+  }
+  return nb::make_tuple(to_array(std::move(out.ids)), to_array(std::move(flat)));
+}
+
+size_t count(const Engine& engine, nb::handle text, bool add_special, bool parse_special) {
+  return encode(engine, text, add_special, parse_special, {}, false).ids.size();
+}
+
+nb::tuple encode_batch(const Engine& engine, const nb::sequence& texts, bool add_special,
+                       bool parse_special, size_t threads) {
+  std::vector<Input> inputs;
+  std::vector<nb::object> alive;
+  for (const nb::handle text : texts) {
+    alive.push_back(nb::borrow(text));
+    inputs.emplace_back(text);
+  }
+  std::vector<int32_t> ids;
+  std::vector<int64_t> offsets{0};
+  {
+    const nb::gil_scoped_release release;
+    std::vector<std::string_view> views;
+    for (const Input& input : inputs) views.push_back(input.view());
+    const auto results = engine.encode_batch(views, {add_special, parse_special, false}, threads);
+    for (const auto& r : results)
+      offsets.push_back(offsets.back() + static_cast<int64_t>(r.size()));
+    ids.reserve(static_cast<size_t>(offsets.back()));
+    for (const auto& r : results) ids.insert(ids.end(), r.begin(), r.end());
+  }
+  return nb::make_tuple(to_array(std::move(ids)), to_array(std::move(offsets)));
+}
+
+nb::bytes decode(const Engine& engine, const Ids& ids, bool skip_special, bool strip_space) {
+  std::string out;
+  {
+    const nb::gil_scoped_release release;
+    out = engine.decode(ids.data(), ids.shape(0), skip_special, strip_space);
+  }
+  return nb::bytes(out.data(), out.size());
+}
+
+nb::bytes token_bytes(const Engine& engine, int64_t id) {
+  if (id < 0 || id >= engine.vocab_size()) {
+    throw Error(ErrorKind::invalid_params, "token id " + std::to_string(id) +
+                                               " is outside the vocabulary of " +
+                                               std::to_string(engine.vocab_size()));
+  }
+  const std::string_view s = engine.text_of(static_cast<uint32_t>(id));
+  return nb::bytes(s.data(), s.size());
+}
+
+template <typename T>
+std::span<const T> view_of(const nb::dict& parts, const char* key, std::vector<nb::object>& alive) {
+  if (!parts.contains(key)) return {};
+  nb::object object = parts[key];
+  const auto array = nb::cast<Column<T>>(object);
+  alive.push_back(object);
+  return {array.data(), array.shape(0)};
+}
+
+text::AddedToken added_token(nb::handle t) {
+  text::AddedToken token;
+  const auto content = nb::cast<nb::bytes>(t[0]);
+  token.content.assign(content.c_str(), content.size());
+  token.id = nb::cast<uint32_t>(t[1]);
+  token.special = nb::cast<bool>(t[2]);
+  token.lstrip = nb::cast<bool>(t[3]);
+  token.rstrip = nb::cast<bool>(t[4]);
+  token.single_word = nb::cast<bool>(t[5]);
+  return token;
+}
+
+// Keys as TokenizerParts and EngineOptions name them; arrays are read in place while building.
+std::unique_ptr<Engine> make_engine(const nb::dict& parts) {
+  std::vector<nb::object> alive;
+  const auto flag = [&parts](const char* key) {
+    return parts.contains(key) && nb::cast<bool>(parts[key]);
+  };
+  text::TokenizerParts p;
+  p.kind = nb::cast<std::string>(parts["kind"]);
+  p.tokens = {view_of<uint8_t>(parts, "tokens_blob", alive),
+              view_of<int64_t>(parts, "tokens_offsets", alive)};
+  p.merges = {view_of<uint8_t>(parts, "merges_blob", alive),
+              view_of<int64_t>(parts, "merges_offsets", alive)};
+  p.roles = view_of<uint8_t>(parts, "roles", alive);
+  p.scores = view_of<float>(parts, "scores", alive);
+  p.byte_level = flag("byte_level");
+  p.ignore_merges = flag("ignore_merges");
+  p.fuse_unknown = flag("fuse_unknown");
+  p.unknown_id = nb::cast<int64_t>(parts["unknown_id"]);
+  for (const nb::handle t : nb::cast<nb::sequence>(parts["added"]))
+    p.added.push_back(added_token(t));
+  p.patterns = nb::cast<std::vector<std::string>>(parts["patterns"]);
+  p.options.invalid = flag("replace_invalid") ? text::Invalid::replace : text::Invalid::keep;
+  p.options.space_symbol = flag("space_symbol");
+  p.options.prefix_space = flag("prefix_space");
+  p.options.collapse_spaces = flag("collapse_spaces");
+  p.options.strip_space = flag("strip_space");
+  p.options.prefix = nb::cast<std::vector<int32_t>>(parts["prefix"]);
+  p.options.suffix = nb::cast<std::vector<int32_t>>(parts["suffix"]);
+  if (parts.contains("cache_nbytes")) {
+    p.options.cache_nbytes = std::max<size_t>(64, nb::cast<size_t>(parts["cache_nbytes"]));
+  }
+  const nb::gil_scoped_release release;
+  return text::build_engine(p);
+}
+
+// Words that a pattern cuts a text into, as byte offsets [start, end, start, end, ...]; for the
+// twin tests.
+std::vector<size_t> split_pattern(const std::string& pattern, nb::handle text) {
+  const Input input(text);
+  const auto compiled = text::Pattern::compile(pattern);
+  const std::string_view view = input.view();
+  const char* end = view.data() + view.size();
+  std::vector<size_t> spans;
+  for (const char* p = view.data(); p < end;) {
+    const char* stop = compiled->match(p, end);
+    if (stop == nullptr || stop == p) {
+      p += text::decode_utf8(p, end).length;
+      continue;
+    }
+    spans.push_back(static_cast<size_t>(p - view.data()));
+    spans.push_back(static_cast<size_t>(stop - view.data()));
+    p = stop;
+  }
+  return spans;
+}
+
+std::vector<std::pair<uint32_t, uint32_t>> property_ranges(const std::string& name) {
+  std::vector<std::pair<uint32_t, uint32_t>> ranges;
+  const text::CodeSet set = text::CodeSet::property(name);
+  for (const auto& r : set.ranges()) ranges.emplace_back(r.first, r.last);
+  return ranges;
+}
+
+}  // namespace
+
+void bind_text(nb::module_& m) {
+  nb::class_<Engine>(m, "TextEngine")
+      .def("encode_list", &encode_list, "text"_a, "add_special"_a, "parse_special"_a)
+      .def("encode_array", &encode_array, "text"_a, "add_special"_a, "parse_special"_a, "plain"_a)
+      .def("encode_spans", &encode_spans, "text"_a, "add_special"_a, "parse_special"_a)
+      .def("encode_batch", &encode_batch, "texts"_a, "add_special"_a, "parse_special"_a,
+           "threads"_a)
+      .def("count", &count, "text"_a, "add_special"_a, "parse_special"_a)
+      .def("decode", &decode, "ids"_a, "skip_special"_a, "strip_space"_a)
+      .def("token_bytes", &token_bytes, "id"_a)
+      .def_prop_ro("nbytes", &Engine::nbytes);
+  m.def("make_text_engine", &make_engine, "parts"_a);
+  m.def("split_pattern", &split_pattern, "pattern"_a, "text"_a);
+  m.def("unicode_property", &property_ranges, "name"_a);
+  m.attr("UNICODE_VERSION") = text::unicode_version();
+}
 
 }  // namespace tokamak

@@ -30,6 +30,9 @@ class EngineCore:
         self.pool = BlockPool(limits.num_blocks, limits.block_size, max_unheld=max_unheld)
         collect_rows = max(1, min(limits.max_rows, COLLECT_NBYTES // (4 * program.vocab_size)))
         self.scheduler = Scheduler(self.pool, limits, max_collect_rows=collect_rows)
+        self.stalled = (
+            False  # whether the last step found nothing to compute: every reader lags, or blocks lack
+        )
         self._active: dict[int, list[Sequence]] = {}
 
     def add(self, request: Request) -> Request:
@@ -59,19 +62,14 @@ class EngineCore:
         """Whether any request is unfinished."""
         return bool(self._active)
 
-    @property
-    def can_run(self) -> bool:
-        """Whether a step would compute something: some unfinished request has a reader with room."""
-        queued = (*self.scheduler.running, *self.scheduler.waiting)
-        return any(s.request.room is None or s.request.room() for s in queued)
-
     def __contains__(self, request_id: int) -> bool:
         return request_id in self._active
 
     def step(self) -> list[StepOutput]:
         """Schedule, batch, run, sample, update: at most one token for each sequence. Empty if nothing could run."""
         plan = self.scheduler.schedule()
-        if not plan.chosen:
+        self.stalled = not plan.chosen
+        if self.stalled:
             return []
         try:
             if plan.copies:

@@ -13,7 +13,7 @@ from tokamak.engine.async_llm import AsyncStream
 from tokamak.engine.completion import Completion
 from tokamak.engine.core import EngineCore
 from tokamak.engine.loop import EngineLoop
-from tokamak.engine.request import Request, StepOutput
+from tokamak.engine.request import Request, StepOutput, TextDecoder
 from tokamak.engine.resolve import (
     Prompt,
     breakers,
@@ -253,7 +253,7 @@ class LLM:
             stops=params.stops,
             min_new=params.min_tokens,
             num_samples=params.n,
-            make_decoder=(lambda: tokenizer.stream(continues=True)) if tokenizer else None,
+            make_decoder=_decoders(tokenizer, ids),
             collect=scored,
         )
         echo = (tokenizer.decode(ids) if tokenizer else "") if params.echo else ""
@@ -275,6 +275,14 @@ def _single(params: SamplingParams) -> SamplingParams:
     if params.n != 1:
         raise InvalidParams(f"n is {params.n}; a stream gives one completion, use generate for several")
     return params
+
+
+def _decoders(tokenizer: Tokenizer | None, prompt: Ints) -> Callable[[], TextDecoder] | None:
+    """Makes the decoder of each sample. After special tokens alone, a text begins and is decoded as one."""
+    if tokenizer is None:
+        return None
+    continues = bool(tokenizer.decode(prompt, skip_special=True))
+    return lambda: tokenizer.stream(continues=continues)
 
 
 def _ignore(_: StepOutput) -> None:

@@ -16,9 +16,10 @@ from tokamak.errors import CapacityError, InvalidParams, TokamakError, Unavailab
 from tokamak.ir import passes
 from tokamak.loaders import open_checkpoint
 from tokamak.settings import Settings
-from tokamak.types import KV_DTYPES, Limits, Program
+from tokamak.types import KV_DTYPES, Limits
 
 if TYPE_CHECKING:
+    from tokamak.ir.graph import Graph
     from tokamak.loaders import Checkpoint
     from tokamak.tokenizers import Tokenizer
 
@@ -61,9 +62,9 @@ def load(
         chosen = choose_context(checkpoint, context, kv_dtype)
         num_blocks = -(-chosen.cache_tokens // block_size)
         sizes = (num_blocks, block_size, max_batch_rows, max_sequences)
-        program = _program(
-            checkpoint, chosen.context, executor, Limits(*sizes, kv_dtype, settings.threads), progress
-        )
+        limits = Limits(*sizes, kv_dtype, settings.threads)
+        graph = passes.optimize(chosen.graph)
+        program = executors.get(executor).compile(graph, checkpoint.weights, limits, progress)
         tokenizer = _tokenizer(checkpoint)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error
@@ -95,6 +96,7 @@ class Context:
     cache_tokens: int  # tokens of all sequences together
     kv_nbytes_per_token: int
     reason: str
+    graph: Graph  # of this context
 
 
 def choose_context(
@@ -107,11 +109,11 @@ def choose_context(
     """
     trained = models.trained_context(checkpoint.config)
     wanted = asked or trained or UNKNOWN_CONTEXT
-    graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=wanted)
+    graph = _graph(checkpoint, wanted)
     per_token = kv_nbytes_per_token(graph, kv_dtype)
     free = available_nbytes() if available is None else available
     if free is None or per_token == 0:
-        return Context(wanted, CONTEXTS * wanted, per_token, "asked for" if asked else "trained")
+        return Context(wanted, CONTEXTS * wanted, per_token, "asked for" if asked else "trained", graph)
     spare = int(SHARE * (free - checkpoint.nbytes))
     fits = max(0, spare) // per_token
     if fits < (asked or 1):
@@ -122,18 +124,13 @@ def choose_context(
     context = min(wanted, fits)
     reason = "asked for" if asked else "trained" if context == wanted else f"fits memory (trained: {trained})"
     cache_tokens = max(context, min(CONTEXTS * context, fits // 4))
-    return Context(context, cache_tokens, per_token, reason)
+    if context != wanted:
+        graph = _graph(checkpoint, context)
+    return Context(context, cache_tokens, per_token, reason, graph)
 
 
-def _program(
-    checkpoint: Checkpoint,
-    context: int,
-    executor: str,
-    limits: Limits,
-    progress: Callable[[int, int], None] | None,
-) -> Program:
-    graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=context)
-    return executors.get(executor).compile(passes.optimize(graph), checkpoint.weights, limits, progress)
+def _graph(checkpoint: Checkpoint, context: int) -> Graph:
+    return models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=context)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:

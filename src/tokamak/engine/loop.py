@@ -5,6 +5,7 @@ Started with the first request, ended by `close`. Ctrl-C interrupts the caller t
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections import deque
@@ -14,6 +15,7 @@ from tokamak.engine.core import EngineCore
 from tokamak.engine.request import Request, StepOutput
 from tokamak.errors import Cancelled, UnavailableError
 
+RETRY_S = 0.05  # between looks at requests whose readers lag, should a wake be lost
 Deliver = Callable[[StepOutput], None]
 """Called in the engine's thread with each output of a request, in order; must not block."""
 
@@ -28,6 +30,7 @@ class EngineLoop:
         self._deliver: dict[int, Deliver] = {}
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._failure: Exception | None = None
         self._pid = os.getpid()
 
     def submit(self, request: Request, deliver: Deliver) -> None:
@@ -38,7 +41,7 @@ class EngineLoop:
         self._check_process()
         with self._changed:
             if self._closed:
-                raise Cancelled("this LLM is closed; load the model again")
+                raise Cancelled("this LLM is closed; load the model again") from self._failure
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="tokamak-engine", daemon=True)
                 self._thread.start()
@@ -93,22 +96,26 @@ class EngineLoop:
                 self._deliver.pop(output.request.id, None)
 
     def _run(self) -> None:
-        stalled = False
-        while True:
-            if stalled or not self.core.has_work:
-                with self._changed:
-                    while not (self._commands or self._closed or (stalled and self.core.can_run)):
-                        self._changed.wait()
-            if self._closed:
-                break
-            while self._commands:
-                self._commands.popleft()()
-            outputs = self.core.step()
-            stalled = not outputs and not self.core.can_run
-            self._emit(outputs)
-        for request_id in list(self._deliver):
-            self._emit(self.core.cancel(request_id))
-        while self._commands:  # requests handed in too late
+        try:
+            while self._wait_for_work():
+                while self._commands:
+                    self._commands.popleft()()
+                self._emit(self.core.step())
+        except Exception as error:  # noqa: BLE001  # a defect of the engine: nobody may wait forever for it
+            self._failure = error
+        self._closed = True
+        while self._commands:  # requests handed in too late are cancelled with the others
             self._commands.popleft()()
         for request_id in list(self._deliver):
-            self._emit(self.core.cancel(request_id))
+            outputs = self.core.cancel(request_id)
+            self._emit([dataclasses.replace(o, error=self._failure) for o in outputs])
+
+    def _wait_for_work(self) -> bool:
+        """Sleep until there is something to step or to do; False when closed."""
+        core = self.core
+        if core.stalled or not (self._commands or self._closed or core.has_work):
+            with self._changed:
+                while not (self._commands or self._closed or (core.has_work and not core.stalled)):
+                    self._changed.wait(RETRY_S if core.has_work else None)
+                    core.stalled = False  # a reader may have made room: try
+        return not self._closed

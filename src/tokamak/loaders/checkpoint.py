@@ -225,9 +225,6 @@ def _parameters(
 def _tokenizer(metadata: Mapping[str, Any], architecture: str) -> TokenizerSpec | None:
     if "tokenizer.ggml.model" not in metadata:
         return None
-    try:
-        from tokamak.tokenizers.files.gguf import spec_from_metadata
-    except ModuleNotFoundError:  # TODO: goes with the landing of tokenizers/files/gguf.py
-        return None
-    spec: TokenizerSpec = spec_from_metadata(metadata, architecture)
-    return spec
+    from tokamak.tokenizers.files.gguf import spec_from_metadata
+
+    return spec_from_metadata(metadata, architecture)

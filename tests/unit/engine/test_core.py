@@ -260,7 +260,7 @@ def test_a_failing_request_fails_alone():
         raise ZeroDivisionError("mine")
 
     core = EngineCore(HashProgram())
-    bad = core.add(request(prompt_of(1, 5), params=SamplingParams(logits_processors=[broken])))
+    bad = core.add(request(prompt_of(1, 5), params=SamplingParams(logits_processor=[broken])))
     good = core.add(request(prompt_of(2, 5)))
     seen = []
     while core.has_work:
@@ -289,7 +289,7 @@ def test_a_reader_without_room_pauses_its_request_only():
     core = EngineCore(HashProgram())
     slow = core.add(request(prompt_of(1, 5), room=lambda: room))
     assert core.step() == []
-    assert not core.can_run
+    assert core.stalled
     fast = core.add(request(prompt_of(2, 5)))
     core.scheduler.waiting.rotate(1)
     assert {o.request.id for o in core.step()} == {fast.id}

@@ -266,9 +266,9 @@ class TestStreams:
 
         with loaded() as llm:
             with pytest.raises(ZeroDivisionError, match="mine"):
-                list(llm.stream("abc", logits_processors=[broken]))
+                list(llm.stream("abc", logits_processor=[broken]))
             with pytest.raises(ZeroDivisionError, match="mine"):
-                llm.generate(["abc", "def"], logits_processors=[broken])
+                llm.generate(["abc", "def"], logits_processor=[broken])
             wait_until(idle(llm))
             assert len(llm.generate("abc", GREEDY).token_ids) == 8
 

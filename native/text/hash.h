@@ -1,0 +1,139 @@
+// Flat hash tables of the tokenizer: strings to ids and pairs of symbols to merges.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+namespace tokamak::text {
+
+constexpr uint32_t kNone = 0xFFFFFFFF;
+
+inline uint64_t mix(uint64_t a, uint64_t b) {
+  const __uint128_t product = static_cast<__uint128_t>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+inline uint64_t hash_bytes(std::string_view s) noexcept {
+  constexpr uint64_t k0 = 0xA0761D6478BD642F;
+  constexpr uint64_t k1 = 0xE7037ED1A0B428DB;
+  const char* p = s.data();
+  size_t n = s.size();
+  uint64_t h = n * k1;
+  while (n > 8) {
+    uint64_t word;
+    std::memcpy(&word, p, 8);
+    h = mix(h ^ word, k0);
+    p += 8;
+    n -= 8;
+  }
+  uint64_t tail = 0;
+  std::memcpy(&tail, p, n);
+  return mix(h ^ tail, k1 ^ n);
+}
+
+// Bytes of strings one after the other; ids are positions.
+class Arena {
+ public:
+  uint32_t add(std::string_view s) {
+    bytes_.insert(bytes_.end(), s.begin(), s.end());
+    ends_.push_back(bytes_.size());
+    return static_cast<uint32_t>(ends_.size() - 1);
+  }
+  std::string_view operator[](uint32_t id) const noexcept {
+    const size_t start = id == 0 ? 0 : ends_[id - 1];
+    return {bytes_.data() + start, ends_[id] - start};
+  }
+  uint32_t size() const { return static_cast<uint32_t>(ends_.size()); }
+  void reserve(size_t strings, size_t nbytes) {
+    ends_.reserve(strings);
+    bytes_.reserve(nbytes);
+  }
+  size_t nbytes() const { return bytes_.capacity() + ends_.capacity() * sizeof(size_t); }
+
+ private:
+  std::vector<char> bytes_;
+  std::vector<size_t> ends_;
+};
+
+// String -> id over the strings of an arena. The first of equal strings wins.
+class StringMap {
+ public:
+  void reserve(size_t count) {
+    slots_.assign(std::bit_ceil(count * 2 + 16), {0, kNone});
+    mask_ = slots_.size() - 1;
+  }
+  // The arena must hold `id` and outlive the map; at most `count` of reserve() insertions.
+  bool insert(const Arena& arena, uint32_t id) {
+    const std::string_view s = arena[id];
+    const uint64_t h = hash_bytes(s);
+    size_t i = h & mask_;
+    for (; slots_[i].id != kNone; i = (i + 1) & mask_) {
+      if (slots_[i].tag == static_cast<uint32_t>(h >> 32) && arena[slots_[i].id] == s) return false;
+    }
+    slots_[i] = {static_cast<uint32_t>(h >> 32), id};
+    return true;
+  }
+  uint32_t find(const Arena& arena, std::string_view s) const noexcept {
+    const uint64_t h = hash_bytes(s);
+    for (size_t i = h & mask_; slots_[i].id != kNone; i = (i + 1) & mask_) {
+      if (slots_[i].tag == static_cast<uint32_t>(h >> 32) && arena[slots_[i].id] == s) {
+        return slots_[i].id;
+      }
+    }
+    return kNone;
+  }
+  size_t nbytes() const { return slots_.capacity() * sizeof(Slot); }
+
+ private:
+  struct Slot {
+    uint32_t tag;
+    uint32_t id;
+  };
+  std::vector<Slot> slots_;
+  size_t mask_ = 0;
+};
+
+struct Merge {
+  uint32_t rank;  // lower merges first; kNone: no merge
+  uint32_t id;    // the symbol that the pair becomes
+};
+
+// Pair of symbols -> merge. A pair that is given twice keeps the last, as Hugging Face does.
+class PairMap {
+ public:
+  void reserve(size_t count) {
+    slots_.assign(std::bit_ceil(count * 2 + 16), {kEmpty, {kNone, kNone}});
+    mask_ = slots_.size() - 1;
+  }
+  void insert(uint32_t left, uint32_t right, Merge merge) {
+    const uint64_t key = static_cast<uint64_t>(left) << 32 | right;
+    size_t i = slot_of(key);
+    while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
+    slots_[i] = {key, merge};
+  }
+  Merge find(uint32_t left, uint32_t right) const noexcept {
+    const uint64_t key = static_cast<uint64_t>(left) << 32 | right;
+    size_t i = slot_of(key);
+    while (slots_[i].key != key) {
+      if (slots_[i].key == kEmpty) return {kNone, kNone};
+      i = (i + 1) & mask_;
+    }
+    return slots_[i].merge;
+  }
+  size_t nbytes() const { return slots_.capacity() * sizeof(Slot); }
+
+ private:
+  static constexpr uint64_t kEmpty = ~uint64_t{0};  // (kNone, kNone) is never looked up
+  struct Slot {
+    uint64_t key;
+    Merge merge;
+  };
+  size_t slot_of(uint64_t key) const noexcept { return mix(key, 0x9E3779B97F4A7C15) & mask_; }
+  std::vector<Slot> slots_;
+  size_t mask_ = 0;
+};
+
+}  // namespace tokamak::text

@@ -1,0 +1,138 @@
+#include "text/model.h"
+
+#include <algorithm>
+
+#include "text/utf8.h"
+
+namespace tokamak::text {
+
+namespace {
+
+constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
+
+bool has_inner_space(std::string_view piece) {
+  for (size_t at = piece.find(kSpace); at != std::string_view::npos;
+       at = piece.find(kSpace, at + 3)) {
+    if (at >= 3 && piece.substr(at - 3, 3) == kSpace) continue;
+    if (at > 0) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+MergeModel::MergeModel(Arena pieces, const std::vector<uint32_t>& lookup, MergeOptions options)
+    : pieces_(std::move(pieces)), num_tokens_(pieces_.size()), options_(options) {
+  size_t characters = 0;
+  if (!options_.byte_symbols) {
+    for (const uint32_t id : lookup) characters += pieces_[id].size();
+  }
+  map_.reserve(lookup.size() + std::min<size_t>(characters, kEndOfText));
+  pairs_.reserve(0);
+  for (const uint32_t id : lookup) {
+    if (!pieces_[id].empty()) map_.insert(pieces_, id);
+  }
+}
+
+void MergeModel::learn_characters(std::string_view piece) {
+  const std::string copy(piece);  // the arena may move while it grows
+  for (const char* p = copy.data(); p < copy.data() + copy.size();) {
+    const Character c = decode_utf8(p, copy.data() + copy.size());
+    if (map_.find(pieces_, {p, c.length}) == kNone)
+      map_.insert(pieces_, pieces_.add({p, c.length}));
+    p += c.length;
+  }
+}
+
+void MergeModel::add_merges_by_score(const std::vector<uint32_t>& mergeable,
+                                     const std::vector<float>& scores) {
+  splits_at_spaces_ = true;
+  for (const uint32_t id : mergeable) {
+    learn_characters(pieces_[id]);
+    splits_at_spaces_ = splits_at_spaces_ && !has_inner_space(pieces_[id]);
+  }
+  std::vector<float> order;
+  for (const uint32_t id : mergeable) order.push_back(scores[id]);
+  std::sort(order.begin(), order.end(), std::greater<>());
+  order.erase(std::unique(order.begin(), order.end()), order.end());
+  struct Found {
+    uint32_t left, right, rank, id;
+  };
+  std::vector<Found> found;
+  for (const uint32_t id : mergeable) {
+    const std::string_view piece = pieces_[id];
+    if (map_.find(pieces_, piece) != id) continue;  // an equal piece came first
+    const auto rank = static_cast<uint32_t>(
+        std::lower_bound(order.begin(), order.end(), scores[id], std::greater<>()) - order.begin());
+    for (size_t cut = 0; cut < piece.size();) {
+      cut += decode_utf8(piece.data() + cut, piece.data() + piece.size()).length;
+      if (cut >= piece.size()) break;
+      const uint32_t left = find(piece.substr(0, cut));
+      const uint32_t right = left == kNone ? kNone : find(piece.substr(cut));
+      if (right != kNone) found.push_back({left, right, rank, id});
+    }
+  }
+  pairs_.reserve(found.size());
+  for (const Found& f : found) pairs_.insert(f.left, f.right, {f.rank, f.id});
+}
+
+void MergeModel::start_symbols(std::string_view word, std::vector<Symbol>& symbols) const {
+  symbols.clear();
+  if (options_.byte_symbols) {
+    for (const char c : word)
+      symbols.push_back({options_.byte_ids[static_cast<unsigned char>(c)], 1});
+    return;
+  }
+  const char* end = word.data() + word.size();
+  for (const char* p = word.data(); p < end;) {
+    const uint32_t length = decode_utf8(p, end).length;
+    symbols.push_back({find({p, length}), length});
+    p += length;
+  }
+}
+
+void MergeModel::encode(std::string_view word, Tokens& out, ModelScratch& scratch) const {
+  if (options_.whole_words) {
+    const uint32_t id = find(word);
+    if (id < num_tokens_) return out.add(id, static_cast<uint32_t>(word.size()));
+  }
+  start_symbols(word, scratch.symbols);
+  merge_symbols(pairs_, scratch.symbols, scratch.merge);
+  size_t at = 0;
+  bool previous_unknown = false;
+  for (const Symbol& s : scratch.symbols) {
+    if (s.id < num_tokens_) {
+      out.add(s.id, s.length);
+      previous_unknown = false;
+    } else {
+      add_unknown(word.substr(at, s.length), out, previous_unknown);
+    }
+    at += s.length;
+  }
+}
+
+void MergeModel::add_unknown(std::string_view bytes, Tokens& out, bool& previous_unknown) const {
+  const auto byte_id = [this](char c) { return options_.byte_ids[static_cast<unsigned char>(c)]; };
+  const bool fallback =
+      !options_.byte_symbols &&
+      std::none_of(bytes.begin(), bytes.end(), [&](char c) { return byte_id(c) == kNone; });
+  if (fallback) {
+    for (const char c : bytes) out.add(byte_id(c), 1);
+    previous_unknown = false;
+    return;
+  }
+  const auto length = static_cast<uint32_t>(bytes.size());
+  if (options_.unknown_id == kNone) {
+    // Dropped; its bytes still count for the spans of what follows.
+    if (out.with_lengths) out.add(kNone, length);
+    return;
+  }
+  if (previous_unknown && options_.fuse_unknown) {
+    if (out.with_lengths) out.lengths.back() += length;
+    return;
+  }
+  out.add(options_.unknown_id, length);
+  previous_unknown = true;
+}
+
+}  // namespace tokamak::text

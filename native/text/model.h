@@ -1,0 +1,93 @@
+// From one word of normalized text to token ids: the interface of the model kinds, and the merge
+// model.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/hash.h"
+#include "text/merge.h"
+
+namespace tokamak::text {
+
+// Where ids go. `lengths`, when asked for, gets the bytes of the word that each id stands for.
+struct Tokens {
+  std::vector<int32_t> ids;
+  std::vector<uint32_t> lengths;
+  bool with_lengths = false;
+
+  void add(uint32_t id, uint32_t length) {
+    ids.push_back(static_cast<int32_t>(id));
+    if (with_lengths) lengths.push_back(length);
+  }
+};
+
+struct ModelScratch {
+  std::vector<Symbol> symbols;
+  MergeScratch merge;
+};
+
+class Model {
+ public:
+  Model() = default;
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+  virtual ~Model() = default;
+  virtual void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const = 0;
+  // Whether a word's ids depend on the word alone and may be remembered.
+  virtual bool cacheable() const { return true; }
+  // Whether no token continues past U+2581 after another character, so that text may be cut there.
+  virtual bool splits_at_spaces() const { return false; }
+  virtual size_t nbytes() const = 0;
+};
+
+enum class Unknown {
+  drop,   // characters without a token vanish (byte-level BPE of Hugging Face)
+  bytes,  // one <0xXX> token per byte, where all exist
+  token,  // the unknown token
+};
+
+struct MergeOptions {
+  bool byte_symbols = true;   // words start as bytes; else as UTF-8 characters
+  bool whole_words = false;   // a word that is a token is that token, whatever the merges say
+  bool fuse_unknown = false;  // neighbouring unknown tokens become one
+  uint32_t unknown_id = kNone;
+  std::array<uint32_t, 256>
+      byte_ids{};  // byte -> token: symbols (byte_symbols) or fallback; kNone: none
+};
+
+class MergeModel final : public Model {
+ public:
+  // pieces: token strings as words contain them. Ids listed in `lookup` can be found by their
+  // string.
+  MergeModel(Arena pieces, const std::vector<uint32_t>& lookup, MergeOptions options);
+
+  uint32_t find(std::string_view piece) const { return map_.find(pieces_, piece); }
+  void reserve_merges(size_t count) { pairs_.reserve(count); }
+  void add_merge(uint32_t left, uint32_t right, Merge merge) { pairs_.insert(left, right, merge); }
+  // Every way to cut a mergeable piece in two known strings becomes a merge; higher scores first.
+  void add_merges_by_score(const std::vector<uint32_t>& mergeable,
+                           const std::vector<float>& scores);
+
+  void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
+  bool splits_at_spaces() const override { return splits_at_spaces_; }
+  size_t nbytes() const override { return pieces_.nbytes() + map_.nbytes() + pairs_.nbytes(); }
+
+ private:
+  void start_symbols(std::string_view word, std::vector<Symbol>& symbols) const;
+  void add_unknown(std::string_view bytes, Tokens& out, bool& previous_unknown) const;
+  void learn_characters(std::string_view piece);
+
+  Arena pieces_;  // tokens, then characters that occur in pieces without being tokens
+  uint32_t num_tokens_;
+  StringMap map_;
+  PairMap pairs_;
+  MergeOptions options_;
+  bool splits_at_spaces_ = false;
+};
+
+}  // namespace tokamak::text

@@ -1,0 +1,62 @@
+// UTF-8 one character at a time. Never reads past `end`; every byte that is not part of a valid
+// sequence counts as one invalid character of one byte, as sentencepiece does.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace tokamak::text {
+
+constexpr uint32_t kReplacement = 0xFFFD;
+constexpr uint32_t kEndOfText = 0x110000;  // one past the last code point: "nothing follows"
+
+struct Character {
+  uint32_t code;    // code point; kReplacement where invalid
+  uint32_t length;  // bytes consumed, at least 1
+  bool valid;
+};
+
+inline bool is_continuation(unsigned char b) { return (b & 0xC0) == 0x80; }
+
+// p < end.
+inline Character decode_utf8(const char* p, const char* end) noexcept {
+  const auto* s = reinterpret_cast<const unsigned char*>(p);
+  const auto left = end - p;
+  const unsigned char b = s[0];
+  if (b < 0x80) return {b, 1, true};
+  if (b >= 0xC2 && b < 0xE0 && left >= 2 && is_continuation(s[1])) {
+    return {static_cast<uint32_t>(b & 0x1F) << 6 | (s[1] & 0x3Fu), 2, true};
+  }
+  if (b >= 0xE0 && b < 0xF0 && left >= 3 && is_continuation(s[1]) && is_continuation(s[2])) {
+    const uint32_t c = static_cast<uint32_t>(b & 0x0F) << 12 | (s[1] & 0x3Fu) << 6 | (s[2] & 0x3Fu);
+    if (c >= 0x800 && (c < 0xD800 || c > 0xDFFF)) return {c, 3, true};
+  }
+  if (b >= 0xF0 && b < 0xF5 && left >= 4 && is_continuation(s[1]) && is_continuation(s[2]) &&
+      is_continuation(s[3])) {
+    const uint32_t c = static_cast<uint32_t>(b & 0x07) << 18 | (s[1] & 0x3Fu) << 12 |
+                       (s[2] & 0x3Fu) << 6 | (s[3] & 0x3Fu);
+    if (c >= 0x10000 && c < 0x110000) return {c, 4, true};
+  }
+  return {kReplacement, 1, false};
+}
+
+inline void append_utf8(std::string& out, uint32_t c) {
+  const auto put = [&out](uint32_t b) { out.push_back(static_cast<char>(b)); };
+  if (c < 0x80) {
+    put(c);
+  } else if (c < 0x800) {
+    put(0xC0 | c >> 6);
+    put(0x80 | (c & 0x3F));
+  } else if (c < 0x10000) {
+    put(0xE0 | c >> 12);
+    put(0x80 | (c >> 6 & 0x3F));
+    put(0x80 | (c & 0x3F));
+  } else {
+    put(0xF0 | c >> 18);
+    put(0x80 | (c >> 12 & 0x3F));
+    put(0x80 | (c >> 6 & 0x3F));
+    put(0x80 | (c & 0x3F));
+  }
+}
+
+}  // namespace tokamak::text

@@ -1,0 +1,372 @@
+"""`Tokenizer`: text to token ids and back. What people hold; the work is in native/text.
+
+Input is `str`, or `bytes` of UTF-8. Surrogates in a `str` are joined in pairs, a lone one becomes U+FFFD;
+what invalid bytes become depends on the kind: byte-level vocabularies read U+FFFD for each, SentencePiece
+ones give the byte's own token.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokamak import _native
+from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
+from tokamak.tokenizers.spec import AddedToken, TokenizerSpec
+from tokamak.tokenizers.stream import TextStream
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from tokamak.tokenizers.chat import ChatTemplate
+
+Text = str | bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One text in full. Spans are [start, end) in the original text; (0, 0) for tokens that were added."""
+
+    ids: NDArray[np.int32]  # i32[n]
+    pieces: list[str]  # as the vocabulary writes them
+    byte_spans: NDArray[np.int64]  # i64[n, 2], in UTF-8
+    char_spans: NDArray[np.int64]  # i64[n, 2], in code points: every character of which a byte belongs to it
+    mask: NDArray[np.int32]  # i32[n], 1: attend to it (no padding here, so all ones)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Sequence[NDArray[np.int32]]):
+    """Ids of many texts without padding: text i has ids[offsets[i]:offsets[i + 1]]."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        i %= len(self)
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+
+class Tokenizer:
+    """A vocabulary with its rules. Immutable; any number of threads may use one."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        self.spec = spec
+        self._lock = threading.Lock()
+        self._native: Any = None
+
+    @classmethod
+    def from_spec(cls, spec: TokenizerSpec) -> Tokenizer:
+        """Nothing is built until the first use."""
+        return cls(spec)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Tokenizer:
+        """Open a tokenizer or model file; its kind is told by its content.
+
+        Raises: TokenizerFileError for a broken file, UnsupportedError for a kind that is not implemented.
+        """
+        file = Path(path)
+        try:
+            with file.open("rb") as f:
+                head = f.read(4)
+        except OSError as e:
+            raise InvalidParams(f"{file}: cannot be read: {e.strerror}") from e
+        if head != b"GGUF":
+            raise UnsupportedError(
+                f"{file}: not a GGUF file, the only kind of tokenizer file read here so far"
+            )
+        from tokamak.tokenizers.files.gguf import spec_from_metadata
+
+        metadata = _native.GgufFile(str(file)).metadata
+        try:
+            return cls(spec_from_metadata(metadata, str(metadata.get("general.architecture", ""))))
+        except TokamakError as e:
+            raise e.located(str(file)) from e
+
+    @property
+    def _engine(self) -> Any:
+        if self._native is None:
+            with self._lock:
+                if self._native is None:
+                    self._native = _native.make_text_engine(self.spec.parts())
+        return self._native
+
+    # -- encoding
+
+    def encode(self, text: Text, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of a text.
+
+        add_special: put bos before and eos after it, where the model wants them. parse_special: read the names of
+        special tokens in the text as those tokens; leave it off for text of strangers. User-defined tokens match
+        always.
+        """
+        ids: list[int] = self._engine.encode_list(_plain(text), add_special, parse_special)
+        return ids
+
+    def encode_array(
+        self, text: Text, add_special: bool = True, parse_special: bool = False
+    ) -> NDArray[np.int32]:
+        """The same as int32[n], without a Python object per token."""
+        ids: NDArray[np.int32] = self._engine.encode_array(_plain(text), add_special, parse_special, ())
+        return ids
+
+    def encode_batch(
+        self,
+        texts: Iterable[Text],
+        threads: int | None = None,
+        add_special: bool = True,
+        parse_special: bool = False,
+    ) -> Batch:
+        """Many texts, in order, over `threads` threads (default: the calling one) without the GIL."""
+        if threads is not None and threads < 1:
+            raise InvalidParams(f"threads = {threads}: at least 1")
+        plain = [_plain(t) for t in texts]
+        return Batch(*self._engine.encode_batch(plain, add_special, parse_special, threads or 1))
+
+    def encode_full(self, text: Text, add_special: bool = True, parse_special: bool = False) -> Encoding:
+        """Ids with pieces and spans. Byte spans of invalid UTF-8 are exact; its characters count one per byte."""
+        plain = _plain(text)
+        ids, flat = self._engine.encode_spans(plain, add_special, parse_special)
+        spans = flat.reshape(-1, 2)
+        pieces = [self.id_to_token(i) for i in ids.tolist()]
+        chars = _char_spans(plain, spans)
+        return Encoding(ids, pieces, spans, chars, np.ones(len(ids), np.int32))
+
+    def count(self, text: Text, add_special: bool = True, parse_special: bool = False) -> int:
+        """len(encode(...)) without making the list."""
+        n: int = self._engine.count(_plain(text), add_special, parse_special)
+        return n
+
+    # -- decoding
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False, continues: bool = False) -> str:
+        """Text of token ids; bytes that are not UTF-8 become U+FFFD.
+
+        continues: the ids follow other text, so the space that SentencePiece puts at a start stays.
+        Raises: InvalidParams with index and value for an id outside the vocabulary.
+        """
+        return self.decode_bytes(ids, skip_special, continues).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Iterable[int], skip_special: bool = False, continues: bool = False) -> bytes:
+        """The same before it is read as UTF-8."""
+        data: bytes = self._engine.decode(_id_array(ids), skip_special, not continues)
+        return data
+
+    def decode_batch(self, batch: Iterable[Iterable[int]], skip_special: bool = False) -> list[str]:
+        """One text per list of ids."""
+        return [self.decode(ids, skip_special) for ids in batch]
+
+    def stream(self, skip_special: bool = False, continues: bool = False) -> TextStream:
+        """Decode token by token: what push() and flush() return joins to decode() of the same ids."""
+        skipped = {t.id for t in self.spec.added if t.special} if skip_special else frozenset()
+        token_bytes = self._engine.token_bytes
+
+        def text_of(token_id: int) -> bytes:
+            data: bytes = token_bytes(token_id)
+            return b"" if token_id in skipped else data
+
+        return TextStream(text_of, strip_space=self.spec.strip_space and not continues)
+
+    # -- vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return len(self.spec.tokens)
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """Text -> id of the tokens that parse_special and skip_special are about."""
+        return {t.content: t.id for t in self.spec.added if t.special}
+
+    @cached_property
+    def added_tokens(self) -> tuple[AddedToken, ...]:
+        """Every literal that is found before pre-tokenizing, special or not."""
+        return self.spec.added
+
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        ids: dict[bytes, int] = {}
+        for i, token in enumerate(self.spec.tokens):
+            ids.setdefault(token, i)
+        return ids
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token as the vocabulary writes it, or None."""
+        return self._ids.get(token.encode("utf-8", "surrogateescape"))
+
+    def id_to_token(self, token_id: int) -> str:
+        """A token as the vocabulary writes it. Raises: InvalidParams for a bad id."""
+        if not 0 <= token_id < self.vocab_size:
+            raise InvalidParams(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
+        token: bytes = self.spec.tokens[token_id]
+        return token.decode("utf-8", "replace")
+
+    def id_to_bytes(self, token_id: int) -> bytes:
+        """Bytes of text that a token stands for. Raises: InvalidParams for a bad id."""
+        data: bytes = self._engine.token_bytes(token_id)
+        return data
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the token that starts a text."""
+        return self.spec.bos_id
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the token that ends a text."""
+        return self.spec.eos_id
+
+    @property
+    def eog_ids(self) -> frozenset[int]:
+        """Ids that end a generation: end of text, of turn, of message."""
+        return self.spec.eog_ids
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether add_special puts bos first."""
+        return self.spec.add_bos
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to be assumed about the file, for people to read."""
+        return self.spec.notes
+
+    # -- chat
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The template of the file, or None."""
+        from tokamak.tokenizers.chat import ChatTemplate
+
+        return None if self.spec.chat_template is None else ChatTemplate(self.spec.chat_template)
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        template: str | None = None,
+        **variables: Any,
+    ) -> str:
+        """Text of a conversation in the model's own form; encode it with `encode_chat` or parse_special.
+
+        messages: role and content each. template: Jinja source instead of the file's. variables: more names for the
+        template (tools, enable_thinking, ...).
+        Raises: UnsupportedError if there is no template, InvalidParams if it fails on these messages.
+        """
+        from tokamak.tokenizers.chat import ChatTemplate
+
+        chosen = self.chat_template if template is None else ChatTemplate(template)
+        if chosen is None:
+            raise UnsupportedError(
+                "the model has no chat template: use plain completion, or give one (template=...)"
+            )
+        names = {"bos_token": self._text_of(self.bos_id), "eos_token": self._text_of(self.eos_id)}
+        names |= {"unk_token": self._text_of(self.spec.unk_id), "pad_token": self._text_of(self.spec.pad_id)}
+        names["end_of_turn"] = "<|eot_id|>" if "<|eot_id|>" in self.special_tokens else names["eos_token"]
+        return chosen.render(messages, add_generation_prompt=add_generation_prompt, **(names | variables))
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        template: str | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """Ids of a rendered conversation: bos exactly once, special tokens of the template parsed, names of special
+        tokens inside the messages left as text."""
+        from tokamak.tokenizers.chat import protect, recover
+
+        guarded, marks = protect(messages, tuple(self.special_tokens))
+        text, plain = recover(self.render_chat(guarded, add_generation_prompt, template, **variables), marks)
+        ids: list[int] = self._engine.encode_array(text, False, True, plain).tolist()
+        if self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+            ids.insert(0, self.bos_id)
+        return ids
+
+    def _text_of(self, token_id: int | None) -> str:
+        return "" if token_id is None else self.id_to_token(token_id)
+
+    # -- identity
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that are equal exactly for equal tokenizers."""
+        return self.spec.digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and (self is other or self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __reduce__(self) -> Any:
+        return (Tokenizer, (self.spec,))
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __iter__(self) -> Iterator[str]:
+        return (t.decode("utf-8", "replace") for t in self.spec.tokens)
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer {self.spec.kind} pre={self.spec.pre} vocab_size={self.vocab_size}>"
+
+
+def _plain(text: Text) -> Text:
+    """Text that UTF-8 can hold: surrogate pairs joined, lone surrogates U+FFFD."""
+    if isinstance(text, str):
+        try:
+            if not text.isascii():
+                text.encode("utf-8")
+        except UnicodeEncodeError:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _id_array(ids: Iterable[int]) -> NDArray[np.int32]:
+    array = np.asarray(ids if isinstance(ids, (list, tuple, np.ndarray)) else list(ids))
+    if array.size == 0:
+        return np.empty(0, np.int32)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InvalidParams(
+            f"token ids must be a list of integers, not {array.dtype} of {array.ndim} dimensions"
+        )
+    if array.dtype.itemsize > 4 or array.dtype == np.uint32:
+        wide = np.flatnonzero((array < -(2**31)) | (array >= 2**31))
+        if wide.size:
+            raise InvalidParams(f"token id {array[wide[0]]} at index {wide[0]} is outside every vocabulary")
+    return np.ascontiguousarray(array, np.int32)
+
+
+def _char_spans(text: Text, spans: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Code points that byte spans touch; an invalid byte counts as a character."""
+    data = text.encode("utf-8") if isinstance(text, str) else bytes(text)
+    decoded = data.decode("utf-8", "surrogateescape")
+    if len(decoded) == len(data):
+        return spans.copy()
+    widths = np.array(
+        [1 if 0xDC80 <= ord(c) <= 0xDCFF else len(c.encode("utf-8")) for c in decoded], np.int64
+    )
+    char_of = np.repeat(np.arange(len(decoded), dtype=np.int64), widths)
+    char_of = np.append(char_of, len(decoded))
+    chars = np.empty_like(spans)
+    chars[:, 0] = char_of[spans[:, 0]]
+    chars[:, 1] = np.where(
+        spans[:, 1] > spans[:, 0], char_of[np.maximum(spans[:, 1] - 1, 0)] + 1, chars[:, 0]
+    )
+    return chars
