@@ -9,6 +9,7 @@ import pytest
 
 import reference_data
 from tokamak.sampling import filters, penalties
+from tokamak.sampling.adaptive import AdaptiveP
 from tokamak.sampling.mirostat import Mirostat
 
 GOLDEN = reference_data.golden()
@@ -75,7 +76,7 @@ def apply(sampler, params, candidates, history):
     return filters.everything(dense)
 
 
-def check(ours, out, *, ties, dynamic=False):
+def check(ours, out, *, ties, dynamic=False, rtol=4 * 2**-23):
     """Same survivors, same logits in order, to what float32 division and subtraction can differ by.
 
     dynamic: a temperature made from an entropy that the reference sums in float32; n terms err by up to
@@ -85,7 +86,7 @@ def check(ours, out, *, ties, dynamic=False):
     assert len(ours) == out.get("n_finite", out["n"])
     expected = np.array([float(x) for x in out["logits"] if x != "-inf"], dtype=np.float32)
     expected = expected[: len(ours)]
-    rtol = 4e-3 if dynamic else 4 * 2**-23
+    rtol = 4e-3 if dynamic else rtol
     # one rounding each of l/t, l*r and l-x, on both sides: 4 ulp of the largest logit
     np.testing.assert_allclose(ours.logits[: len(expected)], expected, rtol=rtol, atol=4e-6)
     if not ties:
@@ -135,3 +136,32 @@ def test_mirostat_cuts_where_llama_cpp_cuts_given_the_same_draws(i):
         # they keep mu in float32, so among thousands of nearly equal tails the border moves by one
         assert abs(len(state.cut(candidates, len(candidates))) - step["n"]) <= step["n"] // 5000
         state.accept(step["p"])
+
+
+@pytest.mark.parametrize("i", range(len(recorded().get("adaptive_p", []))))
+def test_adaptive_p_reshapes_as_llama_cpp_reshapes(i):
+    case = recorded()["adaptive_p"][i]
+    state = AdaptiveP(case["target"], case["decay"])
+    reshaped, _ = state.reshape(filters.everything(logits_of(case["logits"])))
+    # their float32 sum puts p = 0.967 off by 1e-5, and rare tokens of nearly equal p in another order
+    check(reshaped, case["out"], ties=case["logits"] in ("ties", "peaked"), rtol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "i",
+    [
+        i
+        for i, s in enumerate(recorded().get("series", []))
+        if s["sampler"] == "adaptive_p" and s["params"]["target"] >= 0
+    ],
+)
+def test_adaptive_p_gives_the_probabilities_of_llama_cpp_for_the_same_draws(i):
+    """The recorded logits turn by three ids per step; p is that of the token drawn, after reshaping."""
+    case = recorded()["series"][i]
+    state = AdaptiveP(case["params"]["target"], case["params"]["decay"])
+    for turn, step in enumerate(case["series"]):
+        candidates = filters.everything(np.roll(logits_of(case["logits"]), 3 * turn))
+        reshaped, before = state.reshape(candidates)
+        p = filters.softmax(reshaped.logits)[step["selected_id"]]
+        assert p == pytest.approx(step["p"], rel=5e-3)  # 1e-5 of p near 1, times the slope, over 16 steps
+        state.accept(float(before[step["selected_id"]]))

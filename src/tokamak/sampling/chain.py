@@ -122,7 +122,7 @@ def _on_candidates(adjust: Adjust) -> Stage:
 def _native_chain(params: SamplingParams, stages: list[str]) -> NativeChain | None:
     """Arguments of the native draw if these stages are its chain: top-k on, then some of the others in its order."""
     p, order = params, ["top_k", "top_p", "min_p", "temperature"]
-    if p.greedy or p.mirostat or p.dynatemp_range or stages[:1] != ["top_k"]:
+    if p.greedy or p.mirostat or p.adaptive_target >= 0.0 or p.dynatemp_range or stages[:1] != ["top_k"]:
         return None
     if stages != [name for name in order if name in stages] or max(p.top_k, p.min_keep) > _native.MAX_TOP_K:
         return None

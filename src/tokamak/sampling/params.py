@@ -65,6 +65,8 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "mirostat": (0, 2, True),
     "mirostat_tau": (0.0, 100.0, False),
     "mirostat_eta": (0.0, 1.0, False),
+    "adaptive_target": (-1.0, 1.0, False),
+    "adaptive_decay": (0.0, 0.99, False),
     "repetition_penalty": (1e-3, 100.0, False),
     "repetition_last_n": (-1, 2**31 - 1, True),
     "presence_penalty": (-2.0, 2.0, False),
@@ -93,6 +95,7 @@ class SamplingParams:
     top_n_sigma (<= 0 off), xtc_probability (0 off) with xtc_threshold: filters as in docs/sampling.md.
     min_keep: tokens that every filter leaves at least.
     mirostat: 0 off, 1 or 2; with mirostat_tau (bits) and mirostat_eta it replaces every filter but the temperature.
+    adaptive_target: mean probability of the tokens drawn, < 0 off; after the filters. adaptive_decay: weight of the past.
     repetition_penalty (1 off), presence_penalty, frequency_penalty (0 off): over the last repetition_last_n tokens of prompt and
     completion; -1 all, 0 none.
     dry_*: penalty for continuing repeated sequences; dry_multiplier 0 off; dry_last_n -1 all.
@@ -127,6 +130,8 @@ class SamplingParams:
     mirostat: int = 0
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    adaptive_decay: float = 0.9
     repetition_penalty: float = None  # type: ignore[assignment]
     repetition_last_n: int = 64
     presence_penalty: float = 0.0

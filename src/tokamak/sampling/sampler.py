@@ -13,6 +13,7 @@ import numpy as np
 from tokamak import _native
 from tokamak.errors import InvalidParams, ModelFileError
 from tokamak.sampling import filters, penalties
+from tokamak.sampling.adaptive import AdaptiveP
 from tokamak.sampling.chain import build
 from tokamak.sampling.filters import Candidates
 from tokamak.sampling.mirostat import Mirostat
@@ -67,7 +68,7 @@ class Sampler:
     banned: token ids that are never drawn. breakers: those of DRY as token sequences.
     """
 
-    __slots__ = ("_banned", "_chain", "_mirostat", "_seed", "index", "params")
+    __slots__ = ("_adaptive", "_banned", "_chain", "_mirostat", "_seed", "index", "params")
 
     def __init__(
         self,
@@ -85,6 +86,8 @@ class Sampler:
         self._mirostat = (
             Mirostat(params.mirostat, params.mirostat_tau, params.mirostat_eta) if params.mirostat else None
         )
+        target = params.adaptive_target
+        self._adaptive = None if target < 0.0 else AdaptiveP(target, params.adaptive_decay)
 
     def fork(self, index: int) -> Sampler:
         """The sampler of another completion of the same prompt, before anything was drawn."""
@@ -154,7 +157,12 @@ class Sampler:
         for name, stage in self._chain.stages:
             if name != "xtc" or uniform(self._seed, self.index, position, XTC) < share:
                 candidates = stage(candidates, history)
-        return draw(candidates, coin)[0]
+        if self._adaptive is None:
+            return draw(candidates, coin)[0]
+        reshaped, before = self._adaptive.reshape(candidates)
+        token_id, _ = draw(reshaped, coin)
+        self._adaptive.accept(float(before[reshaped.ids == token_id][0]))
+        return token_id
 
 
 def _check_largest(largest: float) -> None:

@@ -213,6 +213,7 @@ def test_every_sampler_reaches_the_draw_through_the_parameters():
         {"xtc_probability": 1.0, "xtc_threshold": 0.001},
         {"temperature": 0.3},
         {"dynatemp_range": 1.0},
+        {"adaptive_target": 0.2},
         {"mirostat": 1, "mirostat_tau": 2.0},
         {"mirostat": 2, "mirostat_tau": 2.0},
     ):
