@@ -95,7 +95,7 @@ def check(ours, out, *, ties, dynamic=False, rtol=4 * 2**-23):
             survivors = np.sort(ours.ids).astype("<i4").tobytes()
             assert hashlib.sha256(survivors).hexdigest() == out["ids_sha256"]
     # their float32 sum over up to 32,000 terms: relative error within sqrt(32000) * 2^-24 * 10
-    assert filters.softmax(ours.logits)[0] == pytest.approx(out["top_prob"], rel=1e-4)
+    assert filters.softmax(ours.logits)[0] == pytest.approx(out["top_prob"], rel=2e-4)
 
 
 SINGLE = [i for i, case in enumerate(recorded().get("single", [])) if case["sampler"] != "infill"]
@@ -144,7 +144,7 @@ def test_adaptive_p_reshapes_as_llama_cpp_reshapes(i):
     state = AdaptiveP(case["target"], case["decay"])
     reshaped, _ = state.reshape(filters.everything(logits_of(case["logits"])))
     # their float32 sum puts p = 0.967 off by 1e-5, and rare tokens of nearly equal p in another order
-    check(reshaped, case["out"], ties=case["logits"] in ("ties", "peaked"), rtol=5e-5)
+    check(reshaped, case["out"], ties=case["logits"] in ("ties", "peaked"), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
