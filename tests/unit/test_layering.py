@@ -101,6 +101,8 @@ def violations(package: Path) -> list[str]:
                 if BEHIND.get(".".join(("tokamak", *parts))) == module.split(".")[0]:
                     continue
                 found.append(f"{place}: {module} is imported before it is used")
+            elif module == "tokamak.__version__":
+                continue  # a constant that is there before any module is
             elif module == "tokamak" or module.startswith("tokamak."):
                 public = module == "tokamak" or is_public_name(module, package)
                 target = "tokamak" if public else area_of(module)

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from tokamak.cli.console import human_nbytes, print_json
 from tokamak.observe.machine import Machine, memory_now
@@ -35,12 +36,25 @@ def variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     return {name: "(set)" if value and name in SECRET else value for name, value in values.items()}
 
 
+def kernels(settings: Settings) -> dict[str, object]:
+    """Instruction sets with kernels that run here, the one in use and why."""
+    from tokamak import _native
+
+    here = list(_native.isas())
+    if settings.isa is None:
+        why = "the best that this processor and its operating system run"
+    else:
+        why = f"TOKAMAK_ISA={settings.isa}"
+    return {"isa": _native.isa(), "why": why, "available": here}
+
+
 def findings(threads: int) -> dict[str, object]:
     """Everything doctor knows, as plain data."""
     return {
         "machine": Machine.here().facts(),
         "memory": memory_now(),
         "threads": threads,
+        "kernels": kernels(Settings.load()),
         "accelerators": accelerators(),
         "cache_dir": str(Settings.load().cache_dir),
         "environment": variables(os.environ),
@@ -64,6 +78,9 @@ def lines(found: Mapping[str, object], machine: Machine) -> list[str]:
         ("memory", memory),
         ("huge pages", machine.huge_pages or "unknown"),
     ]
+    chosen = kernels(Settings.load())
+    rows.append(("kernels", f"{chosen['isa']}: {chosen['why']}"))
+    rows.append(("instruction sets", " ".join(map(str, cast("list[str]", chosen["available"])))))
     rows += [(str(a["name"]), f"not used: {a['why']}") for a in accelerators()]
     rows += [
         (

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tokamak import __version__
 from tokamak.errors import TokamakError
 from tokamak.settings import Settings
 
@@ -113,9 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview())
         return 0
     if verb == "--version":
-        from tokamak.observe.machine import package_version
-
-        print(f"tokamak {package_version()}")
+        print(f"tokamak {__version__}")
         return 0
     if not verb:
         print(overview(), file=sys.stderr)

@@ -9,9 +9,9 @@ import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
+from tokamak import __version__
 from tokamak.settings import available_cpus, cgroup_cpus
 
 # Features that decide which kernels can run, as /proc/cpuinfo spells them.
@@ -46,14 +46,6 @@ def _limit(path: str) -> int | None:
     """A control group limit in bytes; None for "max" and for absent files."""
     text = _read(path).strip()
     return int(text) if text.isdigit() and int(text) < 1 << 60 else None
-
-
-def package_version() -> str:
-    """Version of the installed package; "source" when it runs from a checkout without being installed."""
-    try:
-        return metadata.version("tokamak")
-    except metadata.PackageNotFoundError:
-        return "source"
 
 
 def commit() -> str | None:
@@ -108,7 +100,7 @@ class Machine:
             memory_limit_nbytes=_limit("/sys/fs/cgroup/memory.max"),
             huge_pages=choices.partition("[")[2].partition("]")[0] or None,
             python=platform.python_version(),
-            tokamak=package_version(),
+            tokamak=__version__,
             commit=commit(),
         )
 
