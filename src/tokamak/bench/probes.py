@@ -36,13 +36,14 @@ def isas() -> list[str]:
     return list(_native.probe_isas())
 
 
-def measure(threads: int, isa: str | None = None, repeats: int = 5, nbytes: int = READ_NBYTES) -> Limits:
+def measure(threads: int, isa: str | None = None, repeats: int = 5, nbytes: int | None = None) -> Limits:
     """Measure both limits with `threads` threads; about half a second.
 
-    isa: None for the best that runs here. nbytes: memory read per pass.
+    isa: None for the best that runs here. nbytes: memory read per pass, None for READ_NBYTES.
     Raises: InvalidParams, UnavailableError (the processor lacks `isa`), CapacityError.
     """
     name = isa or isas()[-1]
-    reads = tuple(nbytes / s for s in _native.probe_read_seconds(threads, nbytes, repeats))
+    size = READ_NBYTES if nbytes is None else nbytes
+    reads = tuple(size / s for s in _native.probe_read_seconds(threads, size, repeats))
     rates = tuple(_native.probe_int8_rates(name, threads, repeats))
     return Limits(threads, name, statistics.median(reads), statistics.median(rates), reads, rates)

@@ -85,7 +85,7 @@ def show(report: dict[str, Any]) -> None:
                 f"{100 * r['spread']:.0f} %",
                 f"{100 * share['bandwidth']:.0f} %",
                 f"{100 * share['arithmetic']:.0f} %",
-                f"{latency['p50']:.1f} / {latency['p99']:.1f}" if latency else "",
+                f"{latency['p50']:.3g} / {latency['p99']:.3g}" if latency else "",
             )
         )
     print(table(("case", "tok/s", "spread", "bandwidth", "arithmetic", "ms p50 / p99"), rows))

@@ -163,7 +163,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 def shorten(value: object) -> str:
     """A value on one line of at most 100 characters."""
-    text = repr(value) if isinstance(value, str) else str(value)
+    text = repr(value) if isinstance(value, str) and not value.endswith(" values]") else str(value)
     return text if len(text) <= 100 else text[:97] + "..."
 
 

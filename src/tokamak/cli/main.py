@@ -19,6 +19,13 @@ from tokamak.errors import TokamakError
 from tokamak.settings import Settings
 
 VERBS = {
+    "run": "complete a text, streamed",
+    "chat": "talk to a model in the terminal",
+    "tokenize": "text to token ids",
+    "detokenize": "token ids to text",
+    "inspect": "metadata, tensors, formats, memory and graph of a model file",
+    "bench": "prompt and decode speed against the limits of this machine",
+    "diff": "the first node of the graph where two executors differ",
     "doctor": "what this machine has and what tokamak makes of it",
 }
 EXIT_CODES = (

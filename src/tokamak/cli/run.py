@@ -94,9 +94,13 @@ def speed(done: Completion) -> str:
     return ", ".join(["[" + counts, *filter(None, rates), f"{done.finish_reason}, seed {done.seed}]"])
 
 
-def stream_out(llm: LLM, prompt: str | list[int], params: SamplingParams) -> Completion:
-    """Write the pieces of a completion as they come and return the whole."""
+def stream_out(llm: LLM, prompt: str | list[int], params: SamplingParams, before: str = "") -> Completion:
+    """Write `before`, then the pieces of a completion as they come; return the whole.
+
+    Nothing is written when the prompt is refused. Raises: as `LLM.stream`.
+    """
     stream = llm.stream(prompt, params)
+    sys.stdout.write(before)
     for piece in stream:
         sys.stdout.write(piece)
         sys.stdout.flush()
@@ -112,9 +116,7 @@ def execute(args: argparse.Namespace) -> int:
         if args.json:
             print_json(facts(llm.generate(prompt, params)))
             return 0
-        if isinstance(prompt, str):
-            sys.stdout.write(prompt)
-        done = stream_out(llm, prompt, params)
+        done = stream_out(llm, prompt, params, before=prompt if isinstance(prompt, str) else "")
         sys.stdout.write("\n")
         remark(speed(done), quiet=args.quiet)
     return 0
