@@ -248,6 +248,7 @@ def draw_token(
     """
     Token drawn after top-k, top-p, min-p and temperature from logits f32[V]; -1 if they are not numbers.
     """
+
 class TextEngine:
     """
     One tokenizer, built. `text` is a str without surrogates or a buffer of bytes; every call runs without the GIL.
@@ -272,7 +273,9 @@ class TextEngine:
         """i32[n] ids of all texts, i64[len(texts) + 1] offsets"""
 
     def count(self, text: Any, add_special: bool, parse_special: bool) -> int: ...
-    def decode(self, ids: numpy.typing.NDArray[numpy.int32], skip_special: bool, strip_space: bool) -> bytes: ...
+    def decode(
+        self, ids: numpy.typing.NDArray[numpy.int32], skip_special: bool, strip_space: bool
+    ) -> bytes: ...
     def token_bytes(self, id: int) -> bytes: ...
     @property
     def nbytes(self) -> int: ...
