@@ -92,7 +92,7 @@ class SamplingParams:
     temperature: 0 is greedy (largest logit after bias and penalties, lowest id on ties). Default 0.8.
     dynatemp_range, dynatemp_exponent: temperature +- range, by entropy; 0 off.
     top_k (default 40; 0 or -1 off), top_p (0.95; 1 off), min_p (0.05; 0 off), typical_p, tfs_z (1 off), eta_cutoff (0 off),
-    top_n_sigma (<= 0 off), xtc_probability (0 off) with xtc_threshold: filters as in docs/sampling.md.
+    top_n_sigma (<= 0 off), xtc_probability (0 off) with xtc_threshold: filters as in docs/guides/sampling.md.
     min_keep: tokens that every filter leaves at least.
     mirostat: 0 off, 1 or 2; with mirostat_tau (bits) and mirostat_eta it replaces every filter but the temperature.
     adaptive_target: mean probability of the tokens drawn, < 0 off; after the filters. adaptive_decay: weight of the past.
