@@ -4,6 +4,8 @@ It computes no language, but one wrong block, slot, position or length anywhere 
 logit, which a small real model would often hide.
 """
 
+import threading
+
 import numpy as np
 
 from tokamak.errors import InvalidParams
@@ -31,6 +33,7 @@ class HashProgram:
         self._cache = np.random.default_rng(0).integers(0, 2**63, size, dtype=np.uint64)  # garbage, not zeros
         self._lanes = mixed(np.arange(1, vocab_size + 1, dtype=np.uint64) * ODD)
         self.batches = []
+        self.cancelled = threading.Event()
         self.closed = False
 
     def run(self, batch):
@@ -56,6 +59,9 @@ class HashProgram:
                 lanes = mixed(self._lanes * (word | np.uint64(1)))
             logits.append((lanes >> np.uint64(40)).astype(np.float32) / 2**21)
         return np.array(logits, dtype=np.float32).reshape(-1, self.vocab_size)
+
+    def cancel(self):
+        self.cancelled.set()
 
     def copy_blocks(self, pairs):
         size = self.limits.block_size

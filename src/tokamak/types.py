@@ -93,6 +93,9 @@ class Program(Protocol):
     def taps(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Floats]:
         """Run and return copies of intermediates by value name (all of them for None)."""
 
+    def cancel(self) -> None:
+        """From another thread: make the step that is running, if any, raise Cancelled as soon as it can."""
+
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy cache blocks (source, destination) in every layer: the write half of copy-on-write."""
 

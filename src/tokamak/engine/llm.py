@@ -186,7 +186,8 @@ class LLM:
             "blocks_kept": pool.num_unheld,
             "blocks_evicted": pool.counts.evicted_blocks,
             "block_size": pool.block_size,
-            "tokens_stored": stored,
+            "tokens_stored": stored,  # of sequences that run; those that share blocks count them each
+            "slots_unused": max(0, pool.num_held * pool.block_size - stored),  # fragmentation
             "prefix_queried_tokens": pool.counts.queried_tokens,
             "prefix_hit_tokens": pool.counts.hit_tokens,
         }

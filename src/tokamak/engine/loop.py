@@ -68,6 +68,7 @@ class EngineLoop:
             self._closed = True
             self._changed.notify()
         thread = self._thread
+        self.core.program.cancel()  # do not wait for the rest of a long step
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         return True

@@ -193,8 +193,8 @@ class Stream(Iterator[str]):
                 self._ticket.made_room()
             if output.finish_reason is not None:
                 self._num_open = 0 if output.finish_reason == "abort" else self._num_open - 1
-            if output.error is not None:
-                raise output.error
+            if output.finish_reason == "abort":
+                self._ticket.check()
             yield output
 
     def __next__(self) -> str:

@@ -245,6 +245,9 @@ class ReferenceProgram:
         if batch.slots.size and batch.slots.max() >= self.limits.num_blocks * self.limits.block_size:
             raise CapacityError(f"slot {batch.slots.max()} is outside the cache")
 
+    def cancel(self) -> None:
+        """Nothing: a step of the small models this is for ends soon enough."""
+
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy cache blocks (source, destination) in every layer."""
         for state in self._states.values():

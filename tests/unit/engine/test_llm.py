@@ -27,7 +27,8 @@ def loaded(*, context=200, slow_s=0.0, **limits):
         quick = program.run
 
         def run(batch):
-            time.sleep(slow_s)
+            if program.cancelled.wait(slow_s):
+                raise errors.Cancelled("the step was cancelled")
             return quick(batch)
 
         program.run = run
@@ -372,12 +373,40 @@ class TestThreadsAndProcesses:
             llm.close()
             thread.join(5)
             assert len(failures) == 1
-            "".join(stream)
+            with pytest.raises(errors.Cancelled):
+                "".join(stream)
             assert stream.completion.finish_reason == "abort"
             assert llm.program.closed
             with pytest.raises(errors.Cancelled, match="closed"):
                 llm.generate("abc")
             llm.close()
+
+    def test_closing_does_not_wait_for_a_long_step(self):
+        began = time.monotonic()
+        with loaded(slow_s=30.0) as llm:
+            stream = llm.stream("abc", GREEDY)
+            wait_until(lambda: llm.stats()["running"] == 1)
+            llm.close()
+        assert time.monotonic() - began < 5.0
+        with pytest.raises(errors.Cancelled):
+            next(stream)
+
+    def test_streams_opened_and_dropped_at_random_leave_nothing(self):
+        rng = np.random.default_rng(4)
+        with loaded() as llm:
+            open_streams = []
+            for _ in range(150):
+                prompt = rng.integers(0, 90, rng.integers(1, 60)).tolist()
+                open_streams.append(llm.stream(prompt, GREEDY, max_tokens=int(rng.integers(1, 60))))
+                for _ in range(int(rng.integers(0, 4))):
+                    next(open_streams[-1], None)
+                if len(open_streams) > 6:
+                    open_streams.pop(int(rng.integers(len(open_streams))))
+            open_streams.clear()
+            wait_until(idle(llm))
+            wait_until(lambda: not llm._loop._deliver)
+            assert not llm._loop.core.has_work
+            assert llm.stats()["blocks_held"] == 0
 
     def test_a_dropped_llm_ends_its_thread(self):
         llm = LLM(HashProgram(), LetterTokenizer(), context=50)

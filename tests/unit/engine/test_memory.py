@@ -66,6 +66,14 @@ def test_the_cache_takes_two_rows_of_all_heads_per_layer_and_token(checkpoint, k
     assert kv_nbytes_per_token(graph, kv_dtype) == 2 * 2 * row_nbytes
 
 
+@pytest.mark.parametrize("kv_dtype", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+def test_the_formula_gives_the_bytes_the_program_holds(tiny_gguf, kv_dtype):
+    with load(tiny_gguf("llama", "q4_k"), context=100, kv_dtype=kv_dtype, threads=1) as llm:
+        limits = llm.program.limits
+        tokens = limits.num_blocks * limits.block_size
+        assert llm.program.memory()["cache"] == llm.facts["kv_nbytes_per_token"] * tokens
+
+
 def test_the_default_context_is_the_trained_one_if_it_fits(checkpoint):
     chosen = choose_context(checkpoint, None, "f16", available=10**9)
     assert (chosen.context, chosen.reason) == (models.trained_context(checkpoint.config), "trained")
