@@ -1,0 +1,137 @@
+"""Logits of every fixture of the families here, against transformers' and against llama.cpp's distance.
+
+Error is max|difference| / std(recorded logits). Limits: float64 maths of the same float32 weights differs from
+transformers' float32 by its rounding, 1e-4; the CPU executor with a float32 cache rounds like float32, 1e-4; an f16 cache
+rounds K and V, 1e-2. Quantised files are compared with the same weights dequantised: activations rounded to int8 may cost
+at most 1.2 x what llama.cpp's rounding costs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graphs import batch
+from reference_data import golden
+
+from tokamak import executors, models
+from tokamak.ir.passes import optimize
+from tokamak.loaders import open_checkpoint
+from tokamak.types import Limits
+
+ROOT = golden()
+FIXTURES = (
+    "llama",
+    "llama-rope-linear",
+    "llama3-tied-rope",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "phi",
+    "phi3",
+    "phi3-longrope-short",
+    "phi3-swa",
+    "bitnet",
+    "bitnet-2b4t",
+)
+# the default f16 cache, the f32 cache, the oracle
+EXACT = (("reference", "f32", 1e-4), ("cpu", "f32", 1e-4), ("cpu", "f16", 1e-2))
+K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
+QUANTISED = [
+    *(("llama", kind) for kind in (*K_QUANTS, "q4_0", "q5_0", "q8_0", "tq2_0")),
+    *(("phi", kind) for kind in (*K_QUANTS, "q4_0", "q8_0")),
+    *(("qwen2", kind) for kind in (*K_QUANTS, "q4_0", "q8_0", "tq2_0")),
+    *(("qwen3", kind) for kind in ("q4_k_m", "q6_k", "q8_0")),
+    ("bitnet", "tq2_0"),
+]
+BLOCK = 32
+
+pytestmark = pytest.mark.skipif(ROOT is None, reason="golden data is not beside the project")
+
+
+def program(path, executor, kv_dtype, threads=1):
+    checkpoint = open_checkpoint(path)
+    graph = optimize(models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=256))
+    limits = Limits(num_blocks=8, block_size=BLOCK, kv_dtype=kv_dtype, threads=threads)
+    return executors.get(executor).compile(graph, checkpoint.weights, limits)
+
+
+def logits(running, ids):
+    blocks = list(range(-(-len(ids) // BLOCK)))
+    return running.run(batch((blocks, [int(i) for i in ids], len(ids)), every_row=True, block=BLOCK))
+
+
+def recorded(name):
+    return np.load(ROOT / "arch" / name / "golden.npz", allow_pickle=True)
+
+
+def float_file(name):
+    exact = ROOT / "arch" / name / "model-f32.gguf"
+    return exact if exact.exists() else ROOT / "arch" / name / "model-f16.gguf"
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.parametrize(("executor", "kv_dtype", "limit"), EXACT)
+def test_logits_equal_transformers(name, executor, kv_dtype, limit):
+    data = recorded(name)
+    running = program(float_file(name), executor, kv_dtype)
+    for i in (0, 1):
+        want, got = data[f"logits_{i}_hf"], logits(running, data[f"ids_{i}"])
+        error = np.abs(got - want).max() / want.std()
+        assert error <= limit
+        top = np.sort(want, axis=-1)
+        clear = top[:, -1] - top[:, -2] > 2 * limit * want.std()
+        np.testing.assert_array_equal(got.argmax(-1)[clear], want.argmax(-1)[clear])
+
+
+def test_a_window_that_the_file_does_not_mention_cannot_be_known():
+    """mistral-swa has a window in its original configuration only; within it, results are equal."""
+    data = recorded("mistral-swa")
+    got = logits(program(float_file("mistral-swa"), "reference", "f32"), data["ids_1"])
+    want = data["logits_1_hf"]
+    assert np.abs(got[:32] - want[:32]).max() / want.std() <= 1e-4
+
+
+@pytest.mark.parametrize(("name", "kind"), QUANTISED)
+def test_the_oracle_computes_with_dequantised_weights(name, kind):
+    data = recorded(name)
+    want = data[f"logits_1_{kind}_dequant_f32"]
+    got = logits(program(ROOT / "arch" / name / f"model-{kind}.gguf", "reference", "f32"), data["ids_1"])
+    assert np.abs(got - want).max() / want.std() <= 1e-4
+
+
+@pytest.mark.parametrize(("name", "kind"), QUANTISED)
+def test_integer_kernels_are_no_farther_from_the_weights_than_llama_cpp(name, kind):
+    data = recorded(name)
+    want, peer = data[f"logits_1_{kind}_dequant_f32"], data[f"logits_1_{kind}_llamacpp"]
+    got = logits(program(ROOT / "arch" / name / f"model-{kind}.gguf", "cpu", "f16"), data["ids_1"])
+    assert np.abs(got - want).max() <= 1.2 * np.abs(peer - want).max()
+    assert rms(got - want) <= 1.2 * rms(peer - want)
+
+
+def rms(x):
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+@pytest.mark.parametrize(("name", "kind"), QUANTISED)
+def test_greedy_follows_the_dequantised_weights_up_to_the_first_close_call(name, kind):
+    """Equal up to the first position whose top-1/top-2 gap is below twice llama.cpp's own distance."""
+    data = recorded(name)
+    distance = np.abs(data[f"logits_1_{kind}_llamacpp"] - data[f"logits_1_{kind}_dequant_f32"]).max()
+    path = ROOT / "arch" / name / f"model-{kind}.gguf"
+    oracle, ours = (program(path, e, kv) for e, kv in (("reference", "f32"), ("cpu", "f16")))
+    ids = [int(i) for i in data["ids_0"]]
+    want = data[f"greedy_{kind}_dequant_f32"]
+    gaps = continued(oracle, ids, len(want))[1]
+    close = next((i for i, gap in enumerate(gaps) if gap < 2 * distance), len(want))
+    np.testing.assert_array_equal(continued(ours, ids, len(want))[0][:close], want[:close])
+
+
+def continued(running, ids, count):
+    ids, gaps = list(ids), []
+    start = len(ids)
+    for _ in range(count):
+        last = logits(running, ids)[-1]
+        top = np.sort(last)
+        gaps.append(top[-1] - top[-2])
+        ids.append(int(last.argmax()))
+    return ids[start:], gaps
