@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from tokamak.errors import GraphError, ModelFileError
 from tokamak.ir import ops
 from tokamak.ir.check import check
@@ -129,14 +131,45 @@ class RMSNorm(Module):
 
 
 class LayerNorm(Module):
-    """Layer norm over the last axis, with bias."""
+    """Layer norm over the last axis; the bias is zero where the checkpoint has none."""
 
     def __init__(self, size: int, eps: float) -> None:
-        self.weight, self.bias, self.eps = Param(size), Param(size), eps
+        self.weight, self.bias, self.eps = Param(size), Param(size, optional=True), eps
 
     def forward(self, x: Value) -> Value:
         """[T, ..., size] -> the same."""
-        return ops.layer_norm(x, self.weight.value, self.bias.value, eps=self.eps)
+        size = self.weight.shape[0]
+        bias = self.bias.bound or x.graph.const(f"zeros.{size}", np.zeros(size, np.float32))
+        return ops.layer_norm(x, self.weight.value, bias, eps=self.eps)
+
+
+class GatedMLP(Module):
+    """down(act(gate x) * up x); `act` names an op of `ops.ACTIVATIONS`."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, act: str = "silu") -> None:
+        self.act = act
+        self.gate_proj = Linear(hidden_size, intermediate_size)
+        self.up_proj = Linear(hidden_size, intermediate_size)
+        self.down_proj = Linear(intermediate_size, hidden_size)
+
+    def forward(self, x: Value) -> Value:
+        """[T, hidden_size] -> [T, hidden_size]."""
+        gate: Value = getattr(ops, self.act)(self.gate_proj(x))
+        return self.down_proj(ops.mul(gate, self.up_proj(x)))
+
+
+class MLP(Module):
+    """down(act(up x)); `act` names an op of `ops.ACTIVATIONS`."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, act: str) -> None:
+        self.act = act
+        self.up_proj = Linear(hidden_size, intermediate_size)
+        self.down_proj = Linear(intermediate_size, hidden_size)
+
+    def forward(self, x: Value) -> Value:
+        """[T, hidden_size] -> [T, hidden_size]."""
+        hidden: Value = getattr(ops, self.act)(self.up_proj(x))
+        return self.down_proj(hidden)
 
 
 class Step:

@@ -9,7 +9,7 @@ from tokamak.ir import ops
 from tokamak.ir.graph import Value
 from tokamak.models import llama
 from tokamak.models.llama import Config
-from tokamak.nn import Linear, Module, RMSNorm, Step
+from tokamak.nn import GatedMLP, Module, RMSNorm, Step
 
 __all__ = ["BitNet", "BitNetSilu", "Config"]
 
@@ -25,36 +25,30 @@ class Attention(llama.Attention):
         return self.o_proj(self.attn_sub_norm(self.mix(x, step)))
 
 
-class MLP(Module):
-    """relu(gate)^2 * up, norm, down."""
+class MLP(GatedMLP):
+    """A norm before down_proj."""
 
-    def __init__(self, c: Config) -> None:
-        self.gate_proj = Linear(c.hidden_size, c.intermediate_size)
-        self.up_proj = Linear(c.hidden_size, c.intermediate_size)
+    def __init__(self, c: Config, act: str) -> None:
+        super().__init__(c.hidden_size, c.intermediate_size, act)
         self.ffn_sub_norm = RMSNorm(c.intermediate_size, c.rms_norm_eps)
-        self.down_proj = Linear(c.intermediate_size, c.hidden_size)
 
     def forward(self, x: Value) -> Value:
-        return self.down_proj(self.ffn_sub_norm(ops.mul(self.act(self.gate_proj(x)), self.up_proj(x))))
-
-    def act(self, gate: Value) -> Value:
-        """The activation of the gate."""
-        return ops.relu2(gate)
-
-
-class SiluMLP(MLP):
-    def act(self, gate: Value) -> Value:
-        return ops.silu(gate)
+        gate: Value = getattr(ops, self.act)(self.gate_proj(x))
+        return self.down_proj(self.ffn_sub_norm(ops.mul(gate, self.up_proj(x))))
 
 
 class Block(llama.Block):
     attention = Attention
-    mlp_type = MLP
+
+    def feed_forward(self, c: Config) -> Module:
+        return MLP(c, "relu2")
 
 
 class SiluBlock(llama.Block):
     attention = Attention
-    mlp_type = SiluMLP
+
+    def feed_forward(self, c: Config) -> Module:
+        return MLP(c, "silu")
 
 
 class BitNet(llama.Llama):

@@ -12,7 +12,7 @@ from tokamak.ir import ops
 from tokamak.ir.graph import Value
 from tokamak.models.config import Rope
 from tokamak.models.rope import rotate
-from tokamak.nn import Embedding, Linear, Module, RMSNorm, Step
+from tokamak.nn import Embedding, GatedMLP, Linear, Module, RMSNorm, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +59,20 @@ class Attention(Module):
         return q, k
 
 
-class MLP(Module):
-    """silu(gate) * up, then down."""
-
-    def __init__(self, c: Config) -> None:
-        self.gate_proj = Linear(c.hidden_size, c.intermediate_size)
-        self.up_proj = Linear(c.hidden_size, c.intermediate_size)
-        self.down_proj = Linear(c.intermediate_size, c.hidden_size)
-
-    def forward(self, x: Value) -> Value:
-        return self.down_proj(ops.mul(ops.silu(self.gate_proj(x)), self.up_proj(x)))
-
-
 class Block(Module):
     """Two residual branches, each behind its norm."""
 
     attention: type[Any] = Attention
-    mlp_type: type[Any] = MLP
 
     def __init__(self, c: Config) -> None:
         self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.self_attn = self.attention(c)
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
-        self.mlp = self.mlp_type(c)
+        self.mlp = self.feed_forward(c)
+
+    def feed_forward(self, c: Config) -> Module:
+        """silu(gate) * up, then down; families override it."""
+        return GatedMLP(c.hidden_size, c.intermediate_size)
 
     def forward(self, x: Value, step: Step) -> Value:
         x = ops.add(self.self_attn(self.input_layernorm(x), step), x)

@@ -8,7 +8,7 @@ from tokamak.ir import ops
 from tokamak.ir.graph import Value
 from tokamak.models import llama
 from tokamak.models.config import Rope
-from tokamak.nn import Embedding, LayerNorm, Linear, Module, Step
+from tokamak.nn import MLP, Embedding, LayerNorm, Linear, Module, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +27,13 @@ class Config:
     sliding_window: int = 0
 
 
-class MLP(Module):
-    """gelu (tanh form) between two matrices."""
-
-    def __init__(self, c: Config) -> None:
-        self.up_proj = Linear(c.hidden_size, c.intermediate_size)
-        self.down_proj = Linear(c.intermediate_size, c.hidden_size)
-
-    def forward(self, x: Value) -> Value:
-        return self.down_proj(ops.gelu(self.up_proj(x)))
-
-
 class Block(Module):
     """x + attention(norm(x)) + mlp(norm(x))."""
 
     def __init__(self, c: Config) -> None:
         self.input_layernorm = LayerNorm(c.hidden_size, c.layer_norm_eps)
         self.self_attn = llama.Attention(c)  # type: ignore[arg-type]  # reads sizes and rope, which both configs have
-        self.mlp = MLP(c)
+        self.mlp = MLP(c.hidden_size, c.intermediate_size, "gelu")
 
     def forward(self, x: Value, step: Step) -> Value:
         h = self.input_layernorm(x)

@@ -53,7 +53,9 @@ class MLP(Module):
 
 class Block(llama.Block):
     attention = Attention
-    mlp_type = MLP
+
+    def feed_forward(self, c: Config) -> Module:
+        return MLP(c)
 
 
 class Phi3(llama.Llama):

@@ -21,10 +21,12 @@ from tokamak.nn import Step
 from tokamak.types import Array, Floats
 
 
-def rotate(step: Step, rope: Rope, head_dim: int, *heads: Value) -> tuple[Value, ...]:
-    """Each of `heads` [T, H, head_dim], turned by its row's position."""
+def rotate(
+    step: Step, rope: Rope, head_dim: int, *heads: Value, name: str = "rope.inv_freq"
+) -> tuple[Value, ...]:
+    """Each of `heads` [T, H, head_dim], turned by its row's position. name: of the table, one per kind of layer."""
     inv_freq, mscale = frequencies(rope, head_dim)
-    table = step.const("rope.inv_freq", inv_freq)
+    table = step.const(name, inv_freq)
     return tuple(ops.rope(x, step.positions, table, mscale=mscale) for x in heads)
 
 
