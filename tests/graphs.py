@@ -23,6 +23,7 @@ SIZES = {
     "vocab_size": 97,
 }
 LLAMA = {**SIZES, "rms_norm_eps": 1e-5}
+LAYER_NORM = {**SIZES, "layer_norm_eps": 1e-5}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1, 1, 2, 3], "long_factor": [1, 2, 4, 8]}
 
 # name -> (architecture, configuration, whether linears have biases)
@@ -32,12 +33,32 @@ CASES: dict[str, tuple[str, dict, bool]] = {
     "mistral": ("llama", {**LLAMA, "sliding_window": 5}, False),
     "qwen2": ("qwen2", LLAMA, True),
     "qwen3": ("qwen3", LLAMA, False),
-    "phi2": ("phi2", {**SIZES, "layer_norm_eps": 1e-5, "rotary_dim": 4}, True),
+    "phi2": ("phi2", {**LAYER_NORM, "rotary_dim": 4}, True),
     "phi3": (
         "phi3",
         {**LLAMA, "rope_scaling": {**LONGROPE, "original_max_position_embeddings": 64, "factor": 4.0}},
         False,
     ),
+    "arcee": ("arcee", LLAMA, False),
+    "command-r": ("command-r", {**LAYER_NORM, "tie_word_embeddings": True, "logit_scale": 0.5}, False),
+    "exaone4": ("exaone4", LLAMA, False),
+    "falcon": ("falcon", LAYER_NORM, False),
+    "gemma": ("gemma", {**LLAMA, "tie_word_embeddings": True}, False),
+    "gemma3": (
+        "gemma3",
+        {**LLAMA, "sliding_window": 5, "sliding_window_pattern": 2, "tie_word_embeddings": True},
+        False,
+    ),
+    "glm4": ("glm4", {**LLAMA, "rotary_dim": 4}, True),
+    "gpt2": ("gpt2", {**LAYER_NORM, "num_positions": 64}, True),
+    "gptneox": ("gptneox", {**LAYER_NORM, "rotary_dim": 4, "use_parallel_residual": False}, True),
+    "granite": (
+        "granite",
+        {**LLAMA, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
+        False,
+    ),
+    "olmo2": ("olmo2", LLAMA, False),
+    "stablelm": ("stablelm", LAYER_NORM, False),
     "bitnet": ("bitnet", LLAMA, False),
     "bitnet-b1.58": ("bitnet-b1.58", LLAMA, False),
 }

@@ -133,8 +133,8 @@ class RMSNorm(Module):
 class LayerNorm(Module):
     """Layer norm over the last axis; the bias is zero where the checkpoint has none."""
 
-    def __init__(self, size: int, eps: float) -> None:
-        self.weight, self.bias, self.eps = Param(size), Param(size, optional=True), eps
+    def __init__(self, size: int, eps: float, *, optional: bool = False) -> None:
+        self.weight, self.bias, self.eps = Param(size, optional=optional), Param(size, optional=True), eps
 
     def forward(self, x: Value) -> Value:
         """[T, ..., size] -> the same."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from graphs import batch
 from reference_data import golden
-
 from tokamak import executors, models
 from tokamak.ir.passes import optimize
 from tokamak.loaders import open_checkpoint
@@ -32,6 +32,22 @@ FIXTURES = (
     "phi3-swa",
     "bitnet",
     "bitnet-2b4t",
+    "arcee",
+    "baichuan-7b",
+    "command-r",
+    "ernie4-5",
+    "exaone4",
+    "falcon-7b",
+    "gemma",
+    "gemma3",
+    "glm4",
+    "gpt-bigcode",
+    "gpt-neox",
+    "gpt2",
+    "granite",
+    "minicpm",
+    "olmo2",
+    "stablelm",
 )
 # the default f16 cache, the f32 cache, the oracle
 EXACT = (("reference", "f32", 1e-4), ("cpu", "f32", 1e-4), ("cpu", "f16", 1e-2))

@@ -24,6 +24,7 @@ HARMLESS = frozenset(
     {"vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type", "attention.causal"}
 )
 LARGEST = 2**31 - 1
+ROPE_NAMES = ("rope_theta", "rotary_dim", "rope_scaling", "rope_freq_factors")
 
 
 class Keys:
@@ -59,6 +60,13 @@ class Keys:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ModelFileError(f"key {self.prefix}{suffix} is {value!r:.80}, expected a finite number")
         return float(value)
+
+    def flag(self, suffix: str) -> bool:
+        """A boolean that is there."""
+        value = self._take(suffix)
+        if not isinstance(value, bool):
+            raise ModelFileError(f"key {self.prefix}{suffix} is {value!r:.80}, expected a boolean")
+        return value
 
     def text(self, suffix: str, default: str) -> str:
         value = self._take(suffix)
@@ -127,6 +135,10 @@ def read_config(
         "rope_theta": keys.number("rope.freq_base", 10000.0),
         "rotary_dim": keys.integer("rope.dimension_count", head_dim),
     }
+    for suffix, allowed in family.fixed.items():
+        keys.expect(suffix, allowed, "not implemented for this architecture")
+    config |= {name: keys.number(s) for s, name in family.numbers.items() if s in keys.values}
+    config |= {name: keys.flag(s) for s, name in family.flags.items() if s in keys.values}
     _check(config, keys.prefix, family)
     window = keys.integer("attention.sliding_window", 0, least=0)
     if window and not family.window:
@@ -141,6 +153,9 @@ def read_config(
     if "rope_freqs" in factors:
         config["rope_freq_factors"] = factors["rope_freqs"]
     keys.finish()
+    if not family.rope:
+        config = {k: v for k, v in config.items() if k not in ROPE_NAMES}
+        config["num_positions"] = config["max_position_embeddings"]
     return config
 
 
@@ -242,5 +257,6 @@ def extents(config: Mapping[str, Any], num_rows: int) -> dict[str, int]:
         "kv": key,
         "qkv": query + 2 * key,
         "head": config["head_dim"],
+        "positions": config["max_position_embeddings"],
         "one": 1,
     }

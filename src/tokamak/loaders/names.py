@@ -7,7 +7,8 @@ Tables only; `config.py` reads the keys and `checkpoint.py` applies the tables. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["FAMILIES", "FamilyNames", "Row"]
 
@@ -35,7 +36,9 @@ class FamilyNames:
 
     interleaved: rows of Q and K lie in pairs (0, 1), (2, 3), ... of each head, as rope without a half split wants
     them; the loader puts them in half-split order. window: `attention.sliding_window` holds for every layer.
-    either: the first or the second set of tensors of a layer is there, whole.
+    either: the first or the second set of tensors of a layer is there, whole. numbers: keys of this family alone, each
+    a float, and the configuration names they become. fixed: keys that are read only to be refused with another value.
+    flags: the same for booleans. rope: whether there is rotary embedding.
     """
 
     model: tuple[Row, ...]
@@ -45,6 +48,10 @@ class FamilyNames:
     interleaved: bool = False
     window: bool = False
     either: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    numbers: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    rope: bool = True
 
 
 def _biases(*names: tuple[str, str, str]) -> tuple[Row, ...]:
@@ -125,6 +132,39 @@ _PHI3_LAYER = (
     _DOWN,
 )
 
+_MODEL_LN = (*_MODEL, Row("output_norm.bias", "norm.bias", "hidden", optional=True))
+_NORMS_LN = (
+    *_NORMS,
+    Row("attn_norm.bias", "input_layernorm.bias", "hidden"),
+    Row("ffn_norm.bias", "post_attention_layernorm.bias", "hidden"),
+)
+_HEAD_NORMS = (
+    Row("attn_q_norm.weight", "self_attn.q_norm.weight", "head"),
+    Row("attn_k_norm.weight", "self_attn.k_norm.weight", "head"),
+)
+_FUSED_QKV = (
+    Row("attn_qkv.weight", "self_attn.qkv_proj.weight", "qkv hidden"),
+    Row("attn_qkv.bias", "self_attn.qkv_proj.bias", "qkv", optional=True),
+)
+_PLAIN = (Row("ffn_up.weight", "mlp.up_proj.weight", "inter hidden"), _DOWN)
+_POST_NORMS = (
+    Row("post_attention_norm.weight", "post_attention_layernorm.weight", "hidden"),
+    Row("post_ffw_norm.weight", "post_feedforward_layernorm.weight", "hidden"),
+)
+_LAYER_NORM: dict[str, Any] = {"norm_key": "attention.layer_norm_epsilon", "norm_name": "layer_norm_eps"}
+_MULTIPLIERS = {
+    "attention.scale": "attention_multiplier",
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "logit_scale": "logits_scaling",
+}
+_GPT2 = FamilyNames(
+    (*_MODEL_LN, Row("position_embd.weight", "embed_positions.weight", "positions hidden")),
+    (*_NORMS_LN, *_FUSED_QKV, _OUT, *_PLAIN, *_OTHER_BIASES),
+    rope=False,
+    **_LAYER_NORM,
+)
+
 _BITNET_FAMILY = FamilyNames(_MODEL, _BITNET)
 
 FAMILIES: Mapping[str, FamilyNames] = {
@@ -155,4 +195,84 @@ FAMILIES: Mapping[str, FamilyNames] = {
     "bitnet": _BITNET_FAMILY,
     "bitnet-25": _BITNET_FAMILY,
     "bitnet-b1.58": _BITNET_FAMILY,
+    "arcee": FamilyNames(_MODEL, (*_NORMS, *_QKV, _OUT, *_PLAIN), interleaved=True),
+    # The 13B form has position biases instead of rope: readers know it by its 40 layers.
+    "baichuan": FamilyNames(_MODEL, _DENSE, interleaved=True, fixed={"block_count": (32,)}),
+    "command-r": FamilyNames(
+        _MODEL_LN,
+        (_NORMS[0], *_QKV, _OUT, *_GATED),
+        interleaved=True,
+        numbers={"logit_scale": "logit_scale"},
+        **_LAYER_NORM,
+    ),
+    "ernie4_5": FamilyNames(_MODEL, _DENSE, interleaved=True),
+    "exaone4": FamilyNames(_MODEL, (*_POST_NORMS, *_HEAD_NORMS, *_QKV, _OUT, *_GATED)),
+    "falcon": FamilyNames(
+        _MODEL_LN,
+        (
+            *_NORMS_LN[::2],
+            Row("attn_norm_2.weight", "ln_attn.weight", "hidden", optional=True),
+            Row("attn_norm_2.bias", "ln_attn.bias", "hidden", optional=True),
+            *_FUSED_QKV,
+            _OUT,
+            *_PLAIN,
+        ),
+        **_LAYER_NORM,
+    ),
+    "gemma": FamilyNames(_MODEL, (*_NORMS, *_QKV, _OUT, *_GATED)),
+    "gemma3": FamilyNames(
+        _MODEL,
+        (
+            _NORMS[0],
+            Row("ffn_norm.weight", "pre_feedforward_layernorm.weight", "hidden"),
+            *_POST_NORMS,
+            *_HEAD_NORMS,
+            *_QKV,
+            _OUT,
+            *_GATED,
+        ),
+        window=True,
+        numbers={"rope.freq_base_swa": "rope_local_base_freq"},
+    ),
+    "glm4": FamilyNames(
+        _MODEL,
+        (
+            *_NORMS,
+            Row("post_attention_norm.weight", "post_self_attn_layernorm.weight", "hidden"),
+            Row("post_ffw_norm.weight", "post_mlp_layernorm.weight", "hidden"),
+            *_QKV,
+            *_QKV_BIAS,
+            _OUT,
+            Row("ffn_up.weight", "mlp.gate_up_proj.weight", "gate_up hidden"),
+            _DOWN,
+        ),
+        interleaved=True,
+    ),
+    "gpt2": _GPT2,
+    "gptneox": FamilyNames(
+        _MODEL_LN,
+        (*_NORMS_LN, *_FUSED_QKV, _OUT, *_PLAIN, *_OTHER_BIASES),
+        flags={"use_parallel_residual": "use_parallel_residual"},
+        **_LAYER_NORM,
+    ),
+    "granite": FamilyNames(_MODEL, _DENSE, interleaved=True, numbers=_MULTIPLIERS),
+    "minicpm": FamilyNames(_MODEL, _DENSE, interleaved=True, numbers=_MULTIPLIERS),
+    "olmo2": FamilyNames(
+        _MODEL,
+        (
+            *_POST_NORMS,
+            Row("attn_q_norm.weight", "self_attn.q_norm.weight", "q"),
+            Row("attn_k_norm.weight", "self_attn.k_norm.weight", "kv"),
+            *_QKV,
+            _OUT,
+            *_GATED,
+        ),
+    ),
+    "stablelm": FamilyNames(
+        _MODEL_LN,
+        (*_NORMS_LN, *_QKV, *_QKV_BIAS, _OUT, *_GATED),
+        fixed={"use_parallel_residual": (False,)},
+        **_LAYER_NORM,
+    ),
+    "starcoder": _GPT2,
 }

@@ -8,7 +8,24 @@ from typing import Any
 
 from tokamak.errors import ModelFileError, UnsupportedError
 from tokamak.ir.graph import Graph, Type
-from tokamak.models import bitnet, llama, phi, phi3, qwen3
+from tokamak.models import (
+    arcee,
+    bitnet,
+    command_r,
+    falcon,
+    gemma,
+    gemma3,
+    glm4,
+    gpt2,
+    gpt_neox,
+    granite,
+    llama,
+    olmo2,
+    phi,
+    phi3,
+    qwen3,
+    stablelm,
+)
 from tokamak.models.config import read
 from tokamak.nn import trace
 from tokamak.types import Weight
@@ -33,6 +50,22 @@ FAMILIES: Mapping[str, Family] = {
     "bitnet": Family(bitnet.Config, bitnet.BitNetSilu),
     "bitnet-25": Family(bitnet.Config, bitnet.BitNet),
     "bitnet-b1.58": Family(bitnet.Config, bitnet.BitNet),
+    "arcee": Family(arcee.Config, arcee.Arcee),
+    "baichuan": Family(llama.Config, llama.Llama),
+    "command-r": Family(command_r.Config, command_r.CommandR),
+    "ernie4_5": Family(llama.Config, llama.Llama),
+    "exaone4": Family(olmo2.Config, olmo2.Exaone4),
+    "falcon": Family(falcon.Config, falcon.Falcon),
+    "gemma": Family(gemma.Config, gemma.Gemma),
+    "gemma3": Family(gemma3.Config, gemma3.Gemma3),
+    "glm4": Family(glm4.Config, glm4.Glm4),
+    "gpt2": Family(gpt2.Config, gpt2.GPT2),
+    "gptneox": Family(gpt_neox.Config, gpt_neox.GPTNeoX),
+    "granite": Family(granite.Config, granite.Granite),
+    "minicpm": Family(granite.Config, granite.Granite),
+    "olmo2": Family(olmo2.Config, olmo2.Olmo2),
+    "stablelm": Family(stablelm.Config, stablelm.StableLM),
+    "starcoder": Family(gpt2.Config, gpt2.GPT2),
 }
 
 

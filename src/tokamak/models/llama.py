@@ -29,14 +29,16 @@ class Config:
     rms_norm_eps: float
     rope: Rope
     sliding_window: int = 0
+    attention_multiplier: float = 0.0  # of scores, 0: head_dim^-0.5
     tie_word_embeddings: bool = False
 
 
 class Attention(Module):
     """Grouped-query attention with rope."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Any) -> None:
         self.c = c
+        self.scale = getattr(c, "attention_multiplier", 0.0) or c.head_dim**-0.5
         self.q_proj = Linear(c.hidden_size, c.num_attention_heads * c.head_dim)
         self.k_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim)
         self.v_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim)
@@ -52,7 +54,7 @@ class Attention(Module):
         k = ops.split_heads(self.k_proj(x), heads=c.num_key_value_heads)
         v = ops.split_heads(self.v_proj(x), heads=c.num_key_value_heads)
         q, k = rotate(step, c.rope, c.head_dim, *self.normed(q, k))
-        return ops.merge_heads(step.attend(q, k, v, scale=c.head_dim**-0.5, window=c.sliding_window))
+        return ops.merge_heads(step.attend(q, k, v, scale=self.scale, window=c.sliding_window))
 
     def normed(self, q: Value, k: Value) -> tuple[Value, Value]:
         """Hook for families that norm queries and keys."""

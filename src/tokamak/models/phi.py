@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tokamak.ir import ops
 from tokamak.ir.graph import Value
@@ -25,6 +26,7 @@ class Config:
     layer_norm_eps: float
     rope: Rope
     sliding_window: int = 0
+    tie_word_embeddings: bool = False
 
 
 class Block(Module):
@@ -32,8 +34,8 @@ class Block(Module):
 
     def __init__(self, c: Config) -> None:
         self.input_layernorm = LayerNorm(c.hidden_size, c.layer_norm_eps)
-        self.self_attn = llama.Attention(c)  # type: ignore[arg-type]  # reads sizes and rope, which both configs have
-        self.mlp = MLP(c.hidden_size, c.intermediate_size, "gelu")
+        self.self_attn = llama.Attention(c)
+        self.mlp: Module = MLP(c.hidden_size, c.intermediate_size, "gelu")
 
     def forward(self, x: Value, step: Step) -> Value:
         h = self.input_layernorm(x)
@@ -41,16 +43,18 @@ class Block(Module):
 
 
 class Phi(Module):
-    """Embedding, parallel blocks, final norm and a head with bias."""
+    """Embedding, parallel blocks, final layer norm and the head, which may be the embedding."""
+
+    block: type[Any] = Block
 
     def __init__(self, c: Config) -> None:
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
-        self.layers = [Block(c) for _ in range(c.num_hidden_layers)]
+        self.layers = [self.block(c) for _ in range(c.num_hidden_layers)]
         self.norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
-        self.lm_head = Linear(c.hidden_size, c.vocab_size)
+        self.lm_head = None if c.tie_word_embeddings else Linear(c.hidden_size, c.vocab_size)
 
     def forward(self, step: Step) -> Value:
         x = self.embed_tokens(step.token_ids)
         for layer in self.layers:
             x = layer(x, step)
-        return self.lm_head(ops.take_rows(self.norm(x), step.logit_rows))
+        return (self.lm_head or self.embed_tokens.as_linear)(ops.take_rows(self.norm(x), step.logit_rows))

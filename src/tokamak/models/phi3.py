@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokamak.ir import ops
 from tokamak.ir.graph import Value
 from tokamak.models import llama
@@ -15,7 +17,7 @@ __all__ = ["Config", "Phi3"]
 class Attention(Module):
     """Rows of qkv_proj: all query heads, then keys, then values."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Any) -> None:
         self.c = c
         self.qkv_proj = Linear(
             c.hidden_size, (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim
