@@ -52,7 +52,7 @@ def sizes(arch: str, fmt: str) -> dict[str, int]:
     return {
         "hidden_size": 256 if wide else 64,
         "intermediate_size": 512 if wide else 128,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 32 if arch == "baichuan" else 2,  # readers know its 7B form by 32 layers
         "num_attention_heads": 4,
         "num_key_value_heads": 4 if arch in ("phi2", "phi3") else 2,
         "head_dim": 64 if wide else 16,
@@ -93,7 +93,9 @@ def gguf(
     write_gguf(
         path,
         {k: v for k, v in values.items() if v is not None},
-        tensors(arch, size, fmt, embed_fmt or fmt, tied=tied, seed=seed),
+        tensors(
+            arch, {**size, "max_position_embeddings": context}, fmt, embed_fmt or fmt, tied=tied, seed=seed
+        ),
     )
     return Path(path)
 

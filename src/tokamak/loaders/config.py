@@ -135,10 +135,7 @@ def read_config(
         "rope_theta": keys.number("rope.freq_base", 10000.0),
         "rotary_dim": keys.integer("rope.dimension_count", head_dim),
     }
-    for suffix, allowed in family.fixed.items():
-        keys.expect(suffix, allowed, "not implemented for this architecture")
-    config |= {name: keys.number(s) for s, name in family.numbers.items() if s in keys.values}
-    config |= {name: keys.flag(s) for s, name in family.flags.items() if s in keys.values}
+    config |= _own(keys, family)
     _check(config, keys.prefix, family)
     window = keys.integer("attention.sliding_window", 0, least=0)
     if window and not family.window:
@@ -153,10 +150,20 @@ def read_config(
     if "rope_freqs" in factors:
         config["rope_freq_factors"] = factors["rope_freqs"]
     keys.finish()
-    if not family.rope:
-        config = {k: v for k, v in config.items() if k not in ROPE_NAMES}
-        config["num_positions"] = config["max_position_embeddings"]
-    return config
+    return config if family.rope else _learned_positions(config)
+
+
+def _learned_positions(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in config.items() if k not in ROPE_NAMES}
+    return kept | {"num_positions": config["max_position_embeddings"]}
+
+
+def _own(keys: Keys, family: FamilyNames) -> dict[str, Any]:
+    """What only this family has."""
+    for suffix, allowed in family.fixed.items():
+        keys.expect(suffix, allowed, "not implemented for this architecture")
+    numbers = {name: keys.number(s) for s, name in family.numbers.items() if s in keys.values}
+    return numbers | {name: keys.flag(s) for s, name in family.flags.items() if s in keys.values}
 
 
 def _check(config: Mapping[str, Any], prefix: str, family: FamilyNames) -> None:
