@@ -10,6 +10,7 @@ struct BatchLimits {
   int64_t max_rows;
   int64_t max_sequences;
   int64_t vocab_size;
+  int64_t num_positions;
 };
 
 // Throws Error(invalid_params) naming the array, the index and the value that is wrong: sizes that

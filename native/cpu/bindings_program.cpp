@@ -233,10 +233,10 @@ void bind_instructions(nb::class_<Handle>& c) {
   using Ids = std::vector<int64_t>;
   c.def(
       "embed",
-      [](Handle& h, const string& node, int64_t table, const OperandTuple& out) {
-        h.builder.embed(node, table, operand(out));
+      [](Handle& h, const string& node, int64_t table, bool by_position, const OperandTuple& out) {
+        h.builder.embed(node, table, by_position, operand(out));
       },
-      "node"_a, "table"_a, "out"_a);
+      "node"_a, "table"_a, "by_position"_a, "out"_a);
   c.def(
       "linear",
       [](Handle& h, const string& node, const OperandTuple& x, const Ids& weights,

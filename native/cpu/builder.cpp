@@ -49,12 +49,17 @@ const Operand& Builder::checked(const std::string& node, const Operand& x) const
   return x;
 }
 
-void Builder::embed(const std::string& node, int64_t table, const Operand& out) {
+void Builder::embed(const std::string& node, int64_t table, bool by_position,
+                    const Operand& out) {
   const PackedMatrix& w = program_.weights().matrix(table);
   checked(node, out);
   need(out.lead == Lead::rows && out.width == w.cols, node, "embed writes one table row per row");
-  need(w.rows >= program_.limits().vocab_size, node, "the table has fewer rows than vocab_size");
-  program_.add(std::make_unique<Embed>(w, out), node, "embed",
+  if (by_position) {
+    program_.limit_positions(w.rows);
+  } else {
+    need(w.rows >= program_.limits().vocab_size, node, "the table has fewer rows than vocab_size");
+  }
+  program_.add(std::make_unique<Embed>(w, by_position, out), node, "embed",
                "embed." + std::string(quant::find_format(w.format)->name));
 }
 

@@ -85,7 +85,8 @@ void Program::run(const BatchView& batch, float* result, std::span<const Tap> ta
   pool_.check_process();
   const uint64_t before = allocation_count();
   check_batch(batch,
-              {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, limits_.vocab_size});
+              {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, limits_.vocab_size,
+                      num_positions_});
   prepare();
   cancelled_.store(false, std::memory_order_relaxed);
   const auto wanted = static_cast<int64_t>(batch.logit_rows.size());

@@ -2,6 +2,7 @@
 // request.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -41,6 +42,8 @@ class Program {
   Program(const ProgramLimits& limits, std::string_view isa);
 
   const ProgramLimits& limits() const noexcept { return limits_; }
+  // Positions from `count` on are refused: a table of learned positions ends there.
+  void limit_positions(int64_t count) noexcept { num_positions_ = std::min(num_positions_, count); }
   const KernelTable& kernels() const noexcept { return kernels_; }
   Weights& weights() noexcept { return weights_; }
   Pool& pool() noexcept { return pool_; }
@@ -72,6 +75,7 @@ class Program {
   void execute(const Step& step, std::span<const Tap> taps);
 
   ProgramLimits limits_;
+  int64_t num_positions_ = int64_t{1} << 31;
   const KernelTable& kernels_;
   const VectorTable& vectors_;
   Pool pool_;

@@ -11,9 +11,9 @@ constexpr int64_t kTranscendental = 4;  // cost of an activation against that of
 }  // namespace
 
 void Embed::run(const Step& step) noexcept {
+  const Ints ids = by_position_ ? step.batch.positions : step.batch.token_ids;
   step.each_row(step.rows_of(out_), out_.width, [&](int64_t t) {
-    step.kernels.unpack_row(table_, step.batch.token_ids[static_cast<size_t>(t)],
-                            step.row(out_, t));
+    step.kernels.unpack_row(table_, ids[static_cast<size_t>(t)], step.row(out_, t));
   });
 }
 

@@ -12,12 +12,14 @@ namespace tokamak::cpu {
 // out[t] = table[token_ids[t]]
 class Embed final : public Instruction {
  public:
-  Embed(const PackedMatrix& table, Operand out) : table_(table), out_(out) {}
+  Embed(const PackedMatrix& table, bool by_position, Operand out)
+      : table_(table), by_position_(by_position), out_(out) {}
   void run(const Step& step) noexcept override;
   int64_t nbytes(const Step& step) const noexcept override;
 
  private:
   PackedMatrix table_;
+  bool by_position_;
   Operand out_;
 };
 

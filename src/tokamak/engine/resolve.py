@@ -37,7 +37,9 @@ def prompt_ids(prompt: Prompt, tokenizer: Tokenizer | None, vocab_size: int) -> 
     """
     if isinstance(prompt, str):
         if tokenizer is None:
-            raise UnsupportedError("the model file has no tokenizer; give the prompt as token ids")
+            raise UnsupportedError(
+                "the model file has no tokenizer that is read here; give the prompt as token ids"
+            )
         ids: Ints = tokenizer.encode_array(prompt, add_special=True, parse_special=True)
     else:
         try:

@@ -264,7 +264,8 @@ def viewed(node: Node, x: Operand) -> Operand:
 
 
 def _embed(low: Lowering, node: Node, name: str) -> None:
-    low.native.embed(name, low.matrices[node.inputs[1]], low.operands[node.outputs[0]])
+    by_position = node.inputs[0] is low.graph.inputs["positions"]
+    low.native.embed(name, low.matrices[node.inputs[1]], by_position, low.operands[node.outputs[0]])
 
 
 def _linear(low: Lowering, node: Node, name: str) -> None:

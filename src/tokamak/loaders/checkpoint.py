@@ -115,16 +115,17 @@ def _from_gguf(model: GgufModel) -> Checkpoint:
     num_tokens = resolve_vocab_size(_length(tokens), embedding.shape[0])
     weights = dict(_weights(infos, config, family, embedding.shape[0]))
     config |= {"vocab_size": embedding.shape[0], "tie_word_embeddings": "output.weight" not in infos}
+    tokenizer, unread = _tokenizer(model.metadata, architecture)
     return Checkpoint(
         path=model.path,
         architecture=architecture,
         config=config,
         weights=weights,
-        tokenizer=_tokenizer(model.metadata, architecture),
+        tokenizer=tokenizer,
         metadata=model.metadata,
         num_tokens=num_tokens,
         nbytes=model.nbytes,
-        notes=notes,
+        notes=(*notes, *unread),
     )
 
 
@@ -222,9 +223,15 @@ def _parameters(
         first += sizes[extent]
 
 
-def _tokenizer(metadata: Mapping[str, Any], architecture: str) -> TokenizerSpec | None:
+def _tokenizer(
+    metadata: Mapping[str, Any], architecture: str
+) -> tuple[TokenizerSpec | None, tuple[str, ...]]:
+    """The tokenizer, and a note where the file has one that is not implemented: the model still takes token ids."""
     if "tokenizer.ggml.model" not in metadata:
-        return None
+        return None, ()
     from tokamak.tokenizers.files.gguf import spec_from_metadata
 
-    return spec_from_metadata(metadata, architecture)
+    try:
+        return spec_from_metadata(metadata, architecture), ()
+    except UnsupportedError as error:
+        return None, (f"no text, only token ids: {error}",)
