@@ -15,7 +15,11 @@
 // Codes one per byte and scales widened: the same interface as the packed struct, cheaper to read.
 template <class Packed>
 struct alignas(64) Unpacked256 {
-  uint8_t q[Packed::kGroups][Packed::kQuads][4 * kRows];
+  static constexpr int kPerVector = 1;
+  static constexpr int kVectors = Packed::kVectors * Packed::kPerVector;
+  static constexpr int kVectorsPerSum = Packed::kVectorsPerSum * Packed::kPerVector;
+
+  uint8_t q[Packed::kGroups][kVectors][4 * kRows];
   uint8_t scale[Packed::kGroups][4 * kRows];
   uint8_t min[4][4 * kRows];
   float d[kRows];
@@ -24,7 +28,12 @@ struct alignas(64) Unpacked256 {
   explicit Unpacked256(const Packed& src) {
     for (int g = 0; g < Packed::kGroups; ++g) {
 #pragma GCC unroll kUnroll
-      for (int quad = 0; quad < Packed::kQuads; ++quad) store_quad(q[g][quad], src.code(g, quad));
+      for (int v = 0; v < Packed::kVectors; ++v) {
+        VQuad quads[Packed::kPerVector];
+        src.codes(g, v, quads);
+        for (int i = 0; i < Packed::kPerVector; ++i)
+          store_quad(q[g][Packed::kPerVector * v + i], quads[i]);
+      }
       store_scale(scale[g], src.group_scale(g));
     }
     store(d, src.scale_f32());
@@ -33,7 +42,7 @@ struct alignas(64) Unpacked256 {
       store(dmin, src.min_f32());
     }
   }
-  VQuad code(int g, int quad) const { return load_quad(q[g][quad]); }
+  void codes(int g, int v, VQuad (&out)[1]) const { out[0] = load_quad(q[g][v]); }
   VScale group_scale(int g) const { return load_scale(scale[g]); }
   VPair min_pair(int j) const { return load_pair(min[j]); }
   vf scale_f32() const { return load(d); }
@@ -41,17 +50,25 @@ struct alignas(64) Unpacked256 {
 };
 
 // The same for a group of 32 columns or a ternary super-group.
-template <class Packed, int Quads>
+template <class Packed>
 struct alignas(64) UnpackedPlain {
-  uint8_t q[Quads][4 * kRows];
+  static constexpr int kPerVector = 1;
+  static constexpr int kVectors = Packed::kVectors * Packed::kPerVector;
+
+  uint8_t q[kVectors][4 * kRows];
   float d[kRows];
 
   explicit UnpackedPlain(const Packed& src) {
 #pragma GCC unroll kUnroll
-    for (int quad = 0; quad < Quads; ++quad) store_quad(q[quad], src.code(quad));
+    for (int v = 0; v < Packed::kVectors; ++v) {
+      VQuad quads[Packed::kPerVector];
+      src.codes(v, quads);
+      for (int i = 0; i < Packed::kPerVector; ++i)
+        store_quad(q[Packed::kPerVector * v + i], quads[i]);
+    }
     store(d, src.scale_f32());
   }
-  VQuad code(int quad) const { return load_quad(q[quad]); }
+  void codes(int v, VQuad (&out)[1]) const { out[0] = load_quad(q[v]); }
   vf scale_f32() const { return load(d); }
 };
 
@@ -74,15 +91,15 @@ struct UnpackedOf<PackedQ6_K> {
 };
 template <>
 struct UnpackedOf<PackedTQ2_0> {
-  using type = UnpackedPlain<PackedTQ2_0, 64>;
+  using type = UnpackedPlain<PackedTQ2_0>;
 };
 template <>
 struct UnpackedOf<PackedQ4_0> {
-  using type = UnpackedPlain<PackedQ4_0, 8>;
+  using type = UnpackedPlain<PackedQ4_0>;
 };
 template <>
 struct UnpackedOf<PackedQ5_0> {
-  using type = UnpackedPlain<PackedQ5_0, 8>;
+  using type = UnpackedPlain<PackedQ5_0>;
 };
 
 // A register tile: P panels x N tokens, one float per (row, token).
@@ -91,19 +108,23 @@ struct Tile {
   vf acc[P][N];
 };
 
-// Integer sum of Quads quads from `quad`, added to s.
-template <int P, int N, class Code>
-inline void dot_quads(VSum (&s)[P][N], int quads, const int8_t* const (&q)[N], Code code) {
+// Adds the products of `vectors` vectors of Per quads to s. q points at the first column; codes(p,
+// v, out) unpacks vector v of panel p.
+template <int P, int N, int Per, class Codes>
+inline void dot_quads(VSum (&s)[P][N], int vectors, const int8_t* const (&q)[N], Codes codes) {
 #pragma GCC unroll kUnroll
-  for (int quad = 0; quad < quads; ++quad) {
-    VQuad w[P];
+  for (int v = 0; v < vectors; ++v) {
+    VQuad w[P][Per];
 #pragma GCC unroll kUnroll
-    for (int p = 0; p < P; ++p) w[p] = code(p, quad);
+    for (int p = 0; p < P; ++p) codes(p, v, w[p]);
 #pragma GCC unroll kUnroll
-    for (int t = 0; t < N; ++t) {
-      const VQuad a = splat_quad(q[t] + 4 * quad);
+    for (int i = 0; i < Per; ++i) {
 #pragma GCC unroll kUnroll
-      for (int p = 0; p < P; ++p) s[p][t] = dot(s[p][t], w[p], a);
+      for (int t = 0; t < N; ++t) {
+        const VQuad a = splat_quad(q[t] + 4 * (Per * v + i));
+#pragma GCC unroll kUnroll
+        for (int p = 0; p < P; ++p) s[p][t] = dot(s[p][t], w[p][i], a);
+      }
     }
   }
 }
@@ -116,19 +137,20 @@ inline void step_groups256(const Source* const (&w)[P], const Q8SuperGroup* cons
   for (int i = 0; i < P * N; ++i) total[i / N][i % N] = int_zero();
   for (int g = 0; g < Packed::kGroups; ++g) {
 #pragma GCC unroll kUnroll
-    for (int first = 0; first < Packed::kQuads; first += Packed::kQuadsPerSum) {
+    for (int first = 0; first < Source::kVectors; first += Source::kVectorsPerSum) {
       VSum s[P][N];
       const int8_t* q[N];
 #pragma GCC unroll kUnroll
       for (int t = 0; t < N; ++t) {
-        q[t] = a[t]->q + 4 * (Packed::kQuads * g + first);
+        q[t] = a[t]->q + 4 * Source::kPerVector * (Source::kVectors * g + first);
 #pragma GCC unroll kUnroll
         for (int p = 0; p < P; ++p) {
           s[p][t] = Packed::kHasMin ? sum_zero() : sum_from(a[t]->offset32[g]);
         }
       }
-      dot_quads<P, N>(s, Packed::kQuadsPerSum, q,
-                      [&](int p, int quad) { return w[p]->code(g, first + quad); });
+      dot_quads<P, N, Source::kPerVector>(
+          s, Source::kVectorsPerSum, q,
+          [&](int p, int v, auto& out) { w[p]->codes(g, first + v, out); });
 #pragma GCC unroll kUnroll
       for (int p = 0; p < P; ++p) {
         const VScale scale = w[p]->group_scale(g);
@@ -169,14 +191,16 @@ inline void step_ternary(const Source* const (&w)[P], const Q8SuperGroup* const 
       for (int c = 1; c < kChains; ++c) s[c][p][t] = sum_zero();
     }
   }
-  for (int v = 0; v < 64; v += 4 * kChains) {
+  constexpr int kVectors = 4 / Source::kPerVector;  // 16 columns at a time
+  for (int v = 0; v < Source::kVectors; v += kVectors * kChains) {
 #pragma GCC unroll kUnroll
     for (int c = 0; c < kChains; ++c) {
       const int8_t* q[N];
-      const int first = v + 4 * c;
+      const int first = v + kVectors * c;
 #pragma GCC unroll kUnroll
-      for (int t = 0; t < N; ++t) q[t] = a[t]->q + 4 * first;
-      dot_quads<P, N>(s[c], 4, q, [&](int p, int quad) { return w[p]->code(first + quad); });
+      for (int t = 0; t < N; ++t) q[t] = a[t]->q + 4 * Source::kPerVector * first;
+      dot_quads<P, N, Source::kPerVector>(
+          s[c], kVectors, q, [&](int p, int i, auto& out) { w[p]->codes(first + i, out); });
     }
   }
 #pragma GCC unroll kUnroll
@@ -202,19 +226,23 @@ inline void step_groups32(const Source* const (&w)[P], const Q8Group* const (&a)
 #pragma GCC unroll kUnroll
     for (int i = 0; i < P * N; ++i) total[i / N][i % N] = signed_zero(Packed::offset(*a[i % N]));
 #pragma GCC unroll kUnroll
-    for (int quad = 0; quad < 8; ++quad) {
+    for (int v = 0; v < 8; ++v) {
+      VQuad code[P][1];
+#pragma GCC unroll kUnroll
+      for (int p = 0; p < P; ++p) w[p]->codes(v, code[p]);
 #pragma GCC unroll kUnroll
       for (int t = 0; t < N; ++t) {
-        const VQuad x = splat_quad(q[t] + 4 * quad);
+        const VQuad x = splat_quad(q[t] + 4 * v);
 #pragma GCC unroll kUnroll
-        for (int p = 0; p < P; ++p) total[p][t] = dot_signed(total[p][t], w[p]->code(quad), x);
+        for (int p = 0; p < P; ++p) total[p][t] = dot_signed(total[p][t], code[p][0], x);
       }
     }
   } else {
     VSum s[P][N];
 #pragma GCC unroll kUnroll
     for (int i = 0; i < P * N; ++i) s[i / N][i % N] = sum_from(Packed::offset(*a[i % N]));
-    dot_quads<P, N>(s, 8, q, [&](int p, int quad) { return w[p]->code(quad); });
+    dot_quads<P, N, Source::kPerVector>(s, Source::kVectors, q,
+                                        [&](int p, int v, auto& out) { w[p]->codes(v, out); });
 #pragma GCC unroll kUnroll
     for (int i = 0; i < P * N; ++i) total[i / N][i % N] = widen(s[i / N][i % N]);
   }

@@ -215,10 +215,11 @@ inline void unpack_groups256(const Packed& src, int row, float* out) {
     if constexpr (Packed::kHasMin) {
       min = f16_to_f32(src.dmin[row]) * static_cast<float>(src.min[g / 2][row][g % 2]);
     }
-    for (int quad = 0; quad < Packed::kQuads; ++quad) {
-      const VQuad codes = src.code(g, quad);
-      for (int i = 0; i < 4; ++i) {
-        const int code = byte_of(codes, row, i) - (Packed::kHasMin ? 0 : 32);
+    for (int v = 0; v < Packed::kVectors; ++v) {
+      VQuad quads[Packed::kPerVector];
+      src.codes(g, v, quads);
+      for (int i = 0; i < 4 * Packed::kPerVector; ++i) {
+        const int code = byte_of(quads[i / 4], row, i % 4) - (Packed::kHasMin ? 0 : 32);
         float value = scale * static_cast<float>(code);
         if constexpr (Packed::kHasMin) value -= min;
         *out++ = value;
@@ -233,13 +234,14 @@ inline int zero_point(const PackedTQ2_0&) { return 1; }
 inline int zero_point(const PackedQ8_0&) { return 128; }
 
 template <class Packed>
-inline void unpack_plain(const Packed& src, int num_quads, int row, float* out) {
+inline void unpack_plain(const Packed& src, int row, float* out) {
   const float d = f16_to_f32(src.d[row]);
   const bool is_signed = std::is_same_v<Packed, PackedQ8_0> && kSignedCodes;
-  for (int quad = 0; quad < num_quads; ++quad) {
-    const VQuad codes = src.code(quad);
-    for (int i = 0; i < 4; ++i) {
-      const uint8_t byte = byte_of(codes, row, i);
+  for (int v = 0; v < Packed::kVectors; ++v) {
+    VQuad quads[Packed::kPerVector];
+    src.codes(v, quads);
+    for (int i = 0; i < 4 * Packed::kPerVector; ++i) {
+      const uint8_t byte = byte_of(quads[i / 4], row, i % 4);
       const int code = is_signed ? static_cast<int8_t>(byte) : byte - zero_point(src);
       *out++ = static_cast<float>(code) * d;
     }
@@ -256,10 +258,8 @@ inline void unpack_row(const PackedMatrix& w, int64_t row, float* out) noexcept 
       float* dst = out + b * K::kCols;
       if constexpr (K::kFamily == Family::groups256) {
         unpack_groups256(packed[b], lane, dst);
-      } else if constexpr (K::kFamily == Family::ternary) {
-        unpack_plain(packed[b], 64, lane, dst);
-      } else if constexpr (K::kFamily == Family::groups32) {
-        unpack_plain(packed[b], 8, lane, dst);
+      } else if constexpr (K::kFamily != Family::floats) {
+        unpack_plain(packed[b], lane, dst);
       } else {
         float lanes[kRows];
         store(lanes, packed[b].value());

@@ -14,7 +14,21 @@
 //   tq2_0 128 products of 2 * 127 around zero            = 32512
 //   q4_0  16 products of 8 * 127 around zero = 16256;  q5_0  16 products of 16 * 127 = 32512
 
-// 256-column formats: kGroups groups of kQuads quads, each with an integer scale.
+// Quads 2 * v (low nibbles) and 2 * v + 1.
+inline void split_nibbles(const uint8_t* p, VQuad (&out)[2]) {
+  const VQuad both = load_quad(p);
+  out[0] = mask(both, 0x0f);
+  out[1] = mask(shift_right(both, 4), 0x0f);
+}
+
+// Bits 2 * v and 2 * v + 1 of `high` become bit 4 of the two quads.
+inline void add_fifth_bits(const uint8_t* high, int v, VQuad (&out)[2]) {
+  const VQuad h = load_quad(high);
+  out[0] = mask_or(out[0], v < 2 ? shift_left(h, 4 - 2 * v) : shift_right(h, 2 * v - 4), 0x10);
+  out[1] = mask_or(out[1], v < 2 ? shift_left(h, 3 - 2 * v) : shift_right(h, 2 * v - 3), 0x10);
+}
+
+// 256-column formats: kGroups groups of kVectors * kPerVector quads, each with an integer scale.
 struct PackedQ4_K {
   uint16_t d[kRows];
   uint16_t dmin[kRows];
@@ -23,14 +37,12 @@ struct PackedQ4_K {
   uint8_t q[8][4][4 * kRows];
 
   static constexpr int kGroups = 8;
-  static constexpr int kQuads = 8;
-  static constexpr int kQuadsPerSum = 8;
+  static constexpr int kPerVector = 2;      // quads that one stored vector holds
+  static constexpr int kVectors = 4;        // stored vectors of a group
+  static constexpr int kVectorsPerSum = 4;  // as far as a sum of pairs fits
   static constexpr bool kHasMin = true;
 
-  VQuad code(int g, int quad) const {
-    const VQuad v = load_quad(q[g][quad / 2]);
-    return mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
-  }
+  void codes(int g, int v, VQuad (&out)[2]) const { split_nibbles(q[g][v], out); }
   VScale group_scale(int g) const { return scale_from_u8(scale[g]); }
   VPair min_pair(int j) const { return pair_from_u8(min[j][0]); }
   vf scale_f32() const { return load_f16(d); }
@@ -50,15 +62,14 @@ struct PackedQ5_K {
   Group group[8];
 
   static constexpr int kGroups = 8;
-  static constexpr int kQuads = 8;
-  static constexpr int kQuadsPerSum = kPairSums ? 4 : 8;
+  static constexpr int kPerVector = 2;
+  static constexpr int kVectors = 4;
+  static constexpr int kVectorsPerSum = kPairSums ? 2 : 4;
   static constexpr bool kHasMin = true;
 
-  VQuad code(int g, int quad) const {
-    const VQuad v = load_quad(group[g].q[quad / 2]);
-    const VQuad h = load_quad(group[g].high);
-    const VQuad low = mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
-    return mask_or(low, quad < 4 ? shift_left(h, 4 - quad) : shift_right(h, quad - 4), 0x10);
+  void codes(int g, int v, VQuad (&out)[2]) const {
+    split_nibbles(group[g].q[v], out);
+    add_fifth_bits(group[g].high, v, out);
   }
   VScale group_scale(int g) const { return scale_from_u8(scale[g]); }
   VPair min_pair(int j) const { return pair_from_u8(min[j][0]); }
@@ -78,16 +89,16 @@ struct PackedQ6_K {
   Group group[16];
 
   static constexpr int kGroups = 16;
-  static constexpr int kQuads = 4;
-  static constexpr int kQuadsPerSum = 4;
+  static constexpr int kPerVector = 2;
+  static constexpr int kVectors = 2;
+  static constexpr int kVectorsPerSum = 2;
   static constexpr bool kHasMin = false;
 
-  VQuad code(int g, int quad) const {
-    const VQuad v = load_quad(group[g].q[quad / 2]);
+  void codes(int g, int v, VQuad (&out)[2]) const {
+    split_nibbles(group[g].q[v], out);
     const VQuad h = load_quad(group[g].high);
-    const VQuad low = mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
-    return mask_or(low, quad < 2 ? shift_left(h, 4 - 2 * quad) : shift_right(h, 2 * quad - 4),
-                   0x30);
+    out[0] = mask_or(out[0], v == 0 ? shift_left(h, 4) : h, 0x30);
+    out[1] = mask_or(out[1], v == 0 ? shift_left(h, 2) : shift_right(h, 2), 0x30);
   }
   VScale group_scale(int g) const { return scale_from_s8(scale[g]); }
   vf scale_f32() const { return load_f16(d); }
@@ -99,11 +110,15 @@ struct PackedTQ2_0 {
   uint16_t d[kRows];
   uint8_t q[16][4 * kRows];  // bits 2 * i, 2 * i + 1: quad 4 * v + i
 
-  static constexpr int kQuads = 64;
+  static constexpr int kPerVector = 4;
+  static constexpr int kVectors = 16;
 
-  VQuad code(int quad) const {
-    const VQuad v = load_quad(q[quad / 4]);
-    return mask(quad % 4 != 0 ? shift_right(v, 2 * (quad % 4)) : v, 0x03);
+  void codes(int v, VQuad (&out)[4]) const {
+    const VQuad all = load_quad(q[v]);
+    out[0] = mask(all, 0x03);
+    out[1] = mask(shift_right(all, 2), 0x03);
+    out[2] = mask(shift_right(all, 4), 0x03);
+    out[3] = mask(shift_right(all, 6), 0x03);
   }
   vf scale_f32() const { return load_f16(d); }
 };
@@ -115,11 +130,10 @@ struct PackedQ4_0 {
   uint8_t q[4][4 * kRows];
 
   static constexpr bool kSigned = false;
+  static constexpr int kPerVector = 2;
+  static constexpr int kVectors = 4;
 
-  VQuad code(int quad) const {
-    const VQuad v = load_quad(q[quad / 2]);
-    return mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
-  }
+  void codes(int v, VQuad (&out)[2]) const { split_nibbles(q[v], out); }
   static int32_t offset(const Q8Group& a) { return a.offset8; }
   vf scale_f32() const { return load_f16(d); }
 };
@@ -131,12 +145,12 @@ struct PackedQ5_0 {
   uint8_t q[4][4 * kRows];
 
   static constexpr bool kSigned = false;
+  static constexpr int kPerVector = 2;
+  static constexpr int kVectors = 4;
 
-  VQuad code(int quad) const {
-    const VQuad v = load_quad(q[quad / 2]);
-    const VQuad h = load_quad(high);
-    const VQuad low = mask(quad % 2 != 0 ? shift_right(v, 4) : v, 0x0f);
-    return mask_or(low, quad < 4 ? shift_left(h, 4 - quad) : shift_right(h, quad - 4), 0x10);
+  void codes(int v, VQuad (&out)[2]) const {
+    split_nibbles(q[v], out);
+    add_fifth_bits(high, v, out);
   }
   static int32_t offset(const Q8Group& a) { return a.offset16; }
   vf scale_f32() const { return load_f16(d); }
@@ -148,8 +162,10 @@ struct PackedQ8_0 {
   uint8_t q[8][4 * kRows];  // int8, or int8 + 128 unless kSignedCodes
 
   static constexpr bool kSigned = true;
+  static constexpr int kPerVector = 1;
+  static constexpr int kVectors = 8;
 
-  VQuad code(int quad) const { return load_quad(q[quad]); }
+  void codes(int v, VQuad (&out)[1]) const { out[0] = load_quad(q[v]); }
   static int32_t offset(const Q8Group& a) { return a.offset128; }
   vf scale_f32() const { return load_f16(d); }
 };

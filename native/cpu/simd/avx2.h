@@ -93,8 +93,15 @@ inline VQuad shift_left(VQuad a, int n) { return _mm256_slli_epi16(a, n); }
 inline VSum sum_zero() { return _mm256_setzero_si256(); }
 inline VSum sum_from(int32_t offset) { return _mm256_set1_epi32(offset); }
 inline VSum sum_add(VSum a, VSum b) { return _mm256_add_epi16(a, b); }
+// Pins a sum to a register at this point: left to itself the compiler delays the additions until
+// the products of a whole group are waiting for them in memory (23 instead of 40 multiply-adds a
+// cycle).
+inline __m256i pinned(__m256i sum) {
+  __asm__("" : "+x"(sum));
+  return sum;
+}
 inline VSum dot(VSum s, VQuad codes, VQuad acts) {
-  return _mm256_add_epi16(s, _mm256_maddubs_epi16(codes, acts));
+  return pinned(_mm256_add_epi16(s, _mm256_maddubs_epi16(codes, acts)));
 }
 inline vi widen(VSum s) { return _mm256_madd_epi16(s, _mm256_set1_epi16(1)); }
 inline vi int_zero() { return _mm256_setzero_si256(); }
@@ -134,5 +141,5 @@ inline vi signed_zero(int32_t /*offset128*/) { return _mm256_setzero_si256(); }
 // |codes| * sign(acts): the pair sum is at most 2 * 128 * 127 = 32512, also for a code of -128.
 inline vi dot_signed(vi acc, VQuad codes, VQuad acts) {
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(acts, codes));
-  return _mm256_add_epi32(acc, widen(pairs));
+  return pinned(_mm256_add_epi32(acc, widen(pairs)));
 }
