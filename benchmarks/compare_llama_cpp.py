@@ -58,11 +58,12 @@ class Peer:
 
 
 def strongest_llama(args: argparse.Namespace, tests: list[tuple[str, int]]) -> tuple[Peer, str]:
-    """llama.cpp in the weight layout that is faster in a trial of every test (geometric mean of the rates)."""
+    """llama.cpp in the weight layout that is faster in a short trial of every test (geometric mean of the rates)."""
     trials = []
+    short = [(kind, min(count, 128 if kind == "pp" else 16)) for kind, count in tests]
     for repack in (True, False):
         peer = Peer("llama.cpp", args.model, args.threads, args.context, repack=repack)
-        rates = [max(peer.rate(kind, count, seed) for seed in (1, 2)) for kind, count in tests]
+        rates = [max(peer.rate(kind, count, seed) for seed in (1, 2)) for kind, count in short]
         trials.append((statistics.geometric_mean(rates), repack))
         peer.close()
     _, repack = max(trials)
@@ -84,6 +85,31 @@ def alternate(
             for peer in peers if pair % 2 == 0 else reversed(peers):
                 rates[f"{kind}{count}"][peer.name].append(peer.rate(kind, count, random.randrange(1 << 30)))
     return rates
+
+
+class Neighbours:
+    """CPU time that processes other than ours took: above a tenth of a CPU, figures of this run are not worth much."""
+
+    def __init__(self, peers: list[Peer]) -> None:
+        self.pids = ["self", *(str(peer.process.pid) for peer in peers)]
+        self.start = (time.perf_counter(), self.busy(), self.ours())
+
+    def busy(self) -> float:
+        """Seconds that all CPUs together were not idle; the clock ticks 100 times a second."""
+        ticks = list(map(int, Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]))
+        return (sum(ticks) - ticks[3] - ticks[4]) / 100
+
+    def ours(self) -> float:
+        fields = [
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            for pid in self.pids
+        ]
+        return sum(int(f[11]) + int(f[12]) for f in fields) / 100
+
+    def cpus(self) -> float:
+        """CPUs that others kept busy since the start, on average."""
+        wall, busy, ours = self.start
+        return max(0.0, (self.busy() - busy - self.ours() + ours) / (time.perf_counter() - wall))
 
 
 def summary(rates: dict[str, dict[str, list[float]]]) -> list[dict]:
@@ -113,6 +139,7 @@ def show(report: dict) -> None:
         f"in this run: {limits['read_bytes_s'] / 1e9:.1f} GB/s read, "
         f"{limits['int8_macs_s'] / 1e9:.0f} G int8 multiply-adds/s ({limits['isa']})"
     )
+    print(f"other processes kept {report['foreign_cpus']:.2f} CPUs busy meanwhile")
     print(
         f"llama.cpp with {report['layout']}; {report['pairs']} alternating pairs; median of ratios and its range\n"
     )
@@ -151,7 +178,9 @@ def main() -> None:
     theirs, layout = strongest_llama(args, tests)
     ours = Peer("tokamak", args.model, args.threads, args.context)
     started = time.time()
+    neighbours = Neighbours([ours, theirs])
     rates = alternate([ours, theirs], tests, args.pairs)
+    foreign = neighbours.cpus()
     after = probes.measure(args.threads)
     ends = {peer.name: peer.ask("memory", 0, 0) for peer in (ours, theirs)}
     for peer in (ours, theirs):
@@ -167,6 +196,7 @@ def main() -> None:
         "layout": layout,
         "pairs": args.pairs,
         "seconds": time.time() - started,
+        "foreign_cpus": foreign,
         "limits": best.facts(),
         "results": summary(rates),
         "starts": {p.name: {**p.start, "peak_nbytes": ends[p.name]["peak_nbytes"]} for p in (ours, theirs)},

@@ -248,19 +248,45 @@ std::vector<std::pair<uint32_t, uint32_t>> property_ranges(const std::string& na
 }  // namespace
 
 void bind_text(nb::module_& m) {
-  nb::class_<Engine>(m, "TextEngine")
-      .def("encode_list", &encode_list, "text"_a, "add_special"_a, "parse_special"_a)
-      .def("encode_array", &encode_array, "text"_a, "add_special"_a, "parse_special"_a, "plain"_a)
-      .def("encode_spans", &encode_spans, "text"_a, "add_special"_a, "parse_special"_a)
+  nb::class_<Engine>(
+      m, "TextEngine",
+      "One tokenizer, built. `text` is a str without surrogates or a buffer of bytes; "
+      "every call runs without the GIL.")
+      .def("encode_list", &encode_list, "text"_a, "add_special"_a, "parse_special"_a,
+           nb::sig("def encode_list(self, text: typing.Any, add_special: bool, "
+                   "parse_special: bool) -> list[int]"))
+      .def("encode_array", &encode_array, "text"_a, "add_special"_a, "parse_special"_a, "plain"_a,
+           nb::sig("def encode_array(self, text: typing.Any, add_special: bool, "
+                   "parse_special: bool, plain: typing.Any) -> "
+                   "numpy.typing.NDArray[numpy.int32]"),
+           "i32[n]. plain: (start, end) byte ranges, rising, in which special tokens are only "
+           "text.")
+      .def("encode_spans", &encode_spans, "text"_a, "add_special"_a, "parse_special"_a,
+           nb::sig("def encode_spans(self, text: typing.Any, add_special: bool, "
+                   "parse_special: bool) -> tuple[numpy.typing.NDArray[numpy.int32], "
+                   "numpy.typing.NDArray[numpy.int64]]"),
+           "i32[n] ids, i64[2 * n] byte spans.")
       .def("encode_batch", &encode_batch, "texts"_a, "add_special"_a, "parse_special"_a,
-           "threads"_a)
-      .def("count", &count, "text"_a, "add_special"_a, "parse_special"_a)
-      .def("decode", &decode, "ids"_a, "skip_special"_a, "strip_space"_a)
+           "threads"_a,
+           nb::sig("def encode_batch(self, texts: typing.Any, add_special: bool, "
+                   "parse_special: bool, threads: int) -> "
+                   "tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int64]]"),
+           "i32[n] ids of all texts, i64[len(texts) + 1] offsets.")
+      .def("count", &count, "text"_a, "add_special"_a, "parse_special"_a,
+           nb::sig("def count(self, text: typing.Any, add_special: bool, "
+                   "parse_special: bool) -> int"))
+      .def("decode", &decode, "ids"_a, "skip_special"_a, "strip_space"_a,
+           nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int32], "
+                   "skip_special: bool, strip_space: bool) -> bytes"))
       .def("token_bytes", &token_bytes, "id"_a)
       .def_prop_ro("nbytes", &Engine::nbytes);
-  m.def("make_text_engine", &make_engine, "parts"_a);
-  m.def("split_pattern", &split_pattern, "pattern"_a, "text"_a);
-  m.def("unicode_property", &property_ranges, "name"_a);
+  m.def("make_text_engine", &make_engine, "parts"_a,
+        nb::sig("def make_text_engine(parts: dict[str, typing.Any]) -> TextEngine"));
+  m.def("split_pattern", &split_pattern, "pattern"_a, "text"_a,
+        nb::sig("def split_pattern(pattern: str, text: typing.Any) -> list[int]"),
+        "Matches of a pre-tokenizer pattern as [start, end, start, end, ...] in bytes.");
+  m.def("unicode_property", &property_ranges, "name"_a,
+        "Code points of a class as rising inclusive ranges.");
   m.attr("UNICODE_VERSION") = text::unicode_version();
 }
 

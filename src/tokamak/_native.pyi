@@ -81,28 +81,44 @@ class GgufFile:
         """Read the tensor's pages into memory now."""
 
 class TextEngine:
-    def encode_list(self, text: object, add_special: bool, parse_special: bool) -> object: ...
+    """
+    One tokenizer, built. `text` is a str without surrogates or a buffer of bytes; every call runs without the GIL.
+    """
+
+    def encode_list(self, text: Any, add_special: bool, parse_special: bool) -> list[int]: ...
     def encode_array(
-        self, text: object, add_special: bool, parse_special: bool, plain: Sequence
-    ) -> object: ...
-    def encode_spans(self, text: object, add_special: bool, parse_special: bool) -> tuple: ...
+        self, text: Any, add_special: bool, parse_special: bool, plain: Any
+    ) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        i32[n]. plain: (start, end) byte ranges, rising, in which special tokens are only text.
+        """
+
+    def encode_spans(
+        self, text: Any, add_special: bool, parse_special: bool
+    ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int64]]:
+        """i32[n] ids, i64[2 * n] byte spans."""
+
     def encode_batch(
-        self, texts: Sequence, add_special: bool, parse_special: bool, threads: int
-    ) -> tuple: ...
-    def count(self, text: object, add_special: bool, parse_special: bool) -> int: ...
+        self, texts: Any, add_special: bool, parse_special: bool, threads: int
+    ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int64]]:
+        """i32[n] ids of all texts, i64[len(texts) + 1] offsets."""
+
+    def count(self, text: Any, add_special: bool, parse_special: bool) -> int: ...
     def decode(
-        self,
-        ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        skip_special: bool,
-        strip_space: bool,
+        self, ids: numpy.typing.NDArray[numpy.int32], skip_special: bool, strip_space: bool
     ) -> bytes: ...
     def token_bytes(self, id: int) -> bytes: ...
     @property
     def nbytes(self) -> int: ...
 
-def make_text_engine(parts: dict) -> TextEngine: ...
-def split_pattern(pattern: str, text: object) -> list[int]: ...
-def unicode_property(name: str) -> list[tuple[int, int]]: ...
+def make_text_engine(parts: dict[str, Any]) -> TextEngine: ...
+def split_pattern(pattern: str, text: Any) -> list[int]:
+    """
+    Matches of a pre-tokenizer pattern as [start, end, start, end, ...] in bytes.
+    """
+
+def unicode_property(name: str) -> list[tuple[int, int]]:
+    """Code points of a class as rising inclusive ranges."""
 
 UNICODE_VERSION: str = "16.0"
 
