@@ -66,7 +66,11 @@ CASES: dict[str, tuple[str, dict, bool]] = {
 
 def graph(name: str, context: int = 64) -> Graph:
     """The traced graph of a case with float weights."""
-    architecture, config, biased = CASES[name]
+    return traced(*CASES[name], context=context)
+
+
+def traced(architecture: str, config: dict, biased: bool, *, context: int = 64) -> Graph:
+    """The graph of any configuration, all parameters in f32."""
     family = FAMILIES[architecture]
     model = family.model(read(family.config, config, context=context))
     shapes = dict(_shapes(model, ""))

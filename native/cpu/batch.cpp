@@ -91,7 +91,7 @@ void check_sequence(const BatchView& batch, size_t b, int64_t num_blocks) {
 
 void check_batch(const BatchView& batch, const BatchLimits& limits) {
   check_sizes(batch, limits);
-  check_range("token_ids", batch.token_ids, limits.vocab_size);
+  check_range("token_ids", batch.token_ids, limits.num_token_ids);
   check_range("positions", batch.positions, limits.num_positions);
   check_starts(batch);
   for (size_t b = 0; b < batch.lengths.size(); ++b) check_sequence(batch, b, limits.num_blocks);

@@ -9,7 +9,7 @@ struct BatchLimits {
   int64_t num_blocks;
   int64_t max_rows;
   int64_t max_sequences;
-  int64_t vocab_size;
+  int64_t num_token_ids;
   int64_t num_positions;
 };
 

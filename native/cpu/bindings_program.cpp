@@ -135,7 +135,7 @@ Matrix as_matrix(Results::Array* values, size_t rows, size_t cols) {
 Matrix run(Handle& self, nb::handle batch) {
   const BatchArrays arrays(batch);
   const cpu::BatchView view = arrays.view();
-  const auto cols = static_cast<size_t>(self.program.limits().vocab_size);
+  const auto cols = static_cast<size_t>(self.program.limits().result_width);
   // Refused by `run` if there are too many rows; capped here so that a hostile count allocates
   // nothing.
   const size_t rows = std::min<size_t>(view.logit_rows.size(), view.token_ids.size());
@@ -155,7 +155,7 @@ std::vector<Matrix> run_taps(Handle& self, nb::handle batch,
   const BatchArrays arrays(batch);
   const cpu::BatchView view = arrays.view();
   std::vector<float> result(view.logit_rows.size() *
-                            static_cast<size_t>(self.program.limits().vocab_size));
+                            static_cast<size_t>(self.program.limits().result_width));
   std::vector<cpu::Tap> taps;
   std::vector<Matrix> copies;
   for (const auto& [instruction, tuple] : wanted) {
@@ -221,9 +221,9 @@ nb::dict memory(Handle& self) {
 
 void make(Handle* at, int64_t num_blocks, int64_t max_rows, int64_t max_sequences,
           const std::string& kv_dtype, int threads, std::pair<size_t, size_t> row_nbytes,
-          int64_t vocab_size, const std::string& isa) {
+          int64_t result_width, const std::string& isa) {
   new (at) Handle({num_blocks, max_rows, max_sequences, cpu::cache_type(kv_dtype), threads,
-                   row_nbytes.first, row_nbytes.second, vocab_size},
+                   row_nbytes.first, row_nbytes.second, result_width},
                   isa);
 }
 
@@ -309,7 +309,7 @@ void bind_program(nb::module_& m) {
   nb::class_<Handle> c(m, "CpuProgram",
                        "Instructions over arenas, with packed weights and a paged cache.");
   c.def("__init__", &make, "num_blocks"_a, "max_rows"_a, "max_sequences"_a, "kv_dtype"_a,
-        "threads"_a, "row_nbytes"_a, "vocab_size"_a, "isa"_a = "");
+        "threads"_a, "row_nbytes"_a, "result_width"_a, "isa"_a = "");
   c.def_prop_ro("isa", [](Handle& h) { return std::string(h.program.kernels().isa); });
   c.def_prop_ro("num_instructions", [](Handle& h) { return h.program.num_instructions(); });
   c.def_prop_ro("allocations", [](Handle& h) { return h.program.allocations(); });
@@ -332,7 +332,7 @@ void bind_program(nb::module_& m) {
   bind_instructions(c);
   c.def("run", &run, "batch"_a,
         nb::sig("def run(self, batch: object) -> numpy.typing.NDArray[numpy.float32]"),
-        "Logits f32[S, vocab_size] of one types.Batch.");
+        "Logits f32[S, result_width] of one types.Batch.");
   c.def("run_taps", &run_taps, "batch"_a, "taps"_a,
         nb::sig("def run_taps(self, batch: object, taps: Sequence[tuple[int, tuple[int, int, int, "
                 "int, int]]]) -> list[numpy.typing.NDArray[numpy.float32]]"));

@@ -39,7 +39,7 @@ const Operand& Builder::checked(const std::string& node, const Operand& x) const
            x.stride <= most && x.column + x.width <= x.stride,
        node, "an operand's columns do not fit its row");
   if (is_result(x)) {
-    need(x.offset == 0 && x.stride == limits.vocab_size, node, "the result has vocab_size columns");
+    need(x.offset == 0 && x.stride == limits.result_width, node, "the result has other columns");
     return x;
   }
   const size_t room = x.lead == Lead::rows ? limits.row_nbytes : limits.wanted_nbytes;
@@ -49,15 +49,14 @@ const Operand& Builder::checked(const std::string& node, const Operand& x) const
   return x;
 }
 
-void Builder::embed(const std::string& node, int64_t table, bool by_position,
-                    const Operand& out) {
+void Builder::embed(const std::string& node, int64_t table, bool by_position, const Operand& out) {
   const PackedMatrix& w = program_.weights().matrix(table);
   checked(node, out);
   need(out.lead == Lead::rows && out.width == w.cols, node, "embed writes one table row per row");
   if (by_position) {
     program_.limit_positions(w.rows);
   } else {
-    need(w.rows >= program_.limits().vocab_size, node, "the table has fewer rows than vocab_size");
+    program_.limit_token_ids(w.rows);
   }
   program_.add(std::make_unique<Embed>(w, by_position, out), node, "embed",
                "embed." + std::string(quant::find_format(w.format)->name));

@@ -22,7 +22,7 @@ const ProgramLimits& checked(const ProgramLimits& limits) {
   check_limit("num_blocks", limits.num_blocks, INT32_MAX / kBlock);
   check_limit("max_rows", limits.max_rows, int64_t{1} << 20);
   check_limit("max_sequences", limits.max_sequences, int64_t{1} << 20);
-  check_limit("vocab_size", limits.vocab_size, INT32_MAX);
+  check_limit("result_width", limits.result_width, INT32_MAX);
   if (limits.row_nbytes % 64 != 0 || limits.wanted_nbytes % 64 != 0 ||
       std::max(limits.row_nbytes, limits.wanted_nbytes) > size_t{1} << 32) {
     throw Error(ErrorKind::invalid_params, "bytes per row must be a multiple of 64, at most 2^32");
@@ -84,8 +84,7 @@ void Program::run(const BatchView& batch, float* result, std::span<const Tap> ta
   const std::lock_guard lock(mutex_);
   pool_.check_process();
   const uint64_t before = allocation_count();
-  check_batch(batch,
-              {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, limits_.vocab_size,
+  check_batch(batch, {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, num_token_ids_,
                       num_positions_});
   prepare();
   cancelled_.store(false, std::memory_order_relaxed);

@@ -26,7 +26,7 @@ struct ProgramLimits {
   int threads;
   size_t row_nbytes;     // arena of Lead::rows, bytes per row, a multiple of 64
   size_t wanted_nbytes;  // arena of Lead::wanted
-  int64_t vocab_size;    // columns of the result
+  int64_t result_width;  // columns of the result: the vocabulary size, where it is logits
 };
 
 // An intermediate to copy once the instruction of that index has run.
@@ -53,11 +53,13 @@ class Program {
   LayerCache& cache(int64_t index);  // throws Error(invalid_params)
   void add(std::unique_ptr<Instruction> instruction, std::string node, std::string op,
            std::string kernel);
+  // Token ids must be below `count`; of several limits the lowest counts.
+  void limit_token_ids(int64_t count) noexcept { num_token_ids_ = std::min(num_token_ids_, count); }
   int64_t num_instructions() const noexcept { return static_cast<int64_t>(instructions_.size()); }
 
-  // One step: K and V of every row are stored, `result` [S][vocab_size] is filled. Callers wait for
-  // each other. Throws Error: invalid_params for a batch that does not fit, cancelled, unavailable
-  // after a fork.
+  // One step: K and V of every row are stored, `result` [S][result_width] is filled. Callers wait
+  // for each other. Throws Error: invalid_params for a batch that does not fit, cancelled,
+  // unavailable after a fork.
   void run(const BatchView& batch, float* result, std::span<const Tap> taps = {});
   // Makes the step in progress, if there is one, throw at its next instruction.
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
@@ -85,6 +87,7 @@ class Program {
   Pages rows_, wanted_, scratch_;
   std::atomic<bool> cancelled_{false};
   uint64_t allocations_ = 0;
+  int64_t num_token_ids_ = INT32_MAX;
   std::mutex mutex_;
 };
 

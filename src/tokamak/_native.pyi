@@ -174,7 +174,7 @@ class CpuProgram:
         kv_dtype: str,
         threads: int,
         row_nbytes: tuple[int, int],
-        vocab_size: int,
+        result_width: int,
         isa: str = "",
     ) -> None: ...
     @property
@@ -257,7 +257,7 @@ class CpuProgram:
         self, node: str, x: tuple[int, int, int, int, int], out: tuple[int, int, int, int, int]
     ) -> None: ...
     def run(self, batch: object) -> numpy.typing.NDArray[numpy.float32]:
-        """Logits f32[S, vocab_size] of one types.Batch."""
+        """Logits f32[S, result_width] of one types.Batch."""
 
     def run_taps(
         self, batch: object, taps: Sequence[tuple[int, tuple[int, int, int, int, int]]]

@@ -7,9 +7,9 @@ inline uint16_t quantize_q8_0(const float* x, int8_t* codes) {
   for (int i = 0; i < 32; ++i) most = __builtin_fabsf(x[i]) > most ? __builtin_fabsf(x[i]) : most;
   const float inverse = most > 0.0f ? 127.0f / most : 0.0f;
   for (int i = 0; i < 32; ++i) {
-    const float scaled = x[i] * inverse;
-    const bool fits = scaled >= -127.0f && scaled <= 127.0f;  // false for NaN
-    codes[i] = fits ? static_cast<int8_t>(__builtin_roundf(scaled)) : int8_t{0};
+    const float scaled = __builtin_roundf(x[i] * inverse);  // at most a little over 127
+    const bool finite = scaled >= -128.0f && scaled <= 128.0f;
+    codes[i] = static_cast<int8_t>(finite ? scaled > 127.0f ? 127.0f : scaled : 0.0f);
   }
   return f32_to_f16(most / 127.0f);
 }

@@ -153,7 +153,7 @@ class Lowering:
             kv_dtype=limits.kv_dtype,
             threads=limits.threads,
             row_nbytes=(self.plan.row_nbytes.get(T, 0), self.plan.row_nbytes.get(S, 0)),
-            vocab_size=self.output.type.tail[0],
+            result_width=prod(self.output.type.tail),
             isa=isa,
         )
         self.operands: dict[Value, Operand] = {}
