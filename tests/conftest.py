@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 import tiny
+
+settings.register_profile("tokamak", deadline=None)  # a busy machine may take the core away for seconds
+settings.load_profile("tokamak")
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,12 @@ from tokamak.engine.resolve import (
     max_new_tokens,
     prompt_ids,
     token_bias,
+    vocabulary,
 )
 from tokamak.engine.ticket import Described, PromptLogprobs, Stream, Ticket
 from tokamak.errors import CapacityError, ContextOverflow, InvalidParams, UnsupportedError
 from tokamak.sampling import Sampler, SamplingParams, fresh_seed
+from tokamak.sampling.grammar import Compiler, Grammar, source_of
 from tokamak.sampling.random import GOLDEN_GAMMA, MASK64, mix64
 from tokamak.types import Floats, Ints, Program
 
@@ -60,6 +62,7 @@ class LLM:
         self._num_tokens = num_tokens or program.vocab_size
         self._seed = None if seed is None else seed & MASK64
         self._seeds, self._ids = itertools.count(), itertools.count(1)
+        self._compiler: Compiler | None = None
         unheld = None
         if prefix_cache_nbytes is not None:
             block_nbytes = program.memory().get("cache", 0) // program.limits.num_blocks
@@ -239,6 +242,7 @@ class LLM:
             bias=token_bias(params, tokenizer, self.vocab_size),
             banned=banned | ending if params.ignore_eos else banned,
             breakers=breakers(params, tokenizer),
+            grammar=self._grammar(params),
         )
         scored = (
             PromptLogprobs(ids.tolist(), params.logprobs)
@@ -259,6 +263,15 @@ class LLM:
         )
         echo = (tokenizer.decode(ids) if tokenizer else "") if params.echo else ""
         return request, Described(self.load_s, seed, params.logprobs is not None, echo, scored)
+
+    def _grammar(self, params: SamplingParams) -> Grammar | None:
+        """The compiled constraint of a request; compilers are made when first asked for."""
+        source = source_of(params)
+        if source is None:
+            return None
+        if self._compiler is None:
+            self._compiler = Compiler(vocabulary(self.tokenizer))
+        return self._compiler.compile(*source, tuple(params.grammar_triggers))
 
     def _next_seed(self) -> int:
         if self._seed is None:

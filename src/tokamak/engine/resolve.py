@@ -9,6 +9,7 @@ import numpy as np
 
 from tokamak.errors import ContextOverflow, InvalidParams, UnsupportedError
 from tokamak.sampling import SamplingParams
+from tokamak.sampling.grammar import Vocabulary
 from tokamak.sampling.penalties import Breakers
 from tokamak.types import Ints
 
@@ -123,3 +124,14 @@ def breakers(params: SamplingParams, tokenizer: Tokenizer | None) -> Breakers:
                     rest = tokenizer.encode(breaker[length:].decode("utf-8", "replace"), add_special=False)
                     sequences.append([token_id, *rest[:LONGEST_BREAKER]])
     return Breakers(sequences)
+
+
+def vocabulary(tokenizer: Tokenizer | None) -> Vocabulary:
+    """A tokenizer as constraints see it.  Raises: UnsupportedError without one."""
+    if tokenizer is None:
+        raise UnsupportedError("a grammar is about text, and the model file has no tokenizer")
+    return Vocabulary(
+        tokens=[tokenizer.id_to_bytes(i) for i in range(tokenizer.vocab_size)],
+        special=frozenset(tokenizer.special_tokens.values()),
+        ends=frozenset(tokenizer.eog_ids),
+    )

@@ -79,6 +79,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "n": (1, 128, True),
     "seed": (0, 2**64 - 1, True),
 }
+CONSTRAINTS = ("grammar", "json_schema", "regex", "choice")
 _OPTIONAL = {"max_tokens", "logprobs", "seed"}
 MAX_STOPS = 64
 
@@ -107,6 +108,8 @@ class SamplingParams:
     ignore_eos: end-of-generation tokens are banned. echo: the text (and logprobs) begin with the prompt's.
     logits_processor: one or several, called in order before everything else; see `LogitsProcessor`.
     samplers: the order of the stages; one that is left out is off.
+    grammar (GBNF, rule root), json_schema, regex, choice (one of some strings): the text follows it to its end; at most one.
+    grammar_triggers: strings, the grammar is off until the text holds one and then counts from its beginning.
     preset: "fast", "balanced" or "quality": other defaults, each field given still wins.
     Raises: InvalidParams naming field, value and range.
     """
@@ -151,6 +154,11 @@ class SamplingParams:
     echo: bool = False
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] = ()
     samplers: Sequence[str] = STAGES
+    grammar: str | None = None
+    json_schema: str | Mapping[str, Any] | None = None
+    regex: str | None = None
+    choice: Sequence[str] | None = None
+    grammar_triggers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in PRESETS:
@@ -170,6 +178,7 @@ class SamplingParams:
         object.__setattr__(self, "samplers", _stages(self.samplers))
         object.__setattr__(self, "logits_processor", _callables(self.logits_processor))
         _check_together(self)
+        _check_constraint(self)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -215,6 +224,19 @@ def _check_together(params: SamplingParams) -> None:
     limit = params.max_tokens
     if limit is not None and limit >= 0 and params.min_tokens > limit:
         raise InvalidParams(f"min_tokens is {params.min_tokens}; it must be at most max_tokens, {limit}")
+
+
+def _check_constraint(params: SamplingParams) -> None:
+    given = [name for name in CONSTRAINTS if getattr(params, name) is not None]
+    if len(given) > 1:
+        raise InvalidParams(f"{' and '.join(given)} are given; a completion can follow one of them only")
+    for name in given:
+        value = getattr(params, name)
+        kind = (str, Mapping) if name == "json_schema" else Sequence if name == "choice" else str
+        if not isinstance(value, kind) or not value:
+            raise InvalidParams(f"{name} is {value!r}; see SamplingParams for what it takes")
+    if params.grammar_triggers and not given:
+        raise InvalidParams("grammar_triggers are given without a grammar to turn on")
 
 
 def _stop_strings(stop: Any) -> tuple[str, ...]:

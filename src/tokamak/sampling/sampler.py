@@ -16,6 +16,7 @@ from tokamak.sampling import filters, penalties
 from tokamak.sampling.adaptive import AdaptiveP
 from tokamak.sampling.chain import build
 from tokamak.sampling.filters import Candidates
+from tokamak.sampling.grammar import Grammar
 from tokamak.sampling.mirostat import Mirostat
 from tokamak.sampling.params import SamplingParams
 from tokamak.sampling.random import XTC, uniform
@@ -66,9 +67,20 @@ class Sampler:
 
     seed, index: what the draws depend on, with the position. bias: logit_bias by token id, strings resolved.
     banned: token ids that are never drawn. breakers: those of DRY as token sequences.
+    grammar: what the text has to follow.
     """
 
-    __slots__ = ("_adaptive", "_banned", "_chain", "_mirostat", "_seed", "index", "params")
+    __slots__ = (
+        "_adaptive",
+        "_banned",
+        "_chain",
+        "_grammar",
+        "_mirostat",
+        "_seed",
+        "_state",
+        "index",
+        "params",
+    )
 
     def __init__(
         self,
@@ -79,9 +91,12 @@ class Sampler:
         bias: Mapping[int, float] | None = None,
         banned: Iterable[int] = (),
         breakers: penalties.Breakers | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         self.params, self.index, self._seed = params, index, seed
         self._banned = np.array(sorted(banned), dtype=np.int32)
+        self._grammar = grammar
+        self._state = grammar.start() if grammar else None
         self._chain = build(params, bias or {}, breakers or penalties.Breakers())
         self._mirostat = (
             Mirostat(params.mirostat, params.mirostat_tau, params.mirostat_eta) if params.mirostat else None
@@ -91,7 +106,7 @@ class Sampler:
 
     def fork(self, index: int) -> Sampler:
         """The sampler of another completion of the same prompt, before anything was drawn."""
-        other = Sampler(self.params, seed=self._seed, index=index)
+        other = Sampler(self.params, seed=self._seed, index=index, grammar=self._grammar)
         other._chain, other._banned = self._chain, self._banned
         return other
 
@@ -113,6 +128,8 @@ class Sampler:
         else:
             _check_largest(float(adjusted.max()))
             token_id = self._drawn(adjusted, history)
+        if self._state is not None:
+            self._state.accept(token_id)
         if self.params.logprobs is None:
             return Sampled(token_id)
         return Sampled(token_id, log_probability(logits, token_id, self.params.logprobs))
@@ -121,7 +138,7 @@ class Sampler:
         """Logits after processors, bans and what stands before the first filter; a copy if anything changes."""
         for processor in self.params.processors:
             logits = np.ascontiguousarray(processor(history.copy(), logits.copy()), dtype=np.float32)
-        if not (self._chain.adjusts or len(self._banned) or banned_now):
+        if not (self._chain.adjusts or len(self._banned) or banned_now or self._state):
             return logits
         logits = logits.copy()
         logits[self._banned] = -np.inf
@@ -129,6 +146,8 @@ class Sampler:
             logits[list(banned_now)] = -np.inf
         for adjust in self._chain.adjusts:
             adjust(logits, history)
+        if self._state is not None:
+            self._state.mask(logits)
         return logits
 
     def _largest(self, logits: Floats, history: Ints) -> int:
