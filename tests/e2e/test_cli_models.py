@@ -111,6 +111,15 @@ def test_run_uses_the_chat_template_unless_raw(call, chat_model):
     assert templated > raw
 
 
+def test_the_demo_tells_a_story_of_at_least_120_words(call):
+    """What `make demo` runs, for a few seeds: ends are banned before 240 tokens, about 165 words."""
+    for seed in (1, 2, 3):
+        words = ("-n", 320, "--min-tokens", 240, "--seed", seed, "--quiet")
+        code, out, _ = call("run", "-p", "Once upon a time", *words)
+        assert code == 0
+        assert len(out.split()) >= 120
+
+
 def test_quiet_leaves_stderr_empty(call, plain_model):
     assert call("run", plain_model, "-p", "Once", "-n", 2, "--quiet")[2] == ""
 

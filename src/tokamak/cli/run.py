@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n", "--max-tokens", type=int, default=128, metavar="N", help="tokens at most (default 128)"
     )
     parser.add_argument(
+        "--min-tokens", type=int, metavar="N", help="no end of text before so many (default 0)"
+    )
+    parser.add_argument(
         "--raw", action="store_true", help="continue the text as it is, without the model's chat template"
     )
     parser.add_argument(
@@ -109,7 +112,9 @@ def stream_out(llm: LLM, prompt: str | list[int], params: SamplingParams, before
 
 def execute(args: argparse.Namespace) -> int:
     """Load, complete, report."""
-    params = sampling_params(args, max_tokens=args.max_tokens, logprobs=args.logprobs)
+    params = sampling_params(
+        args, max_tokens=args.max_tokens, min_tokens=args.min_tokens, logprobs=args.logprobs
+    )
     text = piped_text("prompt") if args.prompt is None else args.prompt
     with load_model(args) as llm:
         prompt = prompt_of(llm, text, raw=args.raw)
