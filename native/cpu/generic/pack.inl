@@ -56,57 +56,69 @@ inline void set_scales_and_minima(Packed& dst, int row, const Block& src) {
   }
 }
 
-// 64 columns per 32 bytes: low nibbles first.
-inline void split_k_nibbles(const uint8_t (&qs)[128], uint8_t (&codes)[256]) {
-  for (int chunk = 0; chunk < 4; ++chunk) {
-    for (int i = 0; i < 32; ++i) {
-      codes[64 * chunk + i] = qs[32 * chunk + i] & 15;
-      codes[64 * chunk + 32 + i] = qs[32 * chunk + i] >> 4;
-    }
+// Words (4 columns) of file bytes `bits` from bit `shift` on, two words at a time: each byte keeps
+// its low bits. Words stay words from file to panel, which packs several times faster than codes
+// one by one.
+inline uint64_t two_words(const uint8_t* bytes, int shift, uint64_t keep) {
+  uint64_t words;
+  __builtin_memcpy(&words, bytes, 8);
+  return words >> shift & keep;
+}
+
+constexpr uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f;
+constexpr uint64_t kPairs = 0x0303030303030303;
+constexpr uint64_t kBits = 0x0101010101010101;
+
+// The even word's codes in the low nibbles, the odd word's in the high ones.
+inline uint32_t nibbles_of(uint64_t words) {
+  return static_cast<uint32_t>(words) | static_cast<uint32_t>(words >> 32) << 4;
+}
+
+// The nibbles of 8 * count columns into q; 64 columns lie in 32 bytes, the low nibbles first.
+inline void move_nibbles(const uint8_t* bytes, int shift, int count, uint8_t (*q)[4 * kRows],
+                         int row) {
+  for (int v = 0; v < count; ++v) {
+    set_word(q[v], row, nibbles_of(two_words(bytes + 8 * v, shift, kNibbles)));
   }
 }
 
 inline void pack_block(const quant::BlockQ4_K& src, PackedQ4_K& dst, int row) {
-  uint8_t codes[256];
-  split_k_nibbles(src.qs, codes);
   set_scales_and_minima(dst, row, src);
-  for (int g = 0; g < 8; ++g) set_nibbles(dst.q[g], 4, row, codes + 32 * g);
+  for (int g = 0; g < 8; ++g) move_nibbles(src.qs + 32 * (g / 2), 4 * (g % 2), 4, dst.q[g], row);
 }
 
 inline void pack_block(const quant::BlockQ5_K& src, PackedQ5_K& dst, int row) {
-  uint8_t codes[256];
-  split_k_nibbles(src.qs, codes);
-  for (int g = 0; g < 8; ++g) {
-    for (int i = 0; i < 32; ++i) {
-      codes[32 * g + i] = static_cast<uint8_t>(codes[32 * g + i] | (src.qh[i] >> g & 1) << 4);
-    }
-  }
   set_scales_and_minima(dst, row, src);
   for (int g = 0; g < 8; ++g) {
-    set_nibbles(dst.group[g].q, 4, row, codes + 32 * g);
-    set_high(dst.group[g].high, 1, row, codes + 32 * g);
+    move_nibbles(src.qs + 32 * (g / 2), 4 * (g % 2), 4, dst.group[g].q, row);
+    uint32_t high = 0;  // bit g of byte i is the fifth bit of column i of group g
+    for (int v = 0; v < 4; ++v) {
+      const uint64_t bits = two_words(src.qh + 8 * v, g, kBits);
+      high |= static_cast<uint32_t>(bits) << (2 * v) | static_cast<uint32_t>(bits >> 32)
+                                                           << (2 * v + 1);
+    }
+    set_word(dst.group[g].high, row, high);
   }
 }
 
+// 128 columns lie in 64 bytes of ql (two halves of nibbles) and 32 of qh (four pairs of bits).
 inline void pack_block(const quant::BlockQ6_K& src, PackedQ6_K& dst, int row) {
-  uint8_t codes[256];
-  for (int half = 0; half < 2; ++half) {
-    const uint8_t* ql = src.ql + 64 * half;
-    const uint8_t* qh = src.qh + 32 * half;
-    uint8_t* out = codes + 128 * half;
-    for (int i = 0; i < 32; ++i) {
-      out[i] = static_cast<uint8_t>((ql[i] & 15) | (qh[i] & 3) << 4);
-      out[i + 32] = static_cast<uint8_t>((ql[i + 32] & 15) | (qh[i] >> 2 & 3) << 4);
-      out[i + 64] = static_cast<uint8_t>(ql[i] >> 4 | (qh[i] >> 4 & 3) << 4);
-      out[i + 96] = static_cast<uint8_t>(ql[i + 32] >> 4 | (qh[i] >> 6) << 4);
-    }
-  }
   dst.d[row] = src.d;
   dst.unused[row] = 0;
   for (int g = 0; g < 16; ++g) {
+    const int half = g / 8;
+    const int quarter = g % 8 / 2;
+    const int first = 16 * (g % 2);
     dst.scale[g][row] = src.scales[g];
-    set_nibbles(dst.group[g].q, 2, row, codes + 16 * g);
-    set_high(dst.group[g].high, 2, row, codes + 16 * g);
+    move_nibbles(src.ql + 64 * half + 32 * (quarter % 2) + first, 4 * (quarter / 2), 2,
+                 dst.group[g].q, row);
+    uint32_t high = 0;
+    for (int v = 0; v < 2; ++v) {
+      const uint64_t pairs = two_words(src.qh + 32 * half + first + 8 * v, 2 * quarter, kPairs);
+      high |= static_cast<uint32_t>(pairs) << (4 * v) | static_cast<uint32_t>(pairs >> 32)
+                                                            << (4 * v + 2);
+    }
+    set_word(dst.group[g].high, row, high);
   }
 }
 
