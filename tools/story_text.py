@@ -133,13 +133,13 @@ class Rules:
 
     known: frozenset[str]  # every word a story may use
     common: frozenset[str]  # words too frequent to say what a story is about
-    min_words: int = 122  # shorter stories are refused
-    max_words: int = 260
+    min_words: int = 146  # shorter stories are refused
+    max_words: int = 280
     min_distinct_trigrams: float = (
         0.85  # distinct trigrams / trigrams of a whole story; a loop falls far below
     )
     max_names: int = 3
-    max_thing: int = 5  # how often "the ball" may return in one story
+    max_thing: int = 7  # how often "the ball" may return in one story
     max_stale: int = 60  # how often one sentence may return in the whole corpus
 
 
@@ -228,7 +228,7 @@ class Draft:
         return tidy(self.text)
 
 
-def prune(story: str, rules: Rules, seen: Counter[str], max_dropped: float = 0.3) -> tuple[str | None, str]:
+def prune(story: str, rules: Rules, seen: Counter[str], max_dropped: float = 0.4) -> tuple[str | None, str]:
     """Drop the sentences at fault, then judge the rest: (story, "") or (None, the reason).
 
     The first two sentences say who the story is about; a fault there, or more than the share `max_dropped`

@@ -2,7 +2,7 @@
 
     python tools/sample_stories.py stories260K.gguf --out stories
     python tools/train_default_model.py --stories stories --prose pride.txt shakespeare.txt \\
-        --minutes 70 --out run \\
+        --minutes 80 --out run \\
         --export src/tokamak/assets/default.gguf
 
 Needs the extra `train` (torch, tokenizers). Runs on one CPU core; checkpoints every few minutes, and
@@ -229,12 +229,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--resume", type=Path, help="checkpoint.pt to go on from; its tokenizer.json lies beside it"
     )
-    parser.add_argument("--minutes", type=float, default=70)
+    parser.add_argument("--minutes", type=float, default=80)
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--checkpoint-minutes", type=float, default=3)
     parser.add_argument("--batch-tokens", type=int, default=3072)
     parser.add_argument(
-        "--row", type=int, default=384, help="tokens of a row; one step in ten takes the whole context"
+        "--row", type=int, default=256, help="tokens of a row; one step in ten takes the whole context"
     )
     parser.add_argument("--matrix-rate", type=float, default=0.02)
     parser.add_argument("--vector-rate", type=float, default=0.004)
