@@ -83,7 +83,7 @@ def test_a_conversation_at_a_terminal(terminal):
     chat.expect("/help lists the commands")
     chat.expect("> ")
     chat.send("Hello\n")
-    chat.expect("tokens, ")  # the line about speed after the answer
+    chat.expect("tokens of 512, ")  # the line about speed after the answer
     chat.expect("> ")
     chat.send("/metrics\n")
     chat.expect("1 answers")

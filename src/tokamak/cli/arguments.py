@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokamak.cli.console import loading_bar
+from tokamak.cli.console import loading_bar, remark
 from tokamak.errors import InvalidParams
 from tokamak.types import KV_DTYPES
 
@@ -74,13 +74,16 @@ def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:
 
 
 def load_model(args: argparse.Namespace) -> LLM:
-    """Load MODEL with a bar for people who look."""
+    """Load MODEL with a bar for people who look; what had to be assumed about the file goes to stderr."""
     import tokamak
 
     options = {"context": args.context, "kv_dtype": args.kv_dtype, "executor": args.executor}
     given = {name: value for name, value in options.items() if value is not None}
     with loading_bar(f"loading {args.model or 'the embedded model'}", quiet=args.quiet) as progress:
-        return tokamak.load(args.model, threads=args.threads, progress=progress, **given)
+        llm = tokamak.load(args.model, threads=args.threads, progress=progress, **given)
+    for note in dict.fromkeys((*llm.facts["notes"], *(llm.tokenizer.notes if llm.tokenizer else ()))):
+        remark(f"tokamak: {note}", quiet=args.quiet)
+    return llm
 
 
 def piped_text(what: str) -> str:

@@ -79,7 +79,7 @@ class Conversation:
         lines = [
             f"{len(self.answers)} answers, {prompt} prompt tokens ({cached} from the cache), {made} generated"
         ]
-        return "\n".join([*lines, *(speed(a) for a in self.answers[-1:])])
+        return "\n".join([*lines, *(speed(a, self.llm.context) for a in self.answers[-1:])])
 
 
 def read_line() -> str | None:
@@ -125,7 +125,7 @@ def talk(conversation: Conversation, args: argparse.Namespace) -> None:
             sys.stdout.write("\n" if done is not None else "\n[stopped]\n")
             sys.stdout.flush()
             if done is not None and not args.quiet and sys.stderr.isatty():
-                remark(speed(done), quiet=False)
+                remark(speed(done, conversation.llm.context), quiet=False)
 
 
 def execute(args: argparse.Namespace) -> int:

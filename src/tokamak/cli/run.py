@@ -88,12 +88,12 @@ def facts(done: Completion) -> dict[str, Any]:
     return out
 
 
-def speed(done: Completion) -> str:
-    """One line about a completion for people."""
+def speed(done: Completion, context: int) -> str:
+    """One line about a completion for people. context: tokens that fit."""
     t = done.timings
     rates = [f"{t.prefill_tok_s:.0f} tok/s prompt" if t.prefill_tok_s else ""]
     rates += [f"{t.decode_tok_s:.1f} tok/s" if t.decode_tok_s else ""]
-    counts = f"{done.usage.prompt_tokens} + {done.usage.completion_tokens} tokens"
+    counts = f"{done.usage.prompt_tokens} + {done.usage.completion_tokens} tokens of {context}"
     return ", ".join(["[" + counts, *filter(None, rates), f"{done.finish_reason}, seed {done.seed}]"])
 
 
@@ -123,5 +123,5 @@ def execute(args: argparse.Namespace) -> int:
             return 0
         done = stream_out(llm, prompt, params, before=prompt if isinstance(prompt, str) else "")
         sys.stdout.write("\n")
-        remark(speed(done), quiet=args.quiet)
+        remark(speed(done, llm.context), quiet=args.quiet)
     return 0
