@@ -50,6 +50,13 @@ def test_pages_name_only_commands_that_exist():
     assert len(named) >= 5
 
 
+def test_the_readme_lists_exactly_the_architectures_that_are_built():
+    from tokamak.models import FAMILIES
+
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row)} == set(FAMILIES)
+
+
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
