@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := $(shell find src native -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.gguf' \) 2>/dev/null)
 
 demo: $(VENV)/.installed
-	$(BIN)/tokamak run -p "Once upon a time" -n 320 --min-tokens 240
+	$(BIN)/tokamak run -p "Once upon a time" -n 320 --min-tokens 160
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
