@@ -26,8 +26,7 @@ struct Attention::Tile {
 
 // Memory of one worker: a block as floats, queries, and their visible ranges.
 struct Attention::Workspace {
-  float* keys;
-  float* values;
+  float* block;
   float* q;
   int64_t low[kTileRows];
   int64_t high[kTileRows];
@@ -39,8 +38,7 @@ struct Attention::Workspace {
       at += floats(n);
       return p;
     };
-    keys = take(head_dim * kBlock);
-    values = take(width * kBlock);
+    block = take((head_dim + width) * kBlock);
     q = take(width * kTileRows);
     rest = at;
   }
@@ -60,7 +58,7 @@ Attention::Attention(Operand q, Operand k, Operand v, Operand out, LayerCache& c
 size_t Attention::sums_nbytes() const { return floats(width_ * kTileRows) + 2 * floats(kTileRows); }
 
 size_t Attention::worker_nbytes() const {
-  return floats(cache_.head_dim() * kBlock) + floats(width_ * kBlock) + floats(width_ * kTileRows) +
+  return floats((cache_.head_dim() + width_) * kBlock) + floats(width_ * kTileRows) +
          2 * sums_nbytes();
 }
 
@@ -165,14 +163,13 @@ void Attention::attend_split(const Step& step, const Tile& tile, int64_t split, 
   const int64_t low = std::max(w.low[0], split * kSplitKeys);
   const int64_t high = std::min(w.high[tile.count - 1], (split + 1) * kSplitKeys);
   const int64_t dim = cache_.head_dim();
+  AttentionRows active = rows;
+  active.count = tile.count;
   for (int64_t block = low / kBlock; block * kBlock < high; ++block) {
     const int32_t id =
         step.batch.tables[static_cast<size_t>(tile.sequence * step.batch.table_width + block)];
-    step.vectors.load_keys(cache_.type(), cache_.keys(id, tile.head), dim, w.keys);
-    step.vectors.load_values(cache_.type(), cache_.values(id, tile.head), dim, width_, w.values);
-    AttentionRows active = rows;
-    active.count = tile.count;
-    step.vectors.attend(active, block * kBlock, w.keys, dim, w.values);
+    step.vectors.attend(active, block * kBlock, cache_.type(), dim, cache_.keys(id, tile.head),
+                        cache_.values(id, tile.head), w.block);
   }
 }
 

@@ -60,8 +60,6 @@ extern const VectorTable kAvx2Vectors = {
     .rotate = row_rotate,
     .store_key = store_key,
     .store_value = store_value,
-    .load_keys = load_keys,
-    .load_values = load_values,
     .attend = attend,
     .merge = merge,
 };

@@ -66,8 +66,6 @@ extern const VectorTable kAvx512VnniVectors = {
     .rotate = row_rotate,
     .store_key = store_key,
     .store_value = store_value,
-    .load_keys = load_keys,
-    .load_values = load_values,
     .attend = attend,
     .merge = merge,
 };

@@ -330,6 +330,7 @@ void bind_program(nb::module_& m) {
       },
       "kv_heads"_a, "head_dim"_a);
   bind_instructions(c);
+  c.def("seal", [](Handle& h) { h.program.seal(); });
   c.def("run", &run, "batch"_a,
         nb::sig("def run(self, batch: object) -> numpy.typing.NDArray[numpy.float32]"),
         "Logits f32[S, result_width] of one types.Batch.");

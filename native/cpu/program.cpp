@@ -60,24 +60,23 @@ LayerCache& Program::cache(int64_t index) {
 
 void Program::add(std::unique_ptr<Instruction> instruction, std::string node, std::string op,
                   std::string kernel) {
+  if (sealed_) throw Error(ErrorKind::invalid_params, "the program is sealed");
   instruction->record.node = std::move(node);
   instruction->record.op = std::move(op);
   instruction->record.kernel = std::move(kernel) + "." + kernels_.isa;
   instructions_.push_back(std::move(instruction));
 }
 
-// Working memory is address space for the largest step; what a smaller one does not touch costs
-// nothing.
-void Program::prepare() {
+void Program::seal() {
   size_t scratch = 64;
   for (const auto& instruction : instructions_) {
     scratch = std::max(scratch, instruction->scratch_nbytes(limits_.max_rows, pool_.threads()));
   }
   const auto rows = static_cast<size_t>(limits_.max_rows);
-  if (scratch_.size() >= scratch && rows_.size() >= rows * limits_.row_nbytes) return;
   rows_ = Pages(rows * limits_.row_nbytes);
   wanted_ = Pages(rows * limits_.wanted_nbytes);
   scratch_ = Pages(scratch);
+  sealed_ = true;
 }
 
 void Program::run(const BatchView& batch, float* result, std::span<const Tap> taps) {
@@ -86,7 +85,7 @@ void Program::run(const BatchView& batch, float* result, std::span<const Tap> ta
   const uint64_t before = allocation_count();
   check_batch(batch, {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, num_token_ids_,
                       num_positions_});
-  prepare();
+  if (!sealed_) throw Error(ErrorKind::invalid_params, "the program is not sealed");
   cancelled_.store(false, std::memory_order_relaxed);
   const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
   const Step step{batch,

@@ -57,6 +57,10 @@ class Program {
   void limit_token_ids(int64_t count) noexcept { num_token_ids_ = std::min(num_token_ids_, count); }
   int64_t num_instructions() const noexcept { return static_cast<int64_t>(instructions_.size()); }
 
+  // Lays out working memory for the largest step; called once, after the last instruction. What a
+  // smaller step does not touch costs address space only.
+  void seal();
+
   // One step: K and V of every row are stored, `result` [S][result_width] is filled. Callers wait
   // for each other. Throws Error: invalid_params for a batch that does not fit, cancelled,
   // unavailable after a fork.
@@ -73,7 +77,6 @@ class Program {
   uint64_t allocations() const noexcept { return allocations_; }
 
  private:
-  void prepare();
   void execute(const Step& step, std::span<const Tap> taps);
 
   ProgramLimits limits_;
@@ -85,6 +88,7 @@ class Program {
   std::vector<std::unique_ptr<LayerCache>> caches_;
   std::vector<std::unique_ptr<Instruction>> instructions_;
   Pages rows_, wanted_, scratch_;
+  bool sealed_ = false;
   std::atomic<bool> cancelled_{false};
   uint64_t allocations_ = 0;
   int64_t num_token_ids_ = INT32_MAX;

@@ -49,8 +49,6 @@ extern const VectorTable kScalarVectors = {
     .rotate = row_rotate,
     .store_key = store_key,
     .store_value = store_value,
-    .load_keys = load_keys,
-    .load_values = load_values,
     .attend = attend,
     .merge = merge,
 };

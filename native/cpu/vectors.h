@@ -53,16 +53,12 @@ struct VectorTable {
                     std::byte* keys);
   void (*store_value)(CacheType type, const float* v, int64_t head_dim, int position,
                       std::byte* values);
-  // A block as floats: keys [head_dim][32], values [32][width] with zeros from head_dim on; 64-byte
-  // aligned.
-  void (*load_keys)(CacheType type, const std::byte* keys, int64_t head_dim, float* out);
-  void (*load_values)(CacheType type, const std::byte* values, int64_t head_dim, int64_t width,
-                      float* out);
-  // Online softmax over the 32 keys from absolute position `first`:
+  // Online softmax over the 32 keys of a block that begins at absolute position `first`:
   //   m' = max(m, max s);  acc = acc * exp(m - m') + sum_j exp(s_j - m') v_j;  total likewise
-  // for each row that sees any of them; keys a row does not see are not read for it.
-  void (*attend)(const AttentionRows& rows, int64_t first, const float* keys, int64_t head_dim,
-                 const float* values);
+  // for each row that sees any of them; keys a row does not see do not count for it, whatever they
+  // hold. scratch: (head_dim + rows.width) * 32 floats, 64-byte aligned.
+  void (*attend)(const AttentionRows& rows, int64_t first, CacheType type, int64_t head_dim,
+                 const std::byte* keys, const std::byte* values, float* scratch);
   // Adds the sums of a split, of the given largest score, to others: acc, most, total in place.
   void (*merge)(int64_t width, const float* acc, float most, float total, float* acc_into,
                 float* most_into, float* total_into);

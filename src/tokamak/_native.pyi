@@ -256,6 +256,7 @@ class CpuProgram:
     def take_rows(
         self, node: str, x: tuple[int, int, int, int, int], out: tuple[int, int, int, int, int]
     ) -> None: ...
+    def seal(self) -> None: ...
     def run(self, batch: object) -> numpy.typing.NDArray[numpy.float32]:
         """Logits f32[S, result_width] of one types.Batch."""
 

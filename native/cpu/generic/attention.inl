@@ -14,16 +14,31 @@ inline float exp_one(float x) {
   return y;
 }
 
+// Elements of a block, as they lie in it or loaded beforehand: `at(i)` is a vector from element i
+// on.
+struct Floats {
+  const float* p;
+  vf at(int64_t i) const { return load(p + i); }
+};
+struct Halves {
+  const uint16_t* p;
+  vf at(int64_t i) const { return load_f16(p + i); }
+};
+struct Bfloats {
+  const uint16_t* p;
+  vf at(int64_t i) const { return load_bf16(p + i); }
+};
+
 // out[r][j] = sum_d q[r][d] * keys[d][j]
-template <int R>
-inline void score(const float* q, int64_t stride, const float* keys, int64_t head_dim, float* out) {
+template <int R, class Source>
+inline void score(const float* q, int64_t stride, Source keys, int64_t head_dim, float* out) {
   vf s[R][kKeyVectors];
 #pragma GCC unroll kUnroll
   for (int i = 0; i < R * kKeyVectors; ++i) s[i / kKeyVectors][i % kKeyVectors] = zero();
   for (int64_t d = 0; d < head_dim; ++d) {
     vf k[kKeyVectors];
 #pragma GCC unroll kUnroll
-    for (int v = 0; v < kKeyVectors; ++v) k[v] = load(keys + d * kBlock + v * kRows);
+    for (int v = 0; v < kKeyVectors; ++v) k[v] = keys.at(d * kBlock + v * kRows);
 #pragma GCC unroll kUnroll
     for (int r = 0; r < R; ++r) {
       const vf x = set1(q[r * stride + d]);
@@ -60,36 +75,36 @@ inline float soften(float* s, int begin, int end, float cap, float& most, float&
   return shrink;
 }
 
-// acc[c] = acc[c] * shrink + sum_j p[j] * values[j][c], for V vectors of columns
-template <int V>
-inline void weigh(const float* p, int begin, int end, float shrink, const float* values,
-                  int64_t width, float* acc) {
+// acc[c] = acc[c] * shrink + sum_j p[j] * values[j][c], for V vectors of columns from `first` on
+template <int V, class Source>
+inline void weigh(const float* p, int begin, int end, float shrink, Source values, int64_t width,
+                  int64_t first, float* acc) {
   vf a[V];
 #pragma GCC unroll kUnroll
-  for (int v = 0; v < V; ++v) a[v] = mul(load(acc + v * kRows), set1(shrink));
+  for (int v = 0; v < V; ++v) a[v] = mul(load(acc + first + v * kRows), set1(shrink));
   for (int j = begin; j < end; ++j) {
     const vf x = set1(p[j]);
 #pragma GCC unroll kUnroll
-    for (int v = 0; v < V; ++v) a[v] = fma(x, load(values + j * width + v * kRows), a[v]);
+    for (int v = 0; v < V; ++v) a[v] = fma(x, values.at(j * width + first + v * kRows), a[v]);
   }
 #pragma GCC unroll kUnroll
-  for (int v = 0; v < V; ++v) store(acc + v * kRows, a[v]);
+  for (int v = 0; v < V; ++v) store(acc + first + v * kRows, a[v]);
 }
 
-inline void weigh_row(const float* p, int begin, int end, float shrink, const float* values,
+template <class Source>
+inline void weigh_row(const float* p, int begin, int end, float shrink, Source values,
                       int64_t width, float* acc) {
   int64_t c = 0;
-  for (; c + 8 * kRows <= width; c += 8 * kRows) {
-    weigh<8>(p, begin, end, shrink, values + c, width, acc + c);
-  }
-  for (; c + 2 * kRows <= width; c += 2 * kRows) {
-    weigh<2>(p, begin, end, shrink, values + c, width, acc + c);
-  }
-  for (; c < width; c += kRows) weigh<1>(p, begin, end, shrink, values + c, width, acc + c);
+  for (; c + 8 * kRows <= width; c += 8 * kRows)
+    weigh<8>(p, begin, end, shrink, values, width, c, acc);
+  for (; c + 4 * kRows <= width; c += 4 * kRows)
+    weigh<4>(p, begin, end, shrink, values, width, c, acc);
+  for (; c < width; c += kRows) weigh<1>(p, begin, end, shrink, values, width, c, acc);
 }
 
-inline void attend(const AttentionRows& rows, int64_t first, const float* keys, int64_t head_dim,
-                   const float* values) noexcept {
+template <class Source>
+inline void attend_rows(const AttentionRows& rows, int64_t first, int64_t head_dim, Source keys,
+                        Source values) {
   alignas(64) float s[kScoreRows * kBlock];
   const auto inside = [&](int64_t key) {
     const int64_t at = key - first;
@@ -113,6 +128,27 @@ inline void attend(const AttentionRows& rows, int64_t first, const float* keys, 
       const float shrink = soften(p, begin, end, rows.softcap, rows.most[i], rows.total[i]);
       weigh_row(p, begin, end, shrink, values, rows.width, rows.acc + i * rows.width);
     }
+  }
+}
+
+// Few rows read a float block where it lies; for more it is worth loading it once.
+inline void attend(const AttentionRows& rows, int64_t first, CacheType type, int64_t head_dim,
+                   const std::byte* keys, const std::byte* values, float* scratch) noexcept {
+  const bool direct = rows.count <= kScoreRows && rows.width == head_dim;
+  const auto* half_keys = reinterpret_cast<const uint16_t*>(keys);
+  const auto* half_values = reinterpret_cast<const uint16_t*>(values);
+  if (direct && type == CacheType::f16) {
+    attend_rows(rows, first, head_dim, Halves{half_keys}, Halves{half_values});
+  } else if (direct && type == CacheType::bf16) {
+    attend_rows(rows, first, head_dim, Bfloats{half_keys}, Bfloats{half_values});
+  } else if (rows.width == head_dim && type == CacheType::f32) {
+    attend_rows(rows, first, head_dim, Floats{reinterpret_cast<const float*>(keys)},
+                Floats{reinterpret_cast<const float*>(values)});
+  } else {
+    float* loaded_values = scratch + head_dim * kBlock;
+    load_keys(type, keys, head_dim, scratch);
+    load_values(type, values, head_dim, rows.width, loaded_values);
+    attend_rows(rows, first, head_dim, Floats{scratch}, Floats{loaded_values});
   }
 }
 

@@ -83,6 +83,48 @@ inline void store_value(CacheType type, const float* v, int64_t head_dim, int po
   store_half(type, v, head_dim, 1, position * row, 1, position * (head_dim / 32), values);
 }
 
+// The codes of a quantised half: where they lie for q8_0; for q4_0 taken apart, minus 8.
+struct Codes {
+  const int8_t* bytes;  // q8_0
+  int8_t low[kMaxHeadDim * kBlock / 2];
+  int8_t high[kMaxHeadDim * kBlock / 2];
+
+  // Vector of codes from column c (a multiple of kRows) of group i of 32 neighbouring codes.
+  const int8_t* group(CacheType type, int64_t i, int c) const {
+    if (type == CacheType::q8_0) return bytes + 32 * i + c;
+    return c < 16 ? low + 16 * i + c : high + 16 * i + c - 16;
+  }
+};
+
+// Codes of a half and its scales as floats.
+inline void load_codes(CacheType type, const std::byte* half, int64_t head_dim, Codes& codes,
+                       float* scales) {
+  const int64_t n = kBlock * head_dim / (type == CacheType::q8_0 ? 1 : 2);
+  codes.bytes = reinterpret_cast<const int8_t*>(half);
+  if (type == CacheType::q4_0) {
+    const auto* pairs = reinterpret_cast<const uint8_t*>(half);
+    for (int64_t i = 0; i < n; ++i) codes.low[i] = static_cast<int8_t>((pairs[i] & 15) - 8);
+    for (int64_t i = 0; i < n; ++i) codes.high[i] = static_cast<int8_t>((pairs[i] >> 4) - 8);
+  }
+  const auto* halves = reinterpret_cast<const uint16_t*>(half + n);
+  for (int64_t i = 0; i < head_dim; i += kRows) store(scales + i, load_f16(halves + i));
+}
+
+inline void load_quantised_keys(CacheType type, const std::byte* keys, int64_t head_dim,
+                                float* out) {
+  alignas(64) Codes codes;
+  alignas(64) float scales[kMaxHeadDim];
+  load_codes(type, keys, head_dim, codes, scales);
+  for (int64_t d = 0; d < head_dim; ++d) {
+    const int64_t pair = d / 32 * 16 + d % 16;  // q4_0: dims d and d + 16 share bytes
+    const int8_t* nibbles = (d % 32 < 16 ? codes.low : codes.high) + pair * kBlock;
+    const int8_t* row = type == CacheType::q8_0 ? codes.bytes + d * kBlock : nibbles;
+    for (int j = 0; j < kBlock; j += kRows) {
+      store(out + d * kBlock + j, mul(load_i8(row + j), load(scales + d / 32 * kBlock + j)));
+    }
+  }
+}
+
 inline void load_keys(CacheType type, const std::byte* keys, int64_t head_dim,
                       float* out) noexcept {
   const int64_t n = head_dim * kBlock;
@@ -97,37 +139,9 @@ inline void load_keys(CacheType type, const std::byte* keys, int64_t head_dim,
     case CacheType::bf16:
       for (int64_t i = 0; i < n; i += kRows) store(out + i, load_bf16(halves + i));
       return;
-    case CacheType::q8_0: {
-      const auto* codes = reinterpret_cast<const int8_t*>(keys);
-      const auto* scales = reinterpret_cast<const uint16_t*>(keys + n);
-      for (int64_t d = 0; d < head_dim; ++d) {
-        for (int j = 0; j < kBlock; j += kRows) {
-          const vf scale = load_f16(scales + d / 32 * kBlock + j);
-          store(out + d * kBlock + j, mul(load_i8(codes + d * kBlock + j), scale));
-        }
-      }
-      return;
-    }
-    case CacheType::q4_0: {
-      const auto* codes = reinterpret_cast<const uint8_t*>(keys);
-      const auto* scales = reinterpret_cast<const uint16_t*>(keys + n / 2);
-      for (int64_t pair = 0; pair < head_dim / 2; ++pair) {
-        const int64_t group = pair / 16;
-        const int64_t d = 32 * group + pair % 16;
-        int8_t low[kBlock];
-        int8_t high[kBlock];
-        for (int j = 0; j < kBlock; ++j)
-          low[j] = static_cast<int8_t>((codes[pair * kBlock + j] & 15) - 8);
-        for (int j = 0; j < kBlock; ++j)
-          high[j] = static_cast<int8_t>((codes[pair * kBlock + j] >> 4) - 8);
-        for (int j = 0; j < kBlock; j += kRows) {
-          const vf scale = load_f16(scales + group * kBlock + j);
-          store(out + d * kBlock + j, mul(load_i8(low + j), scale));
-          store(out + (d + 16) * kBlock + j, mul(load_i8(high + j), scale));
-        }
-      }
-      return;
-    }
+    case CacheType::q8_0:
+    case CacheType::q4_0:
+      return load_quantised_keys(type, keys, head_dim, out);
   }
 }
 
@@ -141,21 +155,18 @@ inline void load_value_row(const uint16_t* row, int64_t head_dim, float* out, Lo
   for (; d < head_dim; ++d) out[d] = convert(row[d]);
 }
 
-inline void load_value_row_q8_0(const int8_t* codes, const uint16_t* scales, int64_t head_dim,
-                                float* out) {
-  for (int64_t d = 0; d < head_dim; d += kRows) {
-    store(out + d, mul(load_i8(codes + d), set1(f16_to_f32(scales[d / 32]))));
-  }
-}
-
-inline void load_value_row_q4_0(const uint8_t* codes, const uint16_t* scales, int64_t head_dim,
-                                float* out) {
-  for (int64_t g = 0; g < head_dim / 32; ++g) {
-    int8_t q[32];
-    for (int i = 0; i < 16; ++i) q[i] = static_cast<int8_t>((codes[16 * g + i] & 15) - 8);
-    for (int i = 0; i < 16; ++i) q[16 + i] = static_cast<int8_t>((codes[16 * g + i] >> 4) - 8);
-    const vf scale = set1(f16_to_f32(scales[g]));
-    for (int i = 0; i < 32; i += kRows) store(out + 32 * g + i, mul(load_i8(q + i), scale));
+inline void load_quantised_values(CacheType type, const std::byte* values, int64_t head_dim,
+                                  int64_t width, float* out) {
+  alignas(64) Codes codes;
+  alignas(64) float scales[kMaxHeadDim];
+  load_codes(type, values, head_dim, codes, scales);
+  const int64_t groups = head_dim / 32;
+  for (int64_t i = 0; i < kBlock * groups; ++i) {  // group i % groups of position i / groups
+    float* home = out + i / groups * width + i % groups * 32;
+    const vf scale = set1(scales[i]);
+    for (int c = 0; c < 32; c += kRows) {
+      store(home + c, mul(load_i8(codes.group(type, i, c)), scale));
+    }
   }
 }
 
@@ -163,7 +174,9 @@ inline void load_values(CacheType type, const std::byte* values, int64_t head_di
                         float* out) noexcept {
   const auto* floats = reinterpret_cast<const float*>(values);
   const auto* halves = reinterpret_cast<const uint16_t*>(values);
-  const auto* codes = reinterpret_cast<const int8_t*>(values);
+  if (type == CacheType::q8_0 || type == CacheType::q4_0) {
+    return load_quantised_values(type, values, head_dim, width, out);  // head_dim is width: no rest
+  }
   for (int64_t j = 0; j < kBlock; ++j) {
     float* row = out + j * width;
     switch (type) {
@@ -176,17 +189,9 @@ inline void load_values(CacheType type, const std::byte* values, int64_t head_di
       case CacheType::bf16:
         load_value_row(halves + j * head_dim, head_dim, row, load_bf16, bf16_to_f32);
         break;
-      case CacheType::q8_0: {
-        const auto* scales = reinterpret_cast<const uint16_t*>(values + kBlock * head_dim);
-        load_value_row_q8_0(codes + j * head_dim, scales + j * (head_dim / 32), head_dim, row);
+      case CacheType::q8_0:
+      case CacheType::q4_0:
         break;
-      }
-      case CacheType::q4_0: {
-        const auto* scales = reinterpret_cast<const uint16_t*>(values + kBlock * head_dim / 2);
-        load_value_row_q4_0(reinterpret_cast<const uint8_t*>(values) + j * (head_dim / 2),
-                            scales + j * (head_dim / 32), head_dim, row);
-        break;
-      }
     }
     for (int64_t d = head_dim; d < width; ++d) row[d] = 0.0f;
   }

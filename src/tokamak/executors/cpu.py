@@ -172,6 +172,7 @@ class Lowering:
             self.caches[value] = self.native.add_cache(*value.type.tail)
         for node in self.graph.nodes:
             self.emit(node)
+        self.native.seal()
         return CpuProgramHandle(self.native, self.limits, self.output.type.tail[0], self.taps)
 
     def pack(self, weights: Mapping[str, Weight], progress: Progress | None) -> None:
