@@ -24,6 +24,7 @@ SIZES = {
 }
 LLAMA = {**SIZES, "rms_norm_eps": 1e-5}
 LAYER_NORM = {**SIZES, "layer_norm_eps": 1e-5}
+MOE = {**LLAMA, "num_experts": 5, "num_experts_per_tok": 2}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1, 1, 2, 3], "long_factor": [1, 2, 4, 8]}
 
 # name -> (architecture, configuration, whether linears have biases)
@@ -57,6 +58,19 @@ CASES: dict[str, tuple[str, dict, bool]] = {
         {**LLAMA, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
         False,
     ),
+    "granitemoe": (
+        "granitemoe",
+        {**MOE, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
+        False,
+    ),
+    "mixtral": ("mixtral", MOE, False),
+    "olmoe": ("olmoe", MOE, False),
+    "qwen2moe": (
+        "qwen2moe",
+        {**MOE, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40},
+        False,
+    ),
+    "qwen3moe": ("qwen3moe", {**MOE, "moe_intermediate_size": 24}, False),
     "olmo2": ("olmo2", LLAMA, False),
     "stablelm": ("stablelm", LAYER_NORM, False),
     "bitnet": ("bitnet", LLAMA, False),

@@ -49,7 +49,8 @@ PRESENT = {
 def sizes(arch: str, fmt: str) -> dict[str, int]:
     """Defaults: two layers, four heads, grouped queries where the family has them."""
     wide = FORMATS[fmt].block_size == 256
-    return {
+    experts = {"num_experts": 4} if FAMILIES[arch].counts else {}
+    return experts | {
         "hidden_size": 256 if wide else 64,
         "intermediate_size": 512 if wide else 128,
         "num_hidden_layers": 32 if arch == "baichuan" else 2,  # readers know its 7B form by 32 layers
@@ -115,6 +116,8 @@ def model_keys(arch: str, size: dict, context: int) -> dict:
         "attention.key_length": size["head_dim"],
         "attention.value_length": size["head_dim"],
     }
+    for suffix in FAMILIES[arch].counts:
+        keys[suffix] = {"expert_count": 4, "expert_used_count": 2}.get(suffix, size["intermediate_size"])
     return keys | ({"rope.dimension_count": size["head_dim"] // 2} if arch == "phi2" else {})
 
 
@@ -140,7 +143,7 @@ def source(name: str, shape: tuple[int, ...], fmt: str, seed: int) -> TensorSour
     def read():
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         x = rng.standard_normal(shape).astype(np.float32)
-        if len(shape) == 2:
+        if len(shape) > 1:
             x *= (3.0 if name == "output.weight" else 1.0) / np.sqrt(shape[-1])
         else:
             x = 0.1 * x + (1.0 if "norm.weight" in name else 0.0)

@@ -271,6 +271,16 @@ void bind_instructions(nb::class_<Handle>& c) {
       },
       "node"_a, "act"_a, "gated"_a, "x"_a, "out"_a);
   c.def(
+      "experts",
+      [](Handle& h, const string& node, const OperandTuple& x, const OperandTuple& router,
+         const Ids& gate, const Ids& up, const Ids& down, int64_t used, bool normed, float scaling,
+         const string& act, const OperandTuple& out) {
+        h.builder.experts(node, operand(x), operand(router), {gate, up, down}, used, normed,
+                          scaling, act, operand(out));
+      },
+      "node"_a, "x"_a, "router"_a, "gate"_a, "up"_a, "down"_a, "used"_a, "normed"_a, "scaling"_a,
+      "act"_a, "out"_a);
+  c.def(
       "rope_table",
       [](Handle& h, int64_t inv_freq, float mscale) {
         return h.builder.rope_table(inv_freq, mscale);

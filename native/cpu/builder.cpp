@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "cpu/attention.h"
+#include "cpu/experts.h"
 #include "cpu/linear.h"
 
 namespace tokamak::cpu {
@@ -118,11 +119,13 @@ void Builder::binary(const std::string& node, const std::string& op, const Opera
                      const Operand& y, const Operand& out) {
   for (const Operand* v : {&x, &y, &out}) {
     checked(node, *v);
-    need(v->width == out.width && same_rows(*v, out), node, op + " needs equal shapes");
+    const bool one = op == "sigmoid_mul" && v == &y && v->width == 1;
+    need((one || v->width == out.width) && same_rows(*v, out), node, op + " needs equal shapes");
   }
-  need(op == "add" || op == "mul", node, "operation '" + op + "' is unknown");
-  program_.add(std::make_unique<BinaryOp>(op == "add" ? Binary::add : Binary::mul, x, y, out), node,
-               op, op);
+  need(op == "add" || op == "mul" || op == "sigmoid_mul", node,
+       "operation '" + op + "' is unknown");
+  const Binary kind = op == "add" ? Binary::add : op == "mul" ? Binary::mul : Binary::sigmoid_mul;
+  program_.add(std::make_unique<BinaryOp>(kind, x, y, out), node, op, op);
 }
 
 void Builder::scaling(const std::string& node, const std::string& op, float by, const Operand& x,
@@ -130,8 +133,10 @@ void Builder::scaling(const std::string& node, const std::string& op, float by, 
   checked(node, x);
   checked(node, out);
   need(x.width == out.width && same_rows(x, out), node, op + " keeps the shape");
-  need(op == "scale" || op == "softcap", node, "operation '" + op + "' is unknown");
-  program_.add(std::make_unique<Scaling>(op == "softcap", by, x, out), node, op, op);
+  need(op == "scale" || op == "softcap" || op == "clip", node, "operation '" + op + "' is unknown");
+  need(op != "clip" || by >= 0.0f, node, "clip needs a limit that is not negative");
+  const Scale kind = op == "scale" ? Scale::scale : op == "clip" ? Scale::clip : Scale::softcap;
+  program_.add(std::make_unique<Scaling>(kind, by, x, out), node, op, op);
 }
 
 void Builder::activate(const std::string& node, const std::string& act, bool gated,
@@ -143,6 +148,41 @@ void Builder::activate(const std::string& node, const std::string& act, bool gat
   const std::string name = gated ? "gated" : act;
   program_.add(std::make_unique<Activate>(act_named(node, act), gated, x, out), node, name,
                gated ? "gated." + act : act);
+}
+
+void Builder::experts(const std::string& node, const Operand& x, const Operand& router,
+                      const ExpertIds& ids, int64_t used, bool normed, float scaling,
+                      const std::string& act, const Operand& out) {
+  for (const Operand* v : {&x, &router, &out}) checked(node, *v);
+  const size_t count = ids.gate.size();
+  need(count > 0 && count <= INT32_MAX && ids.up.size() == count && ids.down.size() == count, node,
+       "every expert has three matrices");
+  std::vector<Expert> experts;
+  for (size_t i = 0; i < count; ++i) {
+    Weights& weights = program_.weights();
+    experts.push_back(
+        {weights.matrix(ids.gate[i]), weights.matrix(ids.up[i]), weights.matrix(ids.down[i])});
+    const Expert& e = experts[i];
+    const Expert& first = experts[0];
+    need(e.gate.cols == x.width && e.up.cols == x.width && e.down.rows == out.width &&
+             e.gate.rows == first.gate.rows && e.up.rows == first.gate.rows &&
+             e.down.cols == first.gate.rows,
+         node, "the matrices of an expert do not fit");
+    need(e.gate.format == first.gate.format && e.up.format == first.up.format &&
+             e.down.format == first.down.format,
+         node, "experts differ in format");
+  }
+  need(x.width == out.width && router.width == static_cast<int64_t>(count) && used >= 1 &&
+           used <= router.width && std::isfinite(scaling),
+       node, "experts keep the shape, and rows use at most all of them");
+  need(x.lead == Lead::rows && router.lead == Lead::rows && out.lead == Lead::rows, node,
+       "experts work on all rows");
+  const Routing routing{used, normed, scaling, act_named(node, act)};
+  const std::string kernel =
+      "experts." + std::string(quant::find_format(experts[0].gate.format)->name);
+  program_.add(
+      std::make_unique<Experts>(x, router, std::move(experts), routing, out, program_.kernels()),
+      node, "experts", kernel);
 }
 
 int64_t Builder::rope_table(int64_t inv_freq, float mscale) {

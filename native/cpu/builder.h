@@ -13,6 +13,11 @@
 
 namespace tokamak::cpu {
 
+// Indices of the packed matrices of every expert.
+struct ExpertIds {
+  std::vector<int64_t> gate, up, down;
+};
+
 class Builder {
  public:
   explicit Builder(Program& program) : program_(program) {}
@@ -26,11 +31,14 @@ class Builder {
             const std::vector<Operand>& residual, const Operand& out);
   void binary(const std::string& node, const std::string& op, const Operand& x, const Operand& y,
               const Operand& out);
-  // op: "scale" or "softcap"
+  // op: "scale", "softcap" or "clip"
   void scaling(const std::string& node, const std::string& op, float by, const Operand& x,
                const Operand& out);
   void activate(const std::string& node, const std::string& act, bool gated, const Operand& x,
                 const Operand& out);
+  void experts(const std::string& node, const Operand& x, const Operand& router,
+               const ExpertIds& ids, int64_t used, bool normed, float scaling,
+               const std::string& act, const Operand& out);
   // Returns the index that `rope` takes.
   int64_t rope_table(int64_t inv_freq, float mscale);
   void rope(const std::string& node, int64_t table, int64_t head_dim, const Operand& x,

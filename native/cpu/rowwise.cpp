@@ -1,5 +1,6 @@
 #include "cpu/rowwise.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -7,6 +8,17 @@ namespace tokamak::cpu {
 namespace {
 
 constexpr int64_t kTranscendental = 4;  // cost of an activation against that of an addition
+
+void sigmoid_mul(const float* x, const float* gate, int64_t gates, int64_t n, float* out) {
+  const float whole = 1.0f / (1.0f + std::exp(-gate[0]));
+  for (int64_t c = 0; c < n; ++c) {
+    out[c] = x[c] * (gates == 1 ? whole : 1.0f / (1.0f + std::exp(-gate[c])));
+  }
+}
+
+void clip(const float* x, float limit, int64_t n, float* out) {
+  for (int64_t c = 0; c < n; ++c) out[c] = std::clamp(x[c], -limit, limit);
+}
 
 }  // namespace
 
@@ -49,6 +61,12 @@ void Norm::run(const Step& step) noexcept {
 }
 
 void BinaryOp::run(const Step& step) noexcept {
+  if (op_ == Binary::sigmoid_mul) {
+    step.each_row(step.rows_of(out_), kTranscendental * out_.width, [&](int64_t t) {
+      sigmoid_mul(step.row(x_, t), step.row(y_, t), y_.width, out_.width, step.row(out_, t));
+    });
+    return;
+  }
   const auto f = op_ == Binary::add ? step.vectors.add : step.vectors.mul;
   step.each_row(step.rows_of(out_), out_.width, [&](int64_t t) {
     f(step.row(x_, t), step.row(y_, t), out_.width, step.row(out_, t));
@@ -56,7 +74,9 @@ void BinaryOp::run(const Step& step) noexcept {
 }
 
 void Scaling::run(const Step& step) noexcept {
-  const auto f = caps_ ? step.vectors.softcap : step.vectors.scale;
+  const auto f = kind_ == Scale::softcap ? step.vectors.softcap
+                 : kind_ == Scale::clip  ? &clip
+                                         : step.vectors.scale;
   step.each_row(step.rows_of(out_), kTranscendental * out_.width,
                 [&](int64_t t) { f(step.row(x_, t), by_, out_.width, step.row(out_, t)); });
 }

@@ -57,7 +57,10 @@ class Norm final : public Instruction {
   float eps_;
 };
 
-enum class Binary : uint8_t { add, mul };
+enum class Binary : uint8_t { add, mul, sigmoid_mul };
+enum class Scale : uint8_t { scale, softcap, clip };
+
+// sigmoid_mul: x * sigmoid(y), where y may have one column for all of x
 
 class BinaryOp final : public Instruction {
  public:
@@ -69,14 +72,14 @@ class BinaryOp final : public Instruction {
   Operand x_, y_, out_;
 };
 
-// x * by, or by * tanh(x / by)
+// x * by, by * tanh(x / by), or x within [-by, by]
 class Scaling final : public Instruction {
  public:
-  Scaling(bool caps, float by, Operand x, Operand out) : caps_(caps), by_(by), x_(x), out_(out) {}
+  Scaling(Scale kind, float by, Operand x, Operand out) : kind_(kind), by_(by), x_(x), out_(out) {}
   void run(const Step& step) noexcept override;
 
  private:
-  bool caps_;
+  Scale kind_;
   float by_;
   Operand x_, out_;
 };

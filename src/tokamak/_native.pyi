@@ -233,6 +233,20 @@ class CpuProgram:
         x: tuple[int, int, int, int, int],
         out: tuple[int, int, int, int, int],
     ) -> None: ...
+    def experts(
+        self,
+        node: str,
+        x: tuple[int, int, int, int, int],
+        router: tuple[int, int, int, int, int],
+        gate: Sequence[int],
+        up: Sequence[int],
+        down: Sequence[int],
+        used: int,
+        normed: bool,
+        scaling: float,
+        act: str,
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
     def rope_table(self, inv_freq: int, mscale: float) -> int: ...
     def rope(
         self,

@@ -172,6 +172,20 @@ class MLP(Module):
         return self.down_proj(hidden)
 
 
+class Experts(Module):
+    """Gated feed-forwards of which each row uses a few: see `ops.experts`. Called with rows and router logits."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, num_experts: int, **attrs: Any) -> None:
+        self.attrs = attrs  # of `ops.experts`
+        self.gate_proj, self.up_proj = (Param(num_experts, intermediate_size, hidden_size) for _ in range(2))
+        self.down_proj = Param(num_experts, hidden_size, intermediate_size)
+
+    def forward(self, x: Value, router: Value) -> Value:
+        """[T, hidden_size], [T, num_experts] -> [T, hidden_size]."""
+        weights = (self.gate_proj.value, self.up_proj.value, self.down_proj.value)
+        return ops.experts(x, router, *weights, **self.attrs)
+
+
 class Step:
     """The inputs of one step as graph values. Field meanings: see `ops.attention` and `types.Batch`."""
 

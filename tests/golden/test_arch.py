@@ -25,6 +25,7 @@ FIXTURES = (
     "llama3-tied-rope",
     "mistral",
     "qwen2",
+    "qwen2-moe",
     "qwen3",
     "phi",
     "phi3",

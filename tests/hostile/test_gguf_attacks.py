@@ -113,7 +113,8 @@ def test_a_key_of_the_wrong_type_or_size_is_named(tmp_path, key, value):
 
 
 UNSUPPORTED = [
-    ({"keys": {"expert_count": 8}}, r"llama\.expert_count is 8"),
+    ({"keys": {"expert_count": [8]}}, r"llama\.expert_count is array"),
+    ({"arch": "qwen2", "keys": {"expert_count": 8}}, r"qwen2\.expert_count is 8"),
     ({"keys": {"attention.clamp_kqv": 8.0}}, r"llama\.attention\.clamp_kqv may change"),
     ({"keys": {"logit_scale": 0.5, "residual_scale": 2.0}}, r"llama\.logit_scale, llama\.residual_scale"),
     ({"keys": {"attention.value_length": 8}}, r"attention\.value_length is 8"),

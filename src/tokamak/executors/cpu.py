@@ -159,6 +159,7 @@ class Lowering:
         self.operands: dict[Value, Operand] = {}
         self.matrices: dict[Value, int] = {}
         self.vectors: dict[Value, int] = {}
+        self.experts: dict[Value, list[int]] = {}
         self.caches: dict[Value, int] = {}
         self.rope_tables: dict[tuple[Value, float], int] = {}
         self.taps: dict[str, Tap] = {}
@@ -176,21 +177,23 @@ class Lowering:
         return CpuProgramHandle(self.native, self.limits, self.output.type.tail[0], self.taps)
 
     def pack(self, weights: Mapping[str, Weight], progress: Progress | None) -> None:
-        """Parameters of embed and linear become matrices, the others vectors."""
+        """Parameters of embed and linear become matrices, those of experts one each, the others vectors."""
         matrices = {v for node in self.graph.nodes for v in matrix_inputs(node)}
         sizes = {}
         for name, value in self.graph.params.items():
             if value in matrices:
-                rows, cols = value.type.nrows, value.type.tail[0]
+                *count, rows, cols = value.type.shape
                 with located(name):
-                    sizes[name] = self.native.packed_nbytes(weights[name].format, rows, cols)
+                    sizes[name] = prod(count) * self.native.packed_nbytes(weights[name].format, rows, cols)
             else:
                 sizes[name] = 4 * prod(value.type.shape)
         self.native.reserve(sum(sizes[n] for n, v in self.graph.params.items() if v in matrices))
         done, total = 0, sum(sizes.values())
         for name, value in self.graph.params.items():
             with located(name):
-                if value in matrices:
+                if value in matrices and len(value.type.tail) == 2:
+                    self.experts[value] = self.stacked(weights[name], *value.type.shape)
+                elif value in matrices:
                     self.matrices[value] = self.matrix(weights[name], value.type.tail[0])
                 else:
                     self.vectors[value] = self.native.add_vector(vector(weights[name]))
@@ -202,6 +205,14 @@ class Lowering:
     def matrix(self, weight: Weight, cols: int) -> int:
         """Index of the packed form."""
         return self.native.add_matrix(weight.format, np.ascontiguousarray(weight.rows()), cols)
+
+    def stacked(self, weight: Weight, count: int, rows: int, cols: int) -> list[int]:
+        """Indices of the packed forms of `count` matrices that lie one after another."""
+        stack = np.ascontiguousarray(weight.rows())
+        return [
+            self.native.add_matrix(weight.format, stack[i * rows : (i + 1) * rows], cols)
+            for i in range(count)
+        ]
 
     def emit(self, node: Node) -> None:
         """Views become operands; every other op has a function of its name below."""
@@ -234,6 +245,8 @@ def matrix_inputs(node: Node) -> tuple[Value, ...]:
     """The inputs that are read as packed matrices."""
     if node.op == "embed":
         return node.inputs[1:2]
+    if node.op == "experts":
+        return node.inputs[2:]
     return node.inputs[1 : 1 + int(node.attrs["num_weights"])] if node.op == "linear" else ()
 
 
@@ -301,6 +314,31 @@ def _scale(low: Lowering, node: Node, name: str) -> None:
     low.native.scaling(name, node.op, float(node.attrs["factor"]), x, out)
 
 
+def _experts(low: Lowering, node: Node, name: str) -> None:
+    x, router = (low.operands[v] for v in node.inputs[:2])
+    attrs = node.attrs
+    gate, up, down = (low.experts[w] for w in node.inputs[2:])
+    used, normed, scaling = int(attrs["num_used"]), bool(attrs["normed"]), float(attrs["scaling"])
+    low.native.experts(
+        name,
+        x,
+        router,
+        gate,
+        up,
+        down,
+        used,
+        normed,
+        scaling,
+        str(attrs["act"]),
+        low.operands[node.outputs[0]],
+    )
+
+
+def _clip(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    low.native.scaling(name, node.op, float(node.attrs["limit"]), x, out)
+
+
 def _softcap(low: Lowering, node: Node, name: str) -> None:
     x, out = low.args(node)
     low.native.scaling(name, node.op, float(node.attrs["cap"]), x, out)
@@ -345,7 +383,10 @@ LOWERINGS: dict[str, Callable[[Lowering, Node, str], None]] = {
     "add_layer_norm": _add_norm,
     "add": _binary,
     "mul": _binary,
+    "sigmoid_mul": _binary,
     "scale": _scale,
+    "clip": _clip,
+    "experts": _experts,
     "softcap": _softcap,
     "silu": _activation,
     "gelu": _activation,

@@ -64,6 +64,40 @@ class Meaning:
         return np.multiply(x, y)
 
     @staticmethod
+    def sigmoid_mul(x: Array, gate: Array) -> Array:
+        return np.asarray(x * (0.5 * (1 + np.tanh(0.5 * gate))))
+
+    @staticmethod
+    def clip(x: Array, *, limit: float) -> Array:
+        return np.clip(x, -limit, limit)
+
+    @staticmethod
+    def experts(
+        x: Array,
+        router: Array,
+        gate: Array,
+        up: Array,
+        down: Array,
+        *,
+        num_used: int,
+        normed: int,
+        scaling: float,
+        act: str,
+    ) -> Array:
+        scores = np.exp(router - router.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+        chosen = np.argsort(-scores, axis=1, kind="stable")[:, :num_used]
+        weights = np.take_along_axis(scores, chosen, axis=1) * scaling
+        if normed:
+            weights /= weights.sum(axis=1, keepdims=True) / scaling
+        out = np.zeros_like(x)
+        for e in range(len(gate)):
+            rows, choice = np.nonzero(chosen == e)
+            hidden = getattr(Meaning, act)(x[rows] @ gate[e].T) * (x[rows] @ up[e].T)
+            out[rows] += weights[rows, choice, None] * (hidden @ down[e].T)
+        return out
+
+    @staticmethod
     def scale(x: Array, *, factor: float) -> Array:
         return np.multiply(x, factor)
 

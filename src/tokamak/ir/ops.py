@@ -81,6 +81,12 @@ def mul(x: Value, y: Value) -> Value:
     return _one("mul", x, y, to=x.type)
 
 
+def sigmoid_mul(x: Value, gate: Value) -> Value:
+    """[T, D], [T, D] or [T, 1] -> [T, D]: x * sigmoid(gate)."""
+    _need(gate.type in (x.type, Type("f32", x.type.lead, (1,))), "sigmoid_mul", x, gate)
+    return _one("sigmoid_mul", x, gate, to=x.type)
+
+
 def scale(x: Value, *, factor: float) -> Value:
     """x * factor."""
     return _one("scale", x, to=x.type, factor=factor)
@@ -89,6 +95,11 @@ def scale(x: Value, *, factor: float) -> Value:
 def softcap(x: Value, *, cap: float) -> Value:
     """cap * tanh(x / cap)."""
     return _one("softcap", x, to=x.type, cap=cap)
+
+
+def clip(x: Value, *, limit: float) -> Value:
+    """min(max(x, -limit), limit)."""
+    return _one("clip", x, to=x.type, limit=limit)
 
 
 def silu(x: Value) -> Value:
@@ -115,6 +126,39 @@ def gated(x: Value, *, act: str) -> Value:
     """[T, 2F] -> [T, F]: act(first half) * second half; `act` is one of ACTIVATIONS."""
     _need(act in ACTIVATIONS and x.type.tail[0] % 2 == 0, "gated", x)
     return _one("gated", x, to=Type("f32", x.type.lead, (x.type.tail[0] // 2,)), act=act)
+
+
+def experts(
+    x: Value,
+    router: Value,
+    gate: Value,
+    up: Value,
+    down: Value,
+    *,
+    num_used: int,
+    normed: int = 0,
+    scaling: float = 1.0,
+    act: str = "silu",
+) -> Value:
+    """[T, D], [T, E], [E, F, D], [E, F, D], [E, D, F] -> [T, D]: gated feed-forwards, a few of E for each row.
+
+    A row goes to the `num_used` experts with the largest softmax(router) (ties: the lower id). Its result is the sum, in
+    rising expert id, of weight_e * down_e(act(gate_e x) * up_e x). Weights are those of the softmax over all E, divided
+    by their sum where `normed` is 1, times `scaling`.
+    """
+    count, inner, width = gate.type.shape
+    shapes = (up.type.shape, down.type.shape, x.type.tail, router.type.tail)
+    _need(
+        shapes == ((count, inner, width), (count, width, inner), (width,), (count,)),
+        "experts",
+        x,
+        router,
+        up,
+        down,
+    )
+    _need(1 <= num_used <= count and act in ACTIVATIONS, "experts", router)
+    attrs: dict[str, Attr] = {"num_used": num_used, "normed": normed, "scaling": scaling, "act": act}
+    return _one("experts", x, router, gate, up, down, to=x.type, **attrs)
 
 
 def columns(x: Value, *, start: int, stop: int) -> Value:

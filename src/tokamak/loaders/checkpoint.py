@@ -101,11 +101,14 @@ def sniff(path: Path) -> str:
 
 def _from_gguf(model: GgufModel) -> Checkpoint:
     _check_kind(model.metadata)
-    architecture, notes = _architecture(model)
+    written, notes = _architecture(model)
+    experts = model.metadata.get(f"{written}.expert_count")
+    mixture = FAMILIES[written].mixture if isinstance(experts, int) and experts else ""
+    architecture = mixture or written
     family = FAMILIES[architecture]
     infos = dict(model.tensors)
     factors = {name: _floats(infos.pop(f"{name}.weight")) for name in FACTORS if f"{name}.weight" in infos}
-    config = read_config(model.metadata, architecture, family, factors)
+    config = read_config(model.metadata, written, family, factors)
     embedding = infos.get("token_embd.weight")
     if embedding is None:
         raise ModelFileError(
@@ -115,7 +118,7 @@ def _from_gguf(model: GgufModel) -> Checkpoint:
     num_tokens = resolve_vocab_size(_length(tokens), embedding.shape[0])
     weights = dict(_weights(infos, config, family, embedding.shape[0]))
     config |= {"vocab_size": embedding.shape[0], "tie_word_embeddings": "output.weight" not in infos}
-    tokenizer, unread = _tokenizer(model.metadata, architecture)
+    tokenizer, unread = _tokenizer(model.metadata, written)
     return Checkpoint(
         path=model.path,
         architecture=architecture,

@@ -114,8 +114,6 @@ def read_config(
     """
     keys = Keys(metadata, architecture)
     keys.expect("attention.causal", (True,), "attention that is not causal is not implemented")
-    keys.expect("expert_count", (0,), "mixtures of experts are not implemented for this architecture")
-    keys.expect("expert_used_count", (0,), "mixtures of experts are not implemented for this architecture")
     hidden = keys.integer("embedding_length")
     heads = keys.integer("attention.head_count")
     whole = hidden // heads if hidden % heads == 0 else None
@@ -160,10 +158,17 @@ def _learned_positions(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _own(keys: Keys, family: FamilyNames) -> dict[str, Any]:
     """What only this family has."""
+    if not family.counts:
+        for suffix in ("expert_count", "expert_used_count"):
+            keys.expect(suffix, (0,), "mixtures of experts are not implemented for this architecture")
     for suffix, allowed in family.fixed.items():
         keys.expect(suffix, allowed, "not implemented for this architecture")
-    numbers = {name: keys.number(s) for s, name in family.numbers.items() if s in keys.values}
-    return numbers | {name: keys.flag(s) for s, name in family.flags.items() if s in keys.values}
+    numbers: dict[str, Any] = {name: keys.number(s) for s, name in family.numbers.items() if s in keys.values}
+    numbers |= {name: keys.flag(s) for s, name in family.flags.items() if s in keys.values}
+    counts = {name: keys.integer(s) for s, name in family.counts.items()}
+    if counts.get("num_experts_per_tok", 0) > counts.get("num_experts", 0):
+        raise ModelFileError(f"key {keys.prefix}expert_used_count is more than {keys.prefix}expert_count")
+    return numbers | counts
 
 
 def _check(config: Mapping[str, Any], prefix: str, family: FamilyNames) -> None:
@@ -265,5 +270,8 @@ def extents(config: Mapping[str, Any], num_rows: int) -> dict[str, int]:
         "qkv": query + 2 * key,
         "head": config["head_dim"],
         "positions": config["max_position_embeddings"],
+        "experts": config.get("num_experts", 0),
+        "expert_inter": config.get("moe_intermediate_size", config["intermediate_size"]),
+        "shared_inter": config.get("shared_expert_intermediate_size", config["intermediate_size"]),
         "one": 1,
     }

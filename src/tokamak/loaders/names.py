@@ -38,7 +38,8 @@ class FamilyNames:
     them; the loader puts them in half-split order. window: `attention.sliding_window` holds for every layer.
     either: the first or the second set of tensors of a layer is there, whole. numbers: keys of this family alone, each
     a float, and the configuration names they become. fixed: keys that are read only to be refused with another value.
-    flags: the same for booleans. rope: whether there is rotary embedding.
+    flags: the same for booleans; counts: the same for integers from 1 up. rope: whether there is rotary embedding.
+    mixture: the row that holds instead where the file has experts.
     """
 
     model: tuple[Row, ...]
@@ -50,8 +51,10 @@ class FamilyNames:
     either: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     numbers: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     rope: bool = True
+    mixture: str = ""
 
 
 def _biases(*names: tuple[str, str, str]) -> tuple[Row, ...]:
@@ -91,6 +94,22 @@ _OTHER_BIASES = _biases(
     ("ffn_down", "mlp.down_proj", "hidden"),
 )
 _DENSE = (*_NORMS, *_QKV, *_QKV_BIAS, _OUT, *_GATED)
+
+_EXPERTS = (
+    Row("ffn_gate_inp.weight", "mlp.gate.weight", "experts hidden"),
+    Row("ffn_gate_exps.weight", "mlp.experts.gate_proj", "experts expert_inter hidden"),
+    Row("ffn_up_exps.weight", "mlp.experts.up_proj", "experts expert_inter hidden"),
+    Row("ffn_down_exps.weight", "mlp.experts.down_proj", "experts hidden expert_inter"),
+)
+_SHARED_EXPERT = (
+    Row("ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", "one hidden"),
+    Row("ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight", "shared_inter hidden"),
+    Row("ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight", "shared_inter hidden"),
+    Row("ffn_down_shexp.weight", "mlp.shared_expert.down_proj.weight", "hidden shared_inter"),
+)
+_COUNTS = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
+_OWN_WIDTH = {**_COUNTS, "expert_feed_forward_length": "moe_intermediate_size"}
+_SHARED_WIDTH = {**_OWN_WIDTH, "expert_shared_feed_forward_length": "shared_expert_intermediate_size"}
 
 # BitNet: a norm before each output projection, and one scale per ternary matrix where the file keeps it apart.
 _BITNET = (
@@ -142,6 +161,10 @@ _HEAD_NORMS = (
     Row("attn_q_norm.weight", "self_attn.q_norm.weight", "head"),
     Row("attn_k_norm.weight", "self_attn.k_norm.weight", "head"),
 )
+_WIDE_NORMS = (
+    Row("attn_q_norm.weight", "self_attn.q_norm.weight", "q"),
+    Row("attn_k_norm.weight", "self_attn.k_norm.weight", "kv"),
+)
 _FUSED_QKV = (
     Row("attn_qkv.weight", "self_attn.qkv_proj.weight", "qkv hidden"),
     Row("attn_qkv.bias", "self_attn.qkv_proj.bias", "qkv", optional=True),
@@ -170,7 +193,10 @@ _BITNET_FAMILY = FamilyNames(_MODEL, _BITNET)
 FAMILIES: Mapping[str, FamilyNames] = {
     # Llama 1-3 and Mistral. The converter permutes Q and K; a file of the original Llama 1 names it
     # "Meta AI original pth" in tensor_data_layout, which is the same order.
-    "llama": FamilyNames(_MODEL, (*_DENSE, *_OTHER_BIASES), interleaved=True, window=True),
+    "llama": FamilyNames(_MODEL, (*_DENSE, *_OTHER_BIASES), interleaved=True, window=True, mixture="mixtral"),
+    "mixtral": FamilyNames(
+        _MODEL, (*_NORMS, *_QKV, _OUT, *_EXPERTS), interleaved=True, window=True, counts=_COUNTS
+    ),
     "qwen2": FamilyNames((*_MODEL, Row("output.bias", "lm_head.bias", "vocab", optional=True)), _DENSE),
     "qwen3": FamilyNames(
         _MODEL,
@@ -180,6 +206,10 @@ FAMILIES: Mapping[str, FamilyNames] = {
             Row("attn_k_norm.weight", "self_attn.k_norm.weight", "head"),
         ),
     ),
+    "qwen2moe": FamilyNames(
+        _MODEL, (*_NORMS, *_QKV, *_QKV_BIAS, _OUT, *_EXPERTS, *_SHARED_EXPERT), counts=_SHARED_WIDTH
+    ),
+    "qwen3moe": FamilyNames(_MODEL, (*_NORMS, *_HEAD_NORMS, *_QKV, _OUT, *_EXPERTS), counts=_OWN_WIDTH),
     "phi2": FamilyNames(
         (
             *_MODEL,
@@ -256,13 +286,20 @@ FAMILIES: Mapping[str, FamilyNames] = {
         **_LAYER_NORM,
     ),
     "granite": FamilyNames(_MODEL, _DENSE, interleaved=True, numbers=_MULTIPLIERS),
+    "granitemoe": FamilyNames(
+        _MODEL,
+        (*_NORMS, *_QKV, _OUT, *_EXPERTS),
+        interleaved=True,
+        numbers=_MULTIPLIERS,
+        counts=_COUNTS,
+    ),
     "minicpm": FamilyNames(_MODEL, _DENSE, interleaved=True, numbers=_MULTIPLIERS),
+    "olmoe": FamilyNames(_MODEL, (*_NORMS, *_WIDE_NORMS, *_QKV, _OUT, *_EXPERTS), counts=_COUNTS),
     "olmo2": FamilyNames(
         _MODEL,
         (
             *_POST_NORMS,
-            Row("attn_q_norm.weight", "self_attn.q_norm.weight", "q"),
-            Row("attn_k_norm.weight", "self_attn.k_norm.weight", "kv"),
+            *_WIDE_NORMS,
             *_QKV,
             _OUT,
             *_GATED,
