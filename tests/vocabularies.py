@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tokamak.tokenizers import AddedToken, Strings, TokenizerSpec
+from tokamak.tokenizers import AddedToken, Step, Strings, TokenizerSpec
 from tokamak.tokenizers.bpe import BYTE_TO_CHAR
 from tokamak.tokenizers.patterns import GPT2, PRE_TOKENIZERS
 from tokamak.tokenizers.pretokenize import split
@@ -52,16 +52,17 @@ def byte_level(num_merges: int = 200, pre: str = "gpt-2", **fields: Any) -> Toke
         roles=roles_of(len(tokens), [(base, CONTROL), (base + 1, CONTROL), (base + 2, USER_DEFINED)]),
         merges=Strings.of(merges),
         pre=pre,
-        patterns=row.patterns,
+        pre_tokenizers=row.steps,
         ignore_merges=row.ignore_merges,
         added=(
             AddedToken("<|end|>", base, special=True),
             AddedToken("<|start|>", base + 1, special=True),
             AddedToken("<tool>", base + 2),
         ),
-        byte_level=True,
+        byte_texts=True,
+        raw_added=True,
         replace_invalid=True,
-        **{"bos_id": base + 1, "eos_id": base, "add_bos": True, "eog_ids": frozenset([base]), **fields},
+        **{"bos_id": base + 1, "eos_id": base, "prefix": (base + 1,), "eog_ids": frozenset([base]), **fields},
     )
 
 
@@ -79,7 +80,7 @@ def sentencepiece(prefix_space: bool = True, bytes_too: bool = True, **fields: A
     byte_tokens = [f"<0x{b:02X}>" for b in range(256)] if bytes_too else []
     tokens = ["<unk>", "<s>", "</s>", *byte_tokens, *longer, *chars]
     marks = [(0, UNKNOWN), (1, CONTROL), (2, CONTROL), *((3 + b, BYTE) for b in range(len(byte_tokens)))]
-    scores = np.zeros(len(tokens), np.float32)
+    scores = np.zeros(len(tokens), np.float64)
     scores[3 + len(byte_tokens) :] = -np.arange(len(longer) + len(chars)) // 3  # equal scores in threes
     return TokenizerSpec(
         kind="spm",
@@ -87,8 +88,9 @@ def sentencepiece(prefix_space: bool = True, bytes_too: bool = True, **fields: A
         roles=roles_of(len(tokens), marks),
         scores=scores,
         added=tuple(AddedToken(t, i, special=True) for i, t in enumerate(tokens[:3])),
-        space_symbol=True,
-        prefix_space=prefix_space,
+        raw_added=True,
+        space_texts=True,
+        normalizers=(Step.of("SentencePiece", add_dummy_prefix=prefix_space, keep_invalid=True),),
         strip_space=prefix_space,
-        **{"unk_id": 0, "bos_id": 1, "eos_id": 2, "add_bos": True, "eog_ids": frozenset([2]), **fields},
+        **{"unk_id": 0, "bos_id": 1, "eos_id": 2, "prefix": (1,), "eog_ids": frozenset([2]), **fields},
     )

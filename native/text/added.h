@@ -17,6 +17,7 @@ struct AddedToken {
   bool lstrip = false;       // takes the white space before it
   bool rstrip = false;       // takes the white space after it
   bool single_word = false;  // only between characters that are not part of words
+  bool verbatim = false;     // its content is in normalized form already
 };
 
 struct AddedMatch {

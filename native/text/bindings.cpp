@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "text/build.h"
 #include "text/engine.h"
+#include "text/normal_forms.h"
 #include "text/unicode.h"
 
 namespace nb = nanobind;
@@ -146,9 +147,44 @@ nb::bytes decode(const Engine& engine, const Ids& ids, bool skip_special, bool s
   std::string out;
   {
     const nb::gil_scoped_release release;
-    out = engine.decode(ids.data(), ids.shape(0), skip_special, strip_space);
+    out = engine.decode(ids.data(), ids.shape(0), skip_special, strip_space, false);
   }
   return nb::bytes(out.data(), out.size());
+}
+
+nb::str decode_text(const Engine& engine, const Ids& ids, bool skip_special, bool strip_space) {
+  std::string out;
+  {
+    const nb::gil_scoped_release release;
+    out = engine.decode(ids.data(), ids.shape(0), skip_special, strip_space, true);
+  }
+  return nb::str(out.data(), out.size());
+}
+
+text::Step step_of(nb::handle t) {
+  text::Step step;
+  step.type = nb::cast<std::string>(t[0]);
+  for (const nb::handle pair : nb::cast<nb::sequence>(t[1])) {
+    const auto key = nb::cast<std::string>(pair[0]);
+    nb::object value = pair[1];
+    if (PyBool_Check(value.ptr())) {
+      step.options[key] = nb::cast<bool>(value);
+    } else if (PyLong_Check(value.ptr())) {
+      step.options[key] = nb::cast<int64_t>(value);
+    } else if (nb::isinstance<nb::bytes>(value)) {
+      const auto bytes = nb::cast<nb::bytes>(value);
+      step.options[key] = std::string(bytes.c_str(), bytes.size());
+    } else {
+      step.options[key] = nb::cast<std::string>(value);
+    }
+  }
+  return step;
+}
+
+std::vector<text::Step> steps_of(const nb::dict& parts, const char* key) {
+  std::vector<text::Step> steps;
+  for (const nb::handle t : nb::cast<nb::sequence>(parts[key])) steps.push_back(step_of(t));
+  return steps;
 }
 
 nb::bytes token_bytes(const Engine& engine, int64_t id) {
@@ -179,6 +215,7 @@ text::AddedToken added_token(nb::handle t) {
   token.lstrip = nb::cast<bool>(t[3]);
   token.rstrip = nb::cast<bool>(t[4]);
   token.single_word = nb::cast<bool>(t[5]);
+  token.verbatim = nb::cast<bool>(t[7]);
   return token;
 }
 
@@ -195,19 +232,31 @@ std::unique_ptr<Engine> make_engine(const nb::dict& parts) {
   p.merges = {view_of<uint8_t>(parts, "merges_blob", alive),
               view_of<int64_t>(parts, "merges_offsets", alive)};
   p.roles = view_of<uint8_t>(parts, "roles", alive);
-  p.scores = view_of<float>(parts, "scores", alive);
-  p.byte_level = flag("byte_level");
+  p.scores = view_of<double>(parts, "scores", alive);
   p.ignore_merges = flag("ignore_merges");
   p.fuse_unknown = flag("fuse_unknown");
+  p.byte_fallback = flag("byte_fallback");
+  p.float_sums = flag("float_sums");
+  p.byte_texts = flag("byte_texts");
+  p.raw_added = flag("raw_added");
+  p.space_texts = flag("space_texts");
+  p.byte_runs = flag("byte_runs");
+  p.join_with_space = flag("join_with_space");
+  p.start = nb::cast<std::string>(parts["start_prefix"]);
+  p.prefix = nb::cast<std::string>(parts["continuing_prefix"]);
+  p.suffix = nb::cast<std::string>(parts["word_suffix"]);
+  p.max_word = nb::cast<int64_t>(parts["max_word"]);
   p.unknown_id = nb::cast<int64_t>(parts["unknown_id"]);
-  for (const nb::handle t : nb::cast<nb::sequence>(parts["added"]))
-    p.added.push_back(added_token(t));
-  p.patterns = nb::cast<std::vector<std::string>>(parts["patterns"]);
-  p.options.invalid = flag("replace_invalid") ? text::Invalid::replace : text::Invalid::keep;
-  p.options.space_symbol = flag("space_symbol");
-  p.options.prefix_space = flag("prefix_space");
-  p.options.collapse_spaces = flag("collapse_spaces");
+  for (const nb::handle t : nb::cast<nb::sequence>(parts["added"])) {
+    (nb::cast<bool>(t[6]) ? p.normalized : p.added).push_back(added_token(t));
+  }
+  p.normalizers = steps_of(parts, "normalizers");
+  p.pre_tokenizers = steps_of(parts, "pre_tokenizers");
+  p.decoders = steps_of(parts, "decoders");
+  p.options.replace_invalid = flag("replace_invalid");
   p.options.strip_space = flag("strip_space");
+  p.options.strip_each = flag("strip_each");
+  p.unknown_text = nb::cast<std::string>(parts["unknown_text"]);
   p.options.prefix = nb::cast<std::vector<int32_t>>(parts["prefix"]);
   p.options.suffix = nb::cast<std::vector<int32_t>>(parts["suffix"]);
   if (parts.contains("cache_nbytes")) {
@@ -278,10 +327,23 @@ void bind_text(nb::module_& m) {
       .def("decode", &decode, "ids"_a, "skip_special"_a, "strip_space"_a,
            nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int32], "
                    "skip_special: bool, strip_space: bool) -> bytes"))
+      .def("decode_text", &decode_text, "ids"_a, "skip_special"_a, "strip_space"_a,
+           nb::sig("def decode_text(self, ids: numpy.typing.NDArray[numpy.int32], "
+                   "skip_special: bool, strip_space: bool) -> str"))
       .def("token_bytes", &token_bytes, "id"_a)
+      .def(
+          "is_byte", [](const Engine& e, uint32_t id) { return id < e.vocab_size() && e.is_byte(id); },
+          "id"_a, "Whether a token stands for one byte of a character that has no token.")
       .def_prop_ro("nbytes", &Engine::nbytes);
   m.def("make_text_engine", &make_engine, "parts"_a,
         nb::sig("def make_text_engine(parts: dict[str, typing.Any]) -> TextEngine"));
+  m.def(
+      "load_normalization",
+      [](const nb::bytes& lines) {
+        text::NormalizationTables::set_current(std::make_shared<text::NormalizationTables>(
+            std::string_view(lines.c_str(), lines.size())));
+      },
+      "lines"_a, "Set the tables of normal forms of this process; see tools/generate_unicode.py.");
   m.def("split_pattern", &split_pattern, "pattern"_a, "text"_a,
         nb::sig("def split_pattern(pattern: str, text: typing.Any) -> list[int]"),
         "Matches of a pre-tokenizer pattern as [start, end, start, end, ...] in bytes.");

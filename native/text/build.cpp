@@ -2,60 +2,26 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "base/error.h"
+#include "text/bytes.h"
+#include "text/unigram.h"
 #include "text/utf8.h"
+#include "text/words.h"
 
 namespace tokamak::text {
 
 namespace {
 
+constexpr size_t kMaxTokens = 2'000'000;
+
 [[noreturn]] void refuse(const std::string& what) { throw Error(ErrorKind::tokenizer_file, what); }
-
-// Printable Latin-1 bytes stand for themselves, the others for U+0100 and up, in order.
-std::array<int16_t, 0x144> make_byte_alphabet() {
-  std::array<int16_t, 0x144> bytes;
-  bytes.fill(-1);
-  size_t next = 0x100;
-  for (int16_t b = 0; b < 256; ++b) {
-    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-    bytes[printable ? static_cast<size_t>(b) : next++] = b;
-  }
-  return bytes;
-}
-
-// Bytes of a string in the byte alphabet; false where some character is outside it.
-bool bytes_of(std::string_view s, std::string& out) {
-  out.clear();
-  for (const char* p = s.data(); p < s.data() + s.size();) {
-    const Character c = decode_utf8(p, s.data() + s.size());
-    const int b = c.valid ? byte_of_character(c.code) : -1;
-    if (b < 0) return false;
-    out.push_back(static_cast<char>(b));
-    p += c.length;
-  }
-  return true;
-}
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return -1;
-}
-
-// Value of a "<0x41>" token, or -1.
-int byte_token(std::string_view s) {
-  if (s.size() != 6 || s.substr(0, 3) != "<0x" || s[5] != '>') return -1;
-  const int high = hex_digit(s[3]);
-  const int low = hex_digit(s[4]);
-  return high < 0 || low < 0 ? -1 : high << 4 | low;
-}
 
 std::string spaces_for_symbols(std::string_view s) {
   std::string out;
   for (size_t at = 0; at < s.size();) {
-    const bool symbol = s.substr(at, 3) == "\xE2\x96\x81";
+    const bool symbol = s.substr(at, 3) == kSpaceSymbol;
     out.push_back(symbol ? ' ' : s[at]);
     at += symbol ? 3 : 1;
   }
@@ -64,147 +30,299 @@ std::string spaces_for_symbols(std::string_view s) {
 
 class Builder {
  public:
-  explicit Builder(const TokenizerParts& parts) : parts_(parts), raw_(parts.tokens.size()) {}
+  explicit Builder(const TokenizerParts& parts) : parts_(parts) {}
 
   std::unique_ptr<Engine> build() {
     check();
-    for (const AddedToken& t : parts_.added) raw_[t.id] = true;
-    std::unique_ptr<const Model> model;
-    if (parts_.kind == "bpe") {
-      model = byte_level_model();
-    } else if (parts_.kind == "spm") {
-      model = sentencepiece_model();
-    } else {
-      throw Error(ErrorKind::unsupported, "tokenizer model " + parts_.kind + " is not supported");
+    EngineParts engine;
+    engine.model = make_model();
+    engine.texts = texts();
+    for (const Step& s : parts_.normalizers) engine.normalizers.push_back(make_normalizer(s));
+    for (const Step& s : parts_.pre_tokenizers) add_pre_tokenizer(s, engine);
+    for (const Step& s : parts_.decoders) engine.decoders.push_back(make_decoder(s));
+    engine.join_with_space = parts_.join_with_space;
+    engine.byte_runs = parts_.byte_runs;
+    engine.is_special.resize(size());
+    engine.is_absent.resize(size());
+    engine.is_byte.resize(size());
+    for (uint32_t id = 0; id < size(); ++id) {
+      engine.is_absent[id] = role(id) == Role::absent;
+      engine.is_byte[id] = parts_.space_texts && byte_token(parts_.tokens[id]) >= 0;
     }
-    std::vector<std::shared_ptr<const Pattern>> patterns;
-    for (const std::string& source : parts_.patterns) patterns.push_back(Pattern::compile(source));
-    std::vector<bool> special(parts_.tokens.size());
-    for (const AddedToken& t : parts_.added) special[t.id] = special[t.id] || t.special;
-    return std::make_unique<Engine>(std::move(model), std::move(patterns),
-                                    AddedTokens(parts_.added), std::move(texts_),
-                                    std::move(special), parts_.options);
+    for (const auto* tokens : {&parts_.added, &parts_.normalized}) {
+      for (const AddedToken& t : *tokens)
+        engine.is_special[t.id] = engine.is_special[t.id] || t.special;
+    }
+    if (!parts_.unknown_text.empty() && unknown_id() != kNone) {
+      engine.surface_id = unknown_id();
+      engine.is_special[unknown_id()] = false;
+    }
+    engine.added = AddedTokens(parts_.added);
+    engine.normalized = AddedTokens(normalized_tokens(engine.normalizers));
+    engine.options = parts_.options;
+    return std::make_unique<Engine>(std::move(engine));
   }
 
  private:
+  size_t size() const { return parts_.tokens.size(); }
+  Role role(uint32_t id) const { return static_cast<Role>(parts_.roles[id]); }
+  uint32_t unknown_id() const {
+    const bool there = parts_.unknown_id >= 0 && static_cast<size_t>(parts_.unknown_id) < size();
+    return there ? static_cast<uint32_t>(parts_.unknown_id) : kNone;
+  }
+
   void check() const {
     parts_.tokens.check("tokens");
     parts_.merges.check("merges");
-    const size_t n = parts_.tokens.size();
-    if (n == 0) refuse("the vocabulary is empty");
-    if (n > 2'000'000) refuse("the vocabulary has more than 2,000,000 tokens");
-    if (parts_.roles.size() != n) refuse("token types and tokens differ in number");
-    const auto inside = [n](int64_t id) { return id >= 0 && static_cast<size_t>(id) < n; };
-    for (const AddedToken& t : parts_.added) {
-      if (t.id >= n) refuse("an added token lies outside the vocabulary");
+    if (size() == 0) refuse("the vocabulary is empty");
+    if (size() > kMaxTokens) refuse("the vocabulary has more than 2,000,000 tokens");
+    if (parts_.roles.size() != size()) refuse("token types and tokens differ in number");
+    for (const auto* tokens : {&parts_.added, &parts_.normalized}) {
+      for (const AddedToken& t : *tokens) {
+        if (t.id >= size()) refuse("an added token lies outside the vocabulary");
+      }
     }
-    for (const int32_t id : parts_.options.prefix) {
-      if (!inside(id)) refuse("the bos token lies outside the vocabulary");
+    for (const auto* ids : {&parts_.options.prefix, &parts_.options.suffix}) {
+      for (const int32_t id : *ids) {
+        if (id < 0 || static_cast<size_t>(id) >= size())
+          refuse("a special token lies outside the vocabulary");
+      }
     }
-    for (const int32_t id : parts_.options.suffix) {
-      if (!inside(id)) refuse("the eos token lies outside the vocabulary");
+  }
+
+  static void add_pre_tokenizer(const Step& step, EngineParts& engine) {
+    const bool nothing = step.type == "ByteLevel" && !step.flag("use_regex", true) &&
+                         !step.flag("add_prefix_space", true) && !step.flag("map_bytes");
+    if (!nothing) engine.pre_tokenizers.push_back(make_pre_tokenizer(step));
+  }
+
+  // Hugging Face finds them in normalized text by their own normalized form.
+  std::vector<AddedToken> normalized_tokens(
+      const std::vector<std::unique_ptr<Normalizer>>& normalizers) const {
+    std::vector<AddedToken> tokens = parts_.normalized;
+    for (AddedToken& t : tokens) {
+      Buffer buffer;
+      buffer.assign(t.content, 0);
+      for (const auto& n : normalizers) n->apply(buffer);
+      if (!t.verbatim) t.content = buffer.text;
     }
+    return tokens;
+  }
+
+  std::unique_ptr<const Model> make_model() {
+    if (parts_.kind == "bpe" || parts_.kind == "ranks") return byte_level_model();
+    if (parts_.kind == "characters") return character_model();
+    if (parts_.kind == "spm") return sentencepiece_model();
+    if (parts_.kind == "unigram") return unigram_model();
+    if (parts_.kind == "wordpiece") {
+      return std::make_unique<WordPieceModel>(
+          all_tokens(), parts_.start, parts_.prefix,
+          static_cast<size_t>(std::max<int64_t>(0, parts_.max_word)), unknown_id());
+    }
+    if (parts_.kind == "trie") return std::make_unique<LongestMatchModel>(all_tokens());
+    if (parts_.kind == "words") return std::make_unique<WordLevelModel>(all_tokens(), unknown_id());
+    throw Error(ErrorKind::unsupported, "tokenizer model " + parts_.kind + " is not supported");
+  }
+
+  // Strings that a word may be: of tokens that the model itself has.
+  Arena all_tokens() const {
+    Arena arena;
+    arena.reserve(size(), parts_.tokens.blob.size());
+    for (uint32_t id = 0; id < size(); ++id) {
+      const bool hidden = parts_.kind == "trie" && role(id) != Role::normal;
+      arena.add(in_model(id) && !hidden ? parts_.tokens[id] : std::string_view());
+    }
+    return arena;
+  }
+  // Added tokens of tokenizer.json files are often tokens of the model too; the reader marks those
+  // that are not.
+  bool in_model(uint32_t id) const {
+    return parts_.raw_added ? role(id) != Role::absent
+                            : role(id) != Role::absent && role(id) != Role::user_defined;
+  }
+
+  Arena texts() const {
+    std::vector<bool> raw(size());
+    if (parts_.raw_added) {
+      for (const AddedToken& t : parts_.added) raw[t.id] = true;
+    }
+    Arena arena;
+    arena.reserve(size(), parts_.tokens.blob.size());
+    std::string bytes;
+    for (uint32_t id = 0; id < size(); ++id) {
+      const std::string_view token = parts_.tokens[id];
+      const int byte = parts_.space_texts && role(id) != Role::control ? byte_token(token) : -1;
+      if (role(id) == Role::unknown && !parts_.unknown_text.empty()) {
+        arena.add(parts_.unknown_text);
+      } else if (raw[id] && !(parts_.space_texts && role(id) == Role::user_defined)) {
+        arena.add(token);
+      } else if (byte >= 0) {
+        const char b = static_cast<char>(byte);
+        arena.add({&b, 1});
+      } else if (parts_.space_texts) {
+        arena.add(spaces_for_symbols(token));
+      } else if (parts_.byte_texts && bytes_of(token, bytes)) {
+        arena.add(bytes);
+      } else {
+        arena.add(token);
+      }
+    }
+    return arena;
   }
 
   std::unique_ptr<const Model> byte_level_model() {
     MergeOptions options;
     options.whole_words = parts_.ignore_merges;
+    options.fuse_unknown = parts_.fuse_unknown;
+    options.unknown_id = parts_.raw_added ? kNone : unknown_id();
     options.byte_ids.fill(kNone);
+    std::vector<bool> added(size());
+    for (const AddedToken& t : parts_.added) added[t.id] = parts_.raw_added;
     Arena pieces;
     std::vector<uint32_t> lookup;
     std::vector<uint32_t> second;  // added tokens are found by their string after all others
     std::string bytes;
-    const size_t n = parts_.tokens.size();
-    pieces.reserve(n, parts_.tokens.blob.size());
-    texts_.reserve(n, parts_.tokens.blob.size());
-    for (uint32_t id = 0; id < n; ++id) {
-      const std::string_view written = parts_.tokens[id];
-      const bool mapped = bytes_of(written, bytes);
-      texts_.add(mapped && !raw_[id] ? std::string_view(bytes) : written);
+    pieces.reserve(size(), parts_.tokens.blob.size());
+    for (uint32_t id = 0; id < size(); ++id) {
+      const bool mapped = in_model(id) && bytes_of(parts_.tokens[id], bytes);
       pieces.add(mapped ? std::string_view(bytes) : std::string_view());
-      (raw_[id] ? second : lookup).push_back(id);
-      if (mapped && bytes.size() == 1 && !raw_[id]) {
+      (added[id] ? second : lookup).push_back(id);
+      if (mapped && bytes.size() == 1 && !added[id]) {
         uint32_t& slot = options.byte_ids[static_cast<unsigned char>(bytes[0])];
         if (slot == kNone) slot = id;
       }
     }
     lookup.insert(lookup.end(), second.begin(), second.end());
     auto model = std::make_unique<MergeModel>(std::move(pieces), lookup, options);
-    add_merges(*model);
+    if (parts_.kind == "ranks") {
+      if (parts_.scores.size() != size()) refuse("scores and tokens differ in number");
+      model->add_merges_by_score(lookup, {parts_.scores.begin(), parts_.scores.end()});
+      return model;
+    }
+    model->reserve_merges(parts_.merges.size());
+    std::string left;
+    std::string right;
+    each_merge([&](size_t rank, std::string_view a, std::string_view b) {
+      if (!bytes_of(a, left) || !bytes_of(b, right))
+        refuse_merge(rank, "is not in the byte alphabet");
+      const uint32_t first = model->find(left);
+      const uint32_t second_id = model->find(right);
+      const uint32_t whole = model->find(left + right);
+      check_merge(rank, first, second_id, whole);
+      model->add_merge(first, second_id, {static_cast<uint32_t>(rank), whole});
+    });
     return model;
   }
 
-  void add_merges(MergeModel& model) const {
-    model.reserve_merges(parts_.merges.size());
-    std::string left;
-    std::string right;
+  std::unique_ptr<const Model> character_model() {
+    CharacterBpeOptions options;
+    options.prefix = parts_.prefix;
+    options.suffix = parts_.suffix;
+    options.whole_words = parts_.ignore_merges;
+    options.byte_fallback = parts_.byte_fallback;
+    options.fuse_unknown = parts_.fuse_unknown;
+    options.unknown_id = unknown_id();
+    auto model = std::make_unique<CharacterBpe>(all_tokens(), options);
+    model->reserve_merges(parts_.merges.size());
+    each_merge([&](size_t rank, std::string_view a, std::string_view b) {
+      if (b.size() < parts_.prefix.size()) refuse_merge(rank, "lacks the continuing prefix");
+      const uint32_t first = model->find(a);
+      const uint32_t second = model->find(b);
+      const uint32_t whole =
+          model->find(std::string(a) + std::string(b.substr(parts_.prefix.size())));
+      check_merge(rank, first, second, whole);
+      model->add_merge(first, second, {static_cast<uint32_t>(rank), whole});
+    });
+    model->finish();
+    return model;
+  }
+
+  template <typename Use>
+  void each_merge(Use use) const {
     for (size_t i = 0; i < parts_.merges.size(); ++i) {
       const std::string_view merge = parts_.merges[i];
-      const size_t space = merge.find(' ', 1);
-      if (space == std::string_view::npos || !bytes_of(merge.substr(0, space), left) ||
-          !bytes_of(merge.substr(space + 1), right)) {
-        refuse("merge " + std::to_string(i) + " is malformed: " + std::string(merge));
-      }
-      const uint32_t a = model.find(left);
-      const uint32_t b = model.find(right);
-      const uint32_t c = model.find(left + right);
-      if (a == kNone || b == kNone || c == kNone) {
-        refuse("merge " + std::to_string(i) +
-               " names a token that the vocabulary lacks: " + std::string(merge));
-      }
-      model.add_merge(a, b, {static_cast<uint32_t>(i), c});
+      size_t cut = merge.find('\0');
+      if (cut == std::string_view::npos) cut = merge.find(' ', 1);
+      if (cut == std::string_view::npos) refuse_merge(i, "does not name two tokens");
+      use(i, merge.substr(0, cut), merge.substr(cut + 1));
     }
+  }
+  void check_merge(size_t i, uint32_t a, uint32_t b, uint32_t whole) const {
+    if (a == kNone || b == kNone || whole == kNone) {
+      refuse_merge(i, "names a token that the vocabulary lacks");
+    }
+  }
+  [[noreturn]] void refuse_merge(size_t i, const char* what) const {
+    refuse("merge " + std::to_string(i) + " " + what + ": " + std::string(parts_.merges[i]));
   }
 
   std::unique_ptr<const Model> sentencepiece_model() {
-    const size_t n = parts_.tokens.size();
-    if (parts_.scores.size() != n) refuse("scores and tokens differ in number");
+    if (parts_.scores.size() != size()) refuse("scores and tokens differ in number");
     MergeOptions options;
     options.byte_symbols = false;
     options.fuse_unknown = parts_.fuse_unknown;
-    options.byte_ids.fill(kNone);
-    if (parts_.unknown_id >= 0 && static_cast<size_t>(parts_.unknown_id) < n) {
-      options.unknown_id = static_cast<uint32_t>(parts_.unknown_id);
-    }
+    options.byte_ids = byte_ids();
+    options.unknown_id = unknown_id();
     Arena pieces;
-    pieces.reserve(n, parts_.tokens.blob.size());
-    texts_.reserve(n, parts_.tokens.blob.size());
+    pieces.reserve(size(), parts_.tokens.blob.size());
     std::vector<uint32_t> mergeable;
-    for (uint32_t id = 0; id < n; ++id) {
-      const std::string_view piece = parts_.tokens[id];
-      pieces.add(piece);
-      const auto role = static_cast<Role>(parts_.roles[id]);
-      const int byte = role == Role::byte ? byte_token(piece) : -1;
-      if (byte >= 0) {
-        const char b = static_cast<char>(byte);
-        texts_.add({&b, 1});
-        options.byte_ids[static_cast<size_t>(byte)] = id;
-        continue;
-      }
-      texts_.add(role == Role::control || role == Role::unknown ? std::string(piece)
-                                                                : spaces_for_symbols(piece));
-      const bool found = role == Role::normal || role == Role::user_defined || role == Role::unused;
-      if (found && !piece.empty()) mergeable.push_back(id);
+    for (uint32_t id = 0; id < size(); ++id) {
+      pieces.add(parts_.tokens[id]);
+      if (is_piece(id)) mergeable.push_back(id);
     }
     auto model = std::make_unique<MergeModel>(std::move(pieces), mergeable, options);
     model->add_merges_by_score(mergeable, {parts_.scores.begin(), parts_.scores.end()});
     return model;
   }
 
+  bool is_piece(uint32_t id) const {
+    const Role r = role(id);
+    return (r == Role::normal || r == Role::user_defined || r == Role::unused) &&
+           !parts_.tokens[id].empty();
+  }
+
+  std::array<uint32_t, 256> byte_ids() const {
+    std::array<uint32_t, 256> ids;
+    ids.fill(kNone);
+    for (uint32_t id = 0; id < size(); ++id) {
+      const int byte = role(id) == Role::byte ? byte_token(parts_.tokens[id]) : -1;
+      if (byte >= 0) ids[static_cast<size_t>(byte)] = id;
+    }
+    return ids;
+  }
+
+  std::unique_ptr<const Model> unigram_model() {
+    if (parts_.scores.size() != size()) refuse("scores and tokens differ in number");
+    UnigramOptions options;
+    options.arithmetic = parts_.float_sums ? Arithmetic::float_sums : Arithmetic::double_sums;
+    options.unknown_id = unknown_id();
+    options.byte_fallback = parts_.byte_fallback;
+    options.byte_ids = byte_ids();
+    Arena strings;
+    std::vector<uint32_t> pieces;
+    double lowest = std::numeric_limits<float>::max();
+    for (uint32_t id = 0; id < size(); ++id) {
+      strings.add(parts_.tokens[id]);
+      const Role r = role(id);
+      // sentencepiece finds normal and user-defined pieces only, and takes the lowest score of
+      // normal ones.
+      const bool found =
+          parts_.float_sums ? r == Role::normal || r == Role::user_defined : in_model(id);
+      if (!found) continue;
+      pieces.push_back(id);
+      if (!parts_.float_sums || r == Role::normal) lowest = std::min(lowest, parts_.scores[id]);
+    }
+    return std::make_unique<UnigramModel>(
+        std::move(strings), pieces, std::vector<double>(parts_.scores.begin(), parts_.scores.end()),
+        lowest, options);
+  }
+
   const TokenizerParts& parts_;
-  std::vector<bool> raw_;  // the file writes the token as plain text
-  Arena texts_;
 };
 
 }  // namespace
 
-int byte_of_character(uint32_t code) {
-  static const std::array<int16_t, 0x144> bytes = make_byte_alphabet();
-  return code < bytes.size() ? bytes[code] : -1;
-}
-
 void StringColumn::check(const char* what) const {
-  if (offsets.empty()) return;
   int64_t previous = 0;
   for (const int64_t at : offsets) {
     if (at < previous || at > static_cast<int64_t>(blob.size())) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "text/engine.h"
+#include "text/step.h"
 
 namespace tokamak::text {
 
@@ -26,28 +27,38 @@ struct StringColumn {
   }
 };
 
-// Roles of tokens, numbered as in GGUF files.
-enum class Role : uint8_t { normal = 1, unknown, control, user_defined, unused, byte };
+// Roles of tokens, numbered as in GGUF files; absent: no token has this id.
+enum class Role : uint8_t { absent, normal, unknown, control, user_defined, unused, byte };
 
 struct TokenizerParts {
-  std::string
-      kind;  // "bpe": merges, words start as bytes; "spm": scores, words start as characters
+  // "bpe": merges over bytes; "characters": merges over characters, as Hugging Face; "spm":
+  // SentencePiece BPE by scores; "unigram"; "wordpiece"; "words": whole words only.
+  std::string kind;
   StringColumn tokens;
   std::span<const uint8_t> roles;  // Role per token
-  StringColumn merges;             // "left right" each, in order of rank
-  std::span<const float> scores;   // per token
-  bool byte_level = false;         // tokens and merges are written in the GPT-2 byte alphabet
-  bool ignore_merges = false;
-  bool fuse_unknown = false;
+  StringColumn merges;             // "left right", or left and right around a NUL, in order of rank
+  std::span<const double> scores;  // per token
   int64_t unknown_id = -1;
+  bool ignore_merges = false;
+  std::string unknown_text;  // what the unknown token decodes to, if not its own string
+  bool fuse_unknown = false;
+  bool byte_fallback = false;
+  bool float_sums = false;   // unigram: add as sentencepiece does
+  std::string start;         // of pieces that start a word, where these are marked
+  std::string prefix;        // of pieces that do not start a word
+  std::string suffix;        // of pieces that end a word
+  int64_t max_word = 100;    // wordpiece: characters
+  bool byte_texts = false;   // tokens decode through the byte alphabet
+  bool raw_added = false;    // ... but added tokens decode as they are written
+  bool space_texts = false;  // U+2581 decodes to a space, <0x41> to its byte
   std::vector<AddedToken> added;
-  std::vector<std::string> patterns;
+  std::vector<AddedToken> normalized;
+  std::vector<Step> normalizers, pre_tokenizers, decoders;
+  bool join_with_space = false;
+  bool byte_runs = false;
   EngineOptions options;
 };
 
 std::unique_ptr<Engine> build_engine(const TokenizerParts& parts);
-
-// The byte that a character of the GPT-2 byte alphabet stands for, or -1.
-int byte_of_character(uint32_t code);
 
 }  // namespace tokamak::text

@@ -11,18 +11,36 @@ namespace tokamak::text {
 
 namespace {
 
-constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581
-constexpr size_t kMaxIdle = 64;                            // workspaces kept for later calls
+constexpr size_t kMaxIdle = 64;  // workspaces kept for later calls
 
 }  // namespace
 
 struct Engine::Workspace {
   explicit Workspace(size_t cache_nbytes) : cache(cache_nbytes) {}
+
   WordCache cache;
   ModelScratch scratch;
   Tokens tokens;
-  std::string normalized;
-  std::vector<Span> origin;  // per byte of `normalized`: the input bytes it came from
+  std::vector<Span> spans;
+  Buffer buffer;   // the normalized text of a stretch
+  Buffer segment;  // a part of it on its way through pre-tokenizers
+
+  // Where words lie: `base` is the start of the text they are cut from, `origin` the input bytes of
+  // each of its bytes, or null where that is `shift` plus the place in the text.
+  const char* base = nullptr;
+  const Span* origin = nullptr;
+  int64_t shift = 0;
+
+  void put(uint32_t id, Span span) {
+    tokens.ids.push_back(static_cast<int32_t>(id));
+    if (tokens.with_lengths) spans.push_back(span);
+  }
+  Span span_of(size_t start, size_t end) const {
+    if (origin != nullptr) {
+      return start < end ? Span{origin[start].start, origin[end - 1].end} : Span{};
+    }
+    return {shift + static_cast<int64_t>(start), shift + static_cast<int64_t>(end)};
+  }
 };
 
 class Engine::Loan {
@@ -33,7 +51,7 @@ class Engine::Loan {
       workspace_ = std::move(engine.idle_.back());
       engine.idle_.pop_back();
     }
-    if (!workspace_) workspace_ = std::make_unique<Workspace>(engine.options_.cache_nbytes);
+    if (!workspace_) workspace_ = std::make_unique<Workspace>(engine.parts_.options.cache_nbytes);
   }
   Loan(const Loan&) = delete;
   Loan& operator=(const Loan&) = delete;
@@ -48,34 +66,51 @@ class Engine::Loan {
   std::unique_ptr<Workspace> workspace_;
 };
 
-Engine::Engine(std::unique_ptr<const Model> model,
-               std::vector<std::shared_ptr<const Pattern>> patterns, AddedTokens added, Arena texts,
-               std::vector<bool> is_special, EngineOptions options)
-    : model_(std::move(model)),
-      patterns_(std::move(patterns)),
-      added_(std::move(added)),
-      texts_(std::move(texts)),
-      is_special_(std::move(is_special)),
-      options_(std::move(options)) {}
+Engine::Engine(EngineParts parts) : parts_(std::move(parts)) {
+  if (parts_.options.replace_invalid) replace_invalid_ = make_replace_invalid();
+  only_patterns_ = true;
+  for (const auto& step : parts_.pre_tokenizers) {
+    const auto pattern = step->isolated_pattern();
+    only_patterns_ = only_patterns_ && pattern != nullptr;
+    patterns_.push_back(pattern);
+  }
+}
 
 Engine::~Engine() = default;
 
 void Engine::encode_word(std::string_view word, Workspace& w) const {
-  if (w.tokens.with_lengths || word.size() > WordCache::kMaxWord) {
-    model_->encode(word, w.tokens, w.scratch);
+  const size_t before = w.tokens.ids.size();
+  if (w.tokens.with_lengths) {
+    w.tokens.lengths.clear();
+    parts_.model->encode(word, w.tokens, w.scratch);
+    auto at = static_cast<size_t>(word.data() - w.base);
+    size_t kept = before;
+    for (size_t i = 0; i < w.tokens.lengths.size(); ++i) {
+      const size_t next = at + w.tokens.lengths[i];
+      const int32_t id = w.tokens.ids[before + i];
+      if (id >= 0) {  // below 0: text that was dropped
+        w.tokens.ids[kept++] = id;
+        w.spans.push_back(w.span_of(at, next));
+      }
+      at = next;
+    }
+    w.tokens.ids.resize(kept);
+    return;
+  }
+  if (word.size() > WordCache::kMaxWord || !parts_.model->cacheable()) {
+    parts_.model->encode(word, w.tokens, w.scratch);
     return;
   }
   const WordCache::Key key = WordCache::key_of(word);
   if (w.cache.find(key, w.tokens.ids)) return;
-  const size_t before = w.tokens.ids.size();
-  model_->encode(word, w.tokens, w.scratch);
+  parts_.model->encode(word, w.tokens, w.scratch);
   w.cache.insert(key, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
 }
 
 // Text that a pattern leaves between its matches is a word too.
 void Engine::split(std::string_view text, size_t level, Workspace& w) const {
   if (level == patterns_.size()) {
-    if (model_->splits_at_spaces()) return split_at_spaces(text, w);
+    if (parts_.model->splits_at_spaces()) return split_at_spaces(text, w);
     return encode_word(text, w);
   }
   const Pattern& pattern = *patterns_[level];
@@ -114,123 +149,69 @@ void Engine::split_at_spaces(std::string_view text, Workspace& w) const {
   if (start < text.size()) encode_word(text.substr(start), w);
 }
 
-namespace {
-
-// Appends to the normalized text and, when spans are wanted, where each byte came from.
-class Writer {
- public:
-  Writer(std::string& text, std::vector<Span>* origin) : text_(text), origin_(origin) {
-    text_.clear();
-    if (origin_ != nullptr) origin_->clear();
+// One stretch of normalized text without added tokens; `at` is its place in w.base.
+void Engine::encode_segment(std::string_view text, size_t at, bool at_start, Workspace& w) const {
+  if (text.empty()) return;
+  if (only_patterns_) return split(text, 0, w);
+  const char* outer_base = w.base;
+  const Span* outer_origin = w.origin;
+  Buffer& buffer = w.segment;
+  buffer.tracked = w.tokens.with_lengths;
+  buffer.assign(text, w.shift + static_cast<int64_t>(at));
+  if (buffer.tracked && w.origin != nullptr) {
+    buffer.origin.assign(w.origin + at, w.origin + at + text.size());
   }
-  void put(std::string_view bytes, size_t start, size_t end) {
-    text_.append(bytes);
-    if (origin_ != nullptr) {
-      origin_->insert(origin_->end(), bytes.size(),
-                      {static_cast<int64_t>(start), static_cast<int64_t>(end)});
-    }
-  }
-  void copy(std::string_view input, size_t start, size_t end) {
-    text_.append(input.substr(start, end - start));
-    for (size_t i = start; origin_ != nullptr && i < end; ++i) {
-      origin_->push_back({static_cast<int64_t>(i), static_cast<int64_t>(i + 1)});
-    }
-  }
-
- private:
-  std::string& text_;
-  std::vector<Span>* origin_;
-};
-
-// Bytes from `at` that stay as they are.
-size_t valid_until(std::string_view text, size_t at) {
-  const char* end = text.data() + text.size();
-  const char* p = text.data() + at;
-  while (p < end) {
-    const Character c = decode_utf8(p, end);
-    if (!c.valid) break;
-    p += c.length;
-  }
-  return static_cast<size_t>(p - text.data());
-}
-
-void replace_invalid(std::string_view text, Writer& out) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t until = valid_until(text, at);
-    out.copy(text, at, until);
-    at = until;
-    if (at == text.size()) return;
-    const auto byte = [&](size_t i) {
-      return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0u;
-    };
-    if (byte(0) == 0xC0 && byte(1) == 0x80) {
-      out.put({"\0", 1}, at, at + 2);
-      at += 2;
-    } else if (byte(0) == 0xED && byte(1) >= 0xA0 && byte(1) < 0xC0 && (byte(2) & 0xC0) == 0x80) {
-      out.copy(text, at, at + 3);
-      at += 3;
+  Pieces pieces{buffer, {{0, text.size()}}, at_start};
+  for (const auto& step : parts_.pre_tokenizers) step->apply(pieces);
+  w.base = buffer.text.data();
+  w.origin = buffer.tracked ? buffer.origin.data() : nullptr;
+  for (const Piece& p : pieces.list) {
+    const std::string_view word = std::string_view(buffer.text).substr(p.start, p.end - p.start);
+    if (parts_.model->splits_at_spaces()) {
+      split_at_spaces(word, w);
     } else {
-      out.put("\xEF\xBF\xBD", at, at + 1);
-      at += 1;
+      encode_word(word, w);
     }
   }
+  w.base = outer_base;
+  w.origin = outer_origin;
 }
 
-void mark_spaces(std::string_view text, const EngineOptions& options, Writer& out) {
-  const size_t first = options.collapse_spaces ? text.find_first_not_of(' ') : 0;
-  if (first == std::string_view::npos) return;
-  if (options.prefix_space) out.put(kSpaceSymbol, 0, 0);
-  for (size_t at = first; at < text.size();) {
-    const size_t space = std::min(text.find(' ', at), text.size());
-    out.copy(text, at, space);
-    at = space;
-    if (at == text.size()) return;
-    const size_t next = options.collapse_spaces ? text.find_first_not_of(' ', at) : at + 1;
-    if (next == std::string_view::npos) return;
-    out.put(kSpaceSymbol, at, next);
-    at = next;
+void Engine::encode_normalized(std::string_view text, bool at_start, bool parse_special,
+                               Workspace& w) const {
+  size_t done = 0;
+  AddedMatch match{};
+  for (size_t at = 0; parts_.normalized.find(text, at, done, parse_special, {}, match);) {
+    if (match.start > done) {
+      encode_segment(text.substr(done, match.start - done), done, at_start && done == 0, w);
+    }
+    w.put(match.id, w.tokens.with_lengths ? w.span_of(match.start, match.end) : Span{});
+    done = match.end;
+    at = match.resume;
   }
+  encode_segment(text.substr(std::min(done, text.size())), done, at_start && done == 0, w);
 }
 
-}  // namespace
-
-void Engine::normalize(std::string_view text, Workspace& w) const {
-  Writer out(w.normalized, w.tokens.with_lengths ? &w.origin : nullptr);
-  if (options_.space_symbol) {
-    mark_spaces(text, options_, out);
-  } else {
-    replace_invalid(text, out);
+// One stretch of the input between added tokens; `origin` is its place there.
+void Engine::encode_stretch(std::string_view text, size_t origin, bool parse_special,
+                            Workspace& w) const {
+  const bool repair = replace_invalid_ && !replace_invalid_->keeps(text);
+  const bool keeps = std::all_of(parts_.normalizers.begin(), parts_.normalizers.end(),
+                                 [text](const auto& n) { return n->keeps(text); });
+  w.shift = static_cast<int64_t>(origin);
+  w.origin = nullptr;
+  if (repair || !keeps) {
+    w.buffer.tracked = w.tokens.with_lengths;
+    w.buffer.assign(text, w.shift);
+    if (repair) replace_invalid_->apply(w.buffer);
+    for (const auto& n : parts_.normalizers) {
+      if (!n->keeps(w.buffer.text)) n->apply(w.buffer);
+    }
+    text = w.buffer.text;
+    if (w.buffer.tracked) w.origin = w.buffer.origin.data();
   }
-}
-
-void Engine::encode_stretch(std::string_view text, size_t origin, Workspace& w,
-                            Encoding& out) const {
-  const bool changes = options_.space_symbol || (options_.invalid == Invalid::replace &&
-                                                 valid_until(text, 0) != text.size());
-  std::string_view words = text;
-  if (changes) {
-    normalize(text, w);
-    words = w.normalized;
-  }
-  w.tokens.ids.swap(out.ids);
-  w.tokens.lengths.clear();
-  split(words, 0, w);
-  w.tokens.ids.swap(out.ids);
-  if (!w.tokens.with_lengths) return;
-  const size_t first = out.ids.size() - w.tokens.lengths.size();
-  size_t at = 0;
-  size_t kept = first;
-  for (size_t i = 0; i < w.tokens.lengths.size(); ++i) {
-    const size_t next = at + w.tokens.lengths[i];
-    Span span{static_cast<int64_t>(at), static_cast<int64_t>(next)};
-    if (changes) span = {w.origin[at].start, w.origin[next - 1].end};
-    at = next;
-    if (out.ids[first + i] < 0) continue;  // text that was dropped
-    out.ids[kept++] = out.ids[first + i];
-    const auto shift = static_cast<int64_t>(origin);
-    out.spans.push_back({span.start + shift, span.end + shift});
-  }
-  out.ids.resize(kept);
+  w.base = text.data();
+  encode_normalized(text, origin == 0, parse_special, w);
 }
 
 void Engine::encode(std::string_view text, const EncodeFlags& flags,
@@ -238,26 +219,27 @@ void Engine::encode(std::string_view text, const EncodeFlags& flags,
   Loan loan(*this);
   Workspace& w = *loan;
   w.tokens.with_lengths = flags.with_spans;
-  const auto put = [&](int32_t id, Span span) {
-    out.ids.push_back(id);
-    if (flags.with_spans) out.spans.push_back(span);
-  };
+  w.tokens.ids.clear();
+  w.spans.clear();
   if (flags.add_special) {
-    for (const int32_t id : options_.prefix) put(id, {0, 0});
+    for (const int32_t id : parts_.options.prefix) w.put(static_cast<uint32_t>(id), {});
   }
   size_t done = 0;
   AddedMatch match{};
-  for (size_t at = 0; added_.find(text, at, done, flags.parse_special, plain, match);) {
-    if (match.start > done) encode_stretch(text.substr(done, match.start - done), done, w, out);
-    put(static_cast<int32_t>(match.id),
-        {static_cast<int64_t>(match.start), static_cast<int64_t>(match.end)});
+  for (size_t at = 0; parts_.added.find(text, at, done, flags.parse_special, plain, match);) {
+    if (match.start > done) {
+      encode_stretch(text.substr(done, match.start - done), done, flags.parse_special, w);
+    }
+    w.put(match.id, {static_cast<int64_t>(match.start), static_cast<int64_t>(match.end)});
     done = match.end;
     at = match.resume;
   }
-  if (done < text.size()) encode_stretch(text.substr(done), done, w, out);
+  if (done < text.size()) encode_stretch(text.substr(done), done, flags.parse_special, w);
   if (flags.add_special) {
-    for (const int32_t id : options_.suffix) put(id, {0, 0});
+    for (const int32_t id : parts_.options.suffix) w.put(static_cast<uint32_t>(id), {});
   }
+  out.ids = w.tokens.ids;
+  out.spans = w.spans;
 }
 
 std::vector<std::vector<int32_t>> Engine::encode_batch(const std::vector<std::string_view>& texts,
@@ -300,22 +282,59 @@ void Engine::check_ids(const int32_t* ids, size_t count) const {
   }
 }
 
-std::string Engine::decode(const int32_t* ids, size_t count, bool skip_special,
-                           bool strip_space) const {
+std::string Engine::decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
+                           bool as_text) const {
   check_ids(ids, count);
-  std::string out;
+  std::vector<uint32_t> shown;
+  shown.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     const auto id = static_cast<uint32_t>(ids[i]);
-    if (skip_special && is_special_[id]) continue;
-    out.append(texts_[id]);
+    if (!parts_.is_absent[id] && !(skip_special && parts_.is_special[id])) shown.push_back(id);
   }
-  if (strip_space && options_.strip_space && !out.empty() && out[0] == ' ') out.erase(0, 1);
+  if (!parts_.decoders.empty() || parts_.join_with_space) return decode_by_steps(shown);
+  std::string out;
+  size_t run = 0;  // bytes at the end that came from byte tokens
+  const auto close_run = [&]() {
+    const std::string_view bytes = std::string_view(out).substr(out.size() - run);
+    if (run != 0 && valid_until(bytes, 0) != run) {
+      out.resize(out.size() - run);
+      for (; run > 0; --run) out.append("\xEF\xBF\xBD");
+    }
+    run = 0;
+  };
+  bool strip = strip_space && parts_.options.strip_space;
+  const bool runs = as_text && parts_.byte_runs;
+  for (const uint32_t id : shown) {
+    if (runs && !parts_.is_byte[id]) close_run();
+    std::string_view text = parts_.texts[id];
+    if (strip && out.empty() && !text.empty()) {
+      if (text[0] == ' ' && id != parts_.surface_id) text.remove_prefix(1);
+      strip = parts_.options.strip_each;
+    }
+    out.append(text);
+    if (runs && parts_.is_byte[id]) ++run;
+  }
+  if (runs) close_run();
+  return as_text ? replace_invalid(out) : out;
+}
+
+std::string Engine::decode_by_steps(const std::vector<uint32_t>& ids) const {
+  std::vector<std::string> tokens;
+  tokens.reserve(ids.size());
+  for (const uint32_t id : ids) tokens.emplace_back(parts_.texts[id]);
+  for (const auto& decoder : parts_.decoders) decoder->apply(tokens);
+  std::string out;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (i != 0 && parts_.join_with_space) out.push_back(' ');
+    out += tokens[i];
+  }
   return out;
 }
 
 size_t Engine::nbytes() const {
   const std::lock_guard lock(mutex_);
-  return model_->nbytes() + texts_.nbytes() + idle_.size() * options_.cache_nbytes;
+  return parts_.model->nbytes() + parts_.texts.nbytes() +
+         idle_.size() * parts_.options.cache_nbytes;
 }
 
 }  // namespace tokamak::text

@@ -11,30 +11,39 @@
 
 #include "text/added.h"
 #include "text/cache.h"
+#include "text/decoder.h"
 #include "text/model.h"
+#include "text/normalize.h"
 #include "text/pattern.h"
+#include "text/pretokenize.h"
 
 namespace tokamak::text {
 
-// What bytes that are not UTF-8 become.
-enum class Invalid {
-  keep,     // passed on as single bytes
-  replace,  // U+FFFD each, but surrogates stay and C0 80 is NUL, as the byte-level engines do
-};
-
 struct EngineOptions {
-  Invalid invalid = Invalid::keep;
-  bool space_symbol = false;              // spaces become U+2581 (SentencePiece)
-  bool prefix_space = false;              // a space is put before every stretch of text
-  bool collapse_spaces = false;           // runs of spaces become one, none at the ends
+  bool replace_invalid = false;           // bytes that are not UTF-8 become U+FFFD
   bool strip_space = false;               // decoding drops one space at the very start
+  bool strip_each = false;                // ... from each token until there is text
   size_t cache_nbytes = size_t{1} << 20;  // per concurrent call
   std::vector<int32_t> prefix;            // ids put before and after with add_special
   std::vector<int32_t> suffix;
 };
 
-struct Span {
-  int64_t start, end;  // bytes of the input
+// What an engine is made of.
+struct EngineParts {
+  std::unique_ptr<const Model> model;
+  std::vector<std::unique_ptr<Normalizer>> normalizers;
+  std::vector<std::unique_ptr<PreTokenizer>> pre_tokenizers;
+  std::vector<std::unique_ptr<Decoder>> decoders;
+  AddedTokens added{{}};       // found in the text as it comes
+  AddedTokens normalized{{}};  // found after normalizing
+  Arena texts;                 // what each id decodes to; the token itself where there are decoders
+  std::vector<bool> is_special;  // per id: left out with skip_special
+  uint32_t surface_id = kNone;   // the unknown token, if it decodes to a text of its own
+  std::vector<bool> is_absent;   // per id: no token has it
+  std::vector<bool> is_byte;     // per id: stands for one byte of a character that has no token
+  bool byte_runs = false;        // a run of such that is not UTF-8 decodes to one U+FFFD per byte
+  bool join_with_space = false;  // no decoder: tokens are joined by spaces
+  EngineOptions options;
 };
 
 struct Encoding {
@@ -50,9 +59,7 @@ struct EncodeFlags {
 
 class Engine {
  public:
-  // texts: what each id decodes to. is_special: per id, whether skip_special leaves it out.
-  Engine(std::unique_ptr<const Model> model, std::vector<std::shared_ptr<const Pattern>> patterns,
-         AddedTokens added, Arena texts, std::vector<bool> is_special, EngineOptions options);
+  explicit Engine(EngineParts parts);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -62,28 +69,33 @@ class Engine {
   // Texts in order, over `threads` threads; one result per text.
   std::vector<std::vector<int32_t>> encode_batch(const std::vector<std::string_view>& texts,
                                                  const EncodeFlags& flags, size_t threads) const;
-  // Throws InvalidParams with index and value of the first id outside the vocabulary.
-  std::string decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space) const;
+  // Bytes of the text; as_text: of its UTF-8, with U+FFFD for what is not. Throws InvalidParams
+  // with index and value of the first id outside the vocabulary.
+  std::string decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
+                     bool as_text) const;
+  bool is_byte(uint32_t id) const { return parts_.is_byte[id]; }
   void check_ids(const int32_t* ids, size_t count) const;
-  std::string_view text_of(uint32_t id) const { return texts_[id]; }
-  uint32_t vocab_size() const { return texts_.size(); }
+  std::string_view text_of(uint32_t id) const { return parts_.texts[id]; }
+  uint32_t vocab_size() const { return parts_.texts.size(); }
   size_t nbytes() const;
 
  private:
   struct Workspace;
   class Loan;
-  void encode_stretch(std::string_view text, size_t origin, Workspace& w, Encoding& out) const;
+  void encode_stretch(std::string_view text, size_t origin, bool parse_special, Workspace& w) const;
+  void encode_normalized(std::string_view text, bool at_start, bool parse_special,
+                         Workspace& w) const;
+  void encode_segment(std::string_view text, size_t at, bool at_start, Workspace& w) const;
   void split(std::string_view text, size_t level, Workspace& w) const;
   void split_at_spaces(std::string_view text, Workspace& w) const;
   void encode_word(std::string_view word, Workspace& w) const;
-  void normalize(std::string_view text, Workspace& w) const;
+  std::string decode_by_steps(const std::vector<uint32_t>& ids) const;
 
-  std::unique_ptr<const Model> model_;
+  EngineParts parts_;
+  std::unique_ptr<Normalizer> replace_invalid_;
+  // The pre-tokenizers' patterns, if patterns are all they are: then nothing is copied.
   std::vector<std::shared_ptr<const Pattern>> patterns_;
-  AddedTokens added_;
-  Arena texts_;
-  std::vector<bool> is_special_;
-  EngineOptions options_;
+  bool only_patterns_ = false;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Workspace>> idle_;
 };

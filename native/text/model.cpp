@@ -6,20 +6,14 @@
 
 namespace tokamak::text {
 
-namespace {
-
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
-
 bool has_inner_space(std::string_view piece) {
-  for (size_t at = piece.find(kSpace); at != std::string_view::npos;
-       at = piece.find(kSpace, at + 3)) {
-    if (at >= 3 && piece.substr(at - 3, 3) == kSpace) continue;
+  for (size_t at = piece.find(kSpaceSymbol); at != std::string_view::npos;
+       at = piece.find(kSpaceSymbol, at + 3)) {
+    if (at >= 3 && piece.substr(at - 3, 3) == kSpaceSymbol) continue;
     if (at > 0) return true;
   }
   return false;
 }
-
-}  // namespace
 
 MergeModel::MergeModel(Arena pieces, const std::vector<uint32_t>& lookup, MergeOptions options)
     : pieces_(std::move(pieces)), num_tokens_(pieces_.size()), options_(options) {
@@ -45,13 +39,13 @@ void MergeModel::learn_characters(std::string_view piece) {
 }
 
 void MergeModel::add_merges_by_score(const std::vector<uint32_t>& mergeable,
-                                     const std::vector<float>& scores) {
-  splits_at_spaces_ = true;
+                                     const std::vector<double>& scores) {
+  splits_at_spaces_ = !options_.byte_symbols;
   for (const uint32_t id : mergeable) {
-    learn_characters(pieces_[id]);
+    if (!options_.byte_symbols) learn_characters(pieces_[id]);
     splits_at_spaces_ = splits_at_spaces_ && !has_inner_space(pieces_[id]);
   }
-  std::vector<float> order;
+  std::vector<double> order;
   for (const uint32_t id : mergeable) order.push_back(scores[id]);
   std::sort(order.begin(), order.end(), std::greater<>());
   order.erase(std::unique(order.begin(), order.end()), order.end());
@@ -65,7 +59,9 @@ void MergeModel::add_merges_by_score(const std::vector<uint32_t>& mergeable,
     const auto rank = static_cast<uint32_t>(
         std::lower_bound(order.begin(), order.end(), scores[id], std::greater<>()) - order.begin());
     for (size_t cut = 0; cut < piece.size();) {
-      cut += decode_utf8(piece.data() + cut, piece.data() + piece.size()).length;
+      cut += options_.byte_symbols
+                 ? 1
+                 : decode_utf8(piece.data() + cut, piece.data() + piece.size()).length;
       if (cut >= piece.size()) break;
       const uint32_t left = find(piece.substr(0, cut));
       const uint32_t right = left == kNone ? kNone : find(piece.substr(cut));

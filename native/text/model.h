@@ -26,10 +26,29 @@ struct Tokens {
   }
 };
 
+struct ViterbiNode {
+  static constexpr uint32_t kUnreached = 0xFFFFFFFF;
+  double sum;      // of the best path that ends here
+  uint32_t start;  // where its last piece starts
+  uint32_t id;
+};
+
 struct ModelScratch {
+  struct Cut {
+    size_t start, end;
+    uint32_t id;
+    bool unknown;
+  };
   std::vector<Symbol> symbols;
   MergeScratch merge;
+  std::vector<ViterbiNode> nodes;
+  std::vector<Cut> cuts;
+  std::string key;
 };
+
+constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581, SentencePiece's space
+// Whether U+2581 stands after another character than itself.
+bool has_inner_space(std::string_view piece);
 
 class Model {
  public:
@@ -71,7 +90,7 @@ class MergeModel final : public Model {
   void add_merge(uint32_t left, uint32_t right, Merge merge) { pairs_.insert(left, right, merge); }
   // Every way to cut a mergeable piece in two known strings becomes a merge; higher scores first.
   void add_merges_by_score(const std::vector<uint32_t>& mergeable,
-                           const std::vector<float>& scores);
+                           const std::vector<double>& scores);
 
   void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
   bool splits_at_spaces() const override { return splits_at_spaces_; }

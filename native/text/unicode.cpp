@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 
 #include "base/error.h"
 #include "text/utf8.h"
@@ -13,12 +14,11 @@ namespace {
 #include "text/unicode_data.inl"
 
 constexpr const char* kProperties[] = {
-    "Lu",     "Ll",       "Lt",        "Lm",     "Lo",       "Mn",    "Mc",          "Me",
-    "Nd",     "Nl",       "No",        "Pc",     "Pd",       "Ps",    "Pe",          "Pi",
-    "Pf",     "Po",       "Sm",        "Sc",     "Sk",       "So",    "Zs",          "Zl",
-    "Zp",     "Cc",       "Cf",        "Cs",     "Co",       "Cn",    "White_Space", "Word",
-    "Han",    "Hiragana", "Katakana",  "Hangul", "Cyrillic", "Latin", "Greek",       "Arabic",
-    "Hebrew", "Thai",     "Devanagari"};
+    "Lu",       "Ll",    "Lt",    "Lm",          "Lo",     "Mn",  "Mc",       "Me",       "Nd",
+    "Nl",       "No",    "Pc",    "Pd",          "Ps",     "Pe",  "Pi",       "Pf",       "Po",
+    "Sm",       "Sc",    "Sk",    "So",          "Zs",     "Zl",  "Zp",       "Cc",       "Cf",
+    "Cs",       "Co",    "Cn",    "White_Space", "Word",   "Han", "Hiragana", "Katakana", "Hangul",
+    "Cyrillic", "Latin", "Greek", "Arabic",      "Hebrew", "Thai"};
 constexpr size_t kNumCategories = 30;
 constexpr size_t kNumRuns = sizeof(kClassRuns) / sizeof(kClassRuns[0]);
 
@@ -37,13 +37,26 @@ uint64_t property_mask(std::string_view name) {
   return mask;
 }
 
-uint64_t properties_of(uint32_t c) {
-  const auto* run = std::upper_bound(kClassRuns, kClassRuns + kNumRuns, c << 8 | 0xFF);
-  return kClassProperties[run[-1] & 0xFF];
-}
+// Two-level table over the runs: class of each code point.
+struct ClassTable {
+  std::array<uint16_t, (kEndOfText >> 7)> page_of{};
+  std::vector<std::array<uint8_t, 128>> pages;
 
-constexpr uint64_t kWhiteSpaceBit = uint64_t{1} << 30;
-constexpr uint64_t kWordBit = uint64_t{1} << 31;
+  ClassTable() {
+    std::map<std::array<uint8_t, 128>, uint16_t> known;
+    size_t run = 0;
+    for (uint32_t page = 0; page < page_of.size(); ++page) {
+      std::array<uint8_t, 128> classes;
+      for (uint32_t i = 0; i < 128; ++i) {
+        while (run + 1 < kNumRuns && kClassRuns[run + 1] >> 8 <= page * 128 + i) ++run;
+        classes[i] = static_cast<uint8_t>(kClassRuns[run]);
+      }
+      const auto [it, fresh] = known.emplace(classes, static_cast<uint16_t>(pages.size()));
+      if (fresh) pages.push_back(classes);
+      page_of[page] = it->second;
+    }
+  }
+};
 
 }  // namespace
 
@@ -124,8 +137,9 @@ bool CodeSet::contains(uint32_t c) const {
 
 const char* unicode_version() { return kUnicodeVersion; }
 
-bool is_white_space(uint32_t c) { return (properties_of(c) & kWhiteSpaceBit) != 0; }
-
-bool is_word(uint32_t c) { return (properties_of(c) & kWordBit) != 0; }
+Properties properties_of(uint32_t c) {
+  static const ClassTable table;
+  return {kClassProperties[table.pages[table.page_of[c >> 7]][c & 127]]};
+}
 
 }  // namespace tokamak::text

@@ -36,8 +36,42 @@ class CodeSet {
   std::vector<Range> ranges_;
 };
 
+// What single characters are asked for outside patterns; values are places in kProperties.
+enum class Property : uint8_t {
+  white_space = 30,  // \s of the followed regex engine
+  word = 31,         // \w
+  numeric = 42,      // Rust's char::is_numeric
+  punctuation,       // of BertPreTokenizer and Punctuation
+  rust_space,        // Rust's char::is_whitespace
+  accent,            // what StripAccents removes
+  bert_mark,         // what BertNormalizer removes as accents
+  bert_removed,      // ... as control characters
+  bert_space,        // ... turns into a space
+  bert_chinese,      // ... puts spaces around
+  nmt_removed,
+  nmt_space,
+  gcb_control,  // Grapheme_Cluster_Break
+  gcb_extend,
+  gcb_zwj,
+  gcb_prepend,
+  gcb_spacing,
+  gcb_l,
+  gcb_v,
+  gcb_t,
+  gcb_lv,
+  gcb_lvt,
+  gcb_regional,
+  pictographic,  // 63
+};
+
+struct Properties {
+  uint64_t bits;
+  bool is(Property p) const { return (bits >> static_cast<unsigned>(p) & 1) != 0; }
+};
+
 const char* unicode_version();
-bool is_white_space(uint32_t c);
-bool is_word(uint32_t c);  // \w of the followed regex engine
+Properties properties_of(uint32_t c);
+inline bool is_white_space(uint32_t c) { return properties_of(c).is(Property::white_space); }
+inline bool is_word(uint32_t c) { return properties_of(c).is(Property::word); }
 
 }  // namespace tokamak::text

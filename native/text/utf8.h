@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace tokamak::text {
 
@@ -38,6 +39,34 @@ inline Character decode_utf8(const char* p, const char* end) noexcept {
     if (c >= 0x10000 && c < 0x110000) return {c, 4, true};
   }
   return {kReplacement, 1, false};
+}
+
+// Where the first byte at or after `at` lies that is not UTF-8; the size where there is none.
+inline size_t valid_until(std::string_view text, size_t at) noexcept {
+  const char* end = text.data() + text.size();
+  const char* p = text.data() + at;
+  while (p < end) {
+    const Character c = decode_utf8(p, end);
+    if (!c.valid) break;
+    p += c.length;
+  }
+  return static_cast<size_t>(p - text.data());
+}
+
+// Bytes of the longest start of a valid sequence at the front of `s`, which is invalid there; at
+// least 1.
+inline size_t invalid_length(std::string_view s) noexcept {
+  const auto byte = [s](size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0u; };
+  const unsigned b = byte(0);
+  const unsigned c = byte(1);
+  const size_t length = b >= 0xC2 && b < 0xE0   ? 2
+                        : b >= 0xE0 && b < 0xF0 ? 3
+                        : b >= 0xF0 && b < 0xF5 ? 4
+                                                : 1;
+  const bool second = (c & 0xC0) == 0x80 && !(b == 0xE0 && c < 0xA0) && !(b == 0xED && c > 0x9F) &&
+                      !(b == 0xF0 && c < 0x90) && !(b == 0xF4 && c > 0x8F);
+  if (length < 3 || !second) return 1;
+  return length == 4 && (byte(2) & 0xC0) == 0x80 ? 3 : 2;
 }
 
 inline void append_utf8(std::string& out, uint32_t c) {

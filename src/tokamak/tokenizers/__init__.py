@@ -1,7 +1,17 @@
 """Text to token ids and back, for every tokenizer file; works without the rest of tokamak."""
 
-from tokamak.tokenizers.spec import AddedToken, Strings, TokenizerSpec
+from tokamak.tokenizers.spec import AddedToken, Slot, Step, Strings, TokenizerSpec
 from tokamak.tokenizers.stream import TextStream
 from tokamak.tokenizers.tokenizer import Batch, Encoding, Tokenizer
 
-__all__ = ["AddedToken", "Batch", "Encoding", "Strings", "TextStream", "Tokenizer", "TokenizerSpec"]
+__all__ = [
+    "AddedToken",
+    "Batch",
+    "Encoding",
+    "Slot",
+    "Step",
+    "Strings",
+    "TextStream",
+    "Tokenizer",
+    "TokenizerSpec",
+]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from tokamak.errors import TokenizerFileError
 
-# Roles of tokens, numbered as `tokenizer.ggml.token_type` in GGUF files.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+# Roles of tokens, numbered as `tokenizer.ggml.token_type` in GGUF files; ABSENT: no token has this id.
+ABSENT, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
 
 
 class Strings(Sequence[bytes]):
@@ -61,15 +61,10 @@ class Strings(Sequence[bytes]):
         ends = self.offsets.tolist()
         return (whole[a:b] for a, b in itertools.pairwise(ends))
 
-    def digest(self, hasher: Any) -> None:
-        """Feed the content to a hash object."""
-        hasher.update(self.offsets.tobytes())
-        hasher.update(self.blob.tobytes())
-
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A literal that is found in the text before anything else looks at it."""
+    """A literal that is found in the text before a model sees it."""
 
     content: str
     id: int
@@ -77,36 +72,81 @@ class AddedToken:
     lstrip: bool = False  # takes the white space before it
     rstrip: bool = False  # takes the white space after it
     single_word: bool = False  # only between characters that are not part of words
+    normalized: bool = False  # found after normalizing, by its own normalized form
+    verbatim: bool = False  # its content is in normalized form already
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A normalizer, pre-tokenizer or decoder, named and set up as in tokenizer.json."""
+
+    type: str
+    options: tuple[tuple[str, str | bytes | int | bool], ...] = ()
+
+    @classmethod
+    def of(cls, kind: str, **options: str | bytes | int | bool) -> Step:
+        """Step.of("Split", regex="...", behavior="Isolated")."""
+        return cls(kind, tuple(sorted(options.items())))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The option of that name."""
+        return dict(self.options).get(name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a post-processing template: text "A" or "B", or a token."""
+
+    text: str = ""  # "A", "B"; "": the token
+    id: int = -1
+    type_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenizerSpec:
     """One tokenizer. Field names say what the native engine does with them; see native/text/build.h."""
 
-    kind: str  # "bpe": byte-level BPE; "spm": SentencePiece BPE
+    # bpe: merges over bytes. characters: merges over characters. spm: SentencePiece BPE by scores. unigram.
+    # wordpiece. words: whole words. ranks: any pair of byte strings whose whole is a token, by score (tiktoken). trie:
+    # the longest token (RWKV).
+    kind: str
     tokens: Strings  # as the file writes them
-    roles: NDArray[np.uint8]  # uint8[V], NORMAL ... BYTE
-    scores: NDArray[np.float32] | None = None  # f32[V], spm
-    merges: Strings | None = None  # "left right" in order of rank, bpe
-    pre: str = "default"  # name of the pre-tokenizer, for people
-    patterns: tuple[str, ...] = ()  # pre-tokenizer: each cuts what the one before left
+    roles: NDArray[np.uint8]  # uint8[V], ABSENT ... BYTE
+    scores: NDArray[np.float64] | None = None  # f64[V], spm and unigram
+    merges: Strings | None = None  # "left right", or both around a NUL, in order of rank
+    normalizers: tuple[Step, ...] = ()
+    pre_tokenizers: tuple[Step, ...] = ()
+    decoders: tuple[Step, ...] = ()  # none: tokens decode one by one
     added: tuple[AddedToken, ...] = ()
+    pre: str = ""  # name of the pre-tokenizer, for people
     ignore_merges: bool = False  # a word that is a token is that token, whatever the merges say
-    byte_level: bool = False  # tokens are written in the GPT-2 byte alphabet
-    replace_invalid: bool = False  # bytes that are not UTF-8 become U+FFFD instead of byte tokens
-    space_symbol: bool = False  # spaces are U+2581 in tokens
-    prefix_space: bool = False  # a space is put before every stretch of text
-    collapse_spaces: bool = False  # runs of spaces become one
-    strip_space: bool = False  # decoding drops the one space at the very start
     fuse_unknown: bool = False  # neighbouring unknown tokens become one
+    byte_fallback: bool = False  # unknown characters become their bytes' tokens
+    float_sums: bool = False  # unigram: add scores as sentencepiece does
+    start_prefix: str = ""  # of pieces that start a word, where these are marked
+    continuing_prefix: str = ""  # of pieces that do not start a word
+    word_suffix: str = ""  # of pieces that end a word
+    max_word: int = 100  # wordpiece: characters of a word
+    replace_invalid: bool = False  # bytes that are not UTF-8 become U+FFFD instead of byte tokens
+    byte_texts: bool = False  # tokens decode through the GPT-2 byte alphabet
+    raw_added: bool = False  # ... but added tokens decode as they are written
+    space_texts: bool = False  # U+2581 decodes to a space, <0x41> to its byte
+    byte_runs: bool = False  # a run of byte tokens that is not UTF-8 decodes to one U+FFFD per byte
+    strip_space: bool = False  # decoding drops the one space at the very start
+    strip_each: bool = False  # ... from each token until there is text
+    unknown_text: str = ""  # what the unknown token decodes to, if not its own string
+    join_with_space: bool = False  # decoding puts spaces between tokens
+    prefix: tuple[int, ...] = ()  # ids before and after a text with add_special
+    suffix: tuple[int, ...] = ()
+    pair: tuple[Slot, ...] = ()  # the same for two texts
+    trim_offsets: bool = False  # spans leave white space out
+    trim_keeps_prefix: bool = False  # ... but for one space at the start of the text, which was put there
     unk_id: int | None = None
     bos_id: int | None = None
     eos_id: int | None = None
     pad_id: int | None = None
     sep_id: int | None = None
     mask_id: int | None = None
-    add_bos: bool = False
-    add_eos: bool = False
     eog_ids: frozenset[int] = frozenset()  # ids that end a generation
     chat_template: str | None = None
     chat_templates: Mapping[str, str] = field(default_factory=dict)  # further ones by name
@@ -123,6 +163,11 @@ class TokenizerSpec:
         if self.scores is not None and len(self.scores) != size:
             raise TokenizerFileError(f"{len(self.scores)} scores for {size} tokens")
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Regular expressions that cut words, of the pre-tokenizers that are such."""
+        return tuple(s.get("regex") for s in self.pre_tokenizers if s.type == "Split" and s.get("regex"))
+
     def digest(self) -> bytes:
         """32 bytes that are equal exactly for equal tokenizers."""
         hasher = hashlib.blake2b(digest_size=32)
@@ -130,7 +175,8 @@ class TokenizerSpec:
             value = getattr(self, f.name)
             hasher.update(f.name.encode() + b"\0")
             if isinstance(value, Strings):
-                value.digest(hasher)
+                hasher.update(value.offsets.tobytes())
+                hasher.update(value.blob.tobytes())
             elif isinstance(value, np.ndarray):
                 hasher.update(value.tobytes())
             else:
@@ -147,46 +193,42 @@ class TokenizerSpec:
             "tokens_offsets": np.ascontiguousarray(self.tokens.offsets),
             "roles": np.ascontiguousarray(self.roles, np.uint8),
             "unknown_id": -1 if self.unk_id is None else self.unk_id,
-            "added": [
-                (
-                    t.content.encode("utf-8", "surrogateescape"),
-                    t.id,
-                    t.special,
-                    t.lstrip,
-                    t.rstrip,
-                    t.single_word,
-                )
-                for t in self.added
-            ],
-            "patterns": list(self.patterns),
-            "prefix": present(self.bos_id if self.add_bos else None),
-            "suffix": present(self.eos_id if self.add_eos else None),
+            "added": [_added_parts(t) for t in self.added],
+            "prefix": list(self.prefix),
+            "suffix": list(self.suffix),
         }
+        for name in ("normalizers", "pre_tokenizers", "decoders"):
+            parts[name] = [(s.type, s.options) for s in getattr(self, name)]
         if self.merges is not None:
             parts["merges_blob"] = np.ascontiguousarray(self.merges.blob)
             parts["merges_offsets"] = np.ascontiguousarray(self.merges.offsets)
         if self.scores is not None:
-            parts["scores"] = np.ascontiguousarray(self.scores, np.float32)
-        for name in FLAGS:
+            parts["scores"] = np.ascontiguousarray(self.scores, np.float64)
+        for name in ENGINE_FIELDS:
             parts[name] = getattr(self, name)
         return parts
 
 
-FLAGS = (
-    "ignore_merges",
-    "byte_level",
-    "replace_invalid",
-    "space_symbol",
-    "prefix_space",
-    "collapse_spaces",
-    "strip_space",
-    "fuse_unknown",
+ENGINE_FIELDS = (
+    *("ignore_merges", "fuse_unknown", "byte_fallback", "float_sums", "start_prefix", "continuing_prefix"),
+    *("word_suffix", "max_word"),
+    *(
+        "replace_invalid",
+        "byte_texts",
+        "raw_added",
+        "space_texts",
+        "byte_runs",
+        "strip_space",
+        "strip_each",
+        "unknown_text",
+        "join_with_space",
+    ),
 )
 
 
-def present(*ids: int | None) -> list[int]:
-    """The ids that are there."""
-    return [i for i in ids if i is not None]
+def _added_parts(t: AddedToken) -> tuple[Any, ...]:
+    content = t.content.encode("utf-8", "surrogateescape")
+    return (content, t.id, t.special, t.lstrip, t.rstrip, t.single_word, t.normalized, t.verbatim)
 
 
 def roles_of(count: int, marks: Iterable[tuple[int, int]] = ()) -> NDArray[np.uint8]:

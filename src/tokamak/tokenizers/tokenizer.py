@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from tokamak import _native
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
 from tokamak.tokenizers.spec import AddedToken, TokenizerSpec
-from tokamak.tokenizers.stream import TextStream
+from tokamak.tokenizers.stream import TextStream, WholeStream
+from tokamak.tokenizers.unicode_tables import NORMALIZED, load_normalization
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -74,34 +75,32 @@ class Tokenizer:
         return cls(spec)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Tokenizer:
-        """Open a tokenizer or model file; its kind is told by its content.
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        pattern: str | None = None,
+        special_tokens: Mapping[str, int] | None = None,
+    ) -> Tokenizer:
+        """Open a tokenizer or model file, or a directory that has one; its kind is told by its content.
 
+        pattern, special_tokens: for .tiktoken files that are not known here, which hold neither.
         Raises: TokenizerFileError for a broken file, UnsupportedError for a kind that is not implemented.
         """
-        file = Path(path)
-        try:
-            with file.open("rb") as f:
-                head = f.read(4)
-        except OSError as e:
-            raise InvalidParams(f"{file}: cannot be read: {e.strerror}") from e
-        if head != b"GGUF":
-            raise UnsupportedError(
-                f"{file}: not a GGUF file, the only kind of tokenizer file read here so far"
-            )
-        from tokamak.tokenizers.files.gguf import spec_from_metadata
+        from tokamak.tokenizers.files.opening import open_spec
 
-        metadata = _native.GgufFile(str(file)).metadata
         try:
-            return cls(spec_from_metadata(metadata, str(metadata.get("general.architecture", ""))))
+            return cls(open_spec(Path(path), pattern, special_tokens))
         except TokamakError as e:
-            raise e.located(str(file)) from e
+            raise e.located(str(path)) from e
 
     @property
     def _engine(self) -> Any:
         if self._native is None:
             with self._lock:
                 if self._native is None:
+                    if any(step.type in NORMALIZED for step in self.spec.normalizers):
+                        load_normalization()
                     self._native = _native.make_text_engine(self.spec.parts())
         return self._native
 
@@ -144,7 +143,22 @@ class Tokenizer:
         spans = flat.reshape(-1, 2)
         pieces = [self.id_to_token(i) for i in ids.tolist()]
         chars = _char_spans(plain, spans)
+        if self.spec.trim_offsets:
+            for row, (piece, (start, end)) in enumerate(zip(pieces, chars.tolist(), strict=True)):
+                left, right = self._trim(piece, row, start, end)
+                spans[row] += left - start, right - end  # a space is one byte and one character
+                chars[row] = left, right
         return Encoding(ids, pieces, spans, chars, np.ones(len(ids), np.int32))
+
+    def _trim(self, piece: str, row: int, start: int, end: int) -> tuple[int, int]:
+        """Span of a token without its white space, as Hugging Face's ByteLevel post-processor has it."""
+        spaces = [c == "\u0120" or c.isspace() for c in piece]
+        leading = next((i for i, s in enumerate(spaces) if not s), len(spaces))
+        trailing = next((i for i, s in enumerate(reversed(spaces)) if not s), len(spaces))
+        if leading and self.spec.trim_keeps_prefix and (row == 0 or start == 0):
+            leading -= 1
+        left = min(start + leading, end)
+        return left, max(end - trailing, left) if end >= trailing else end
 
     def count(self, text: Text, add_special: bool = True, parse_special: bool = False) -> int:
         """len(encode(...)) without making the list."""
@@ -159,10 +173,11 @@ class Tokenizer:
         continues: the ids follow other text, so the space that SentencePiece puts at a start stays.
         Raises: InvalidParams with index and value for an id outside the vocabulary.
         """
-        return self.decode_bytes(ids, skip_special, continues).decode("utf-8", "replace")
+        text: str = self._engine.decode_text(_id_array(ids), skip_special, not continues)
+        return text
 
     def decode_bytes(self, ids: Iterable[int], skip_special: bool = False, continues: bool = False) -> bytes:
-        """The same before it is read as UTF-8."""
+        """The same before it is read as UTF-8; where decoders work on text, its UTF-8."""
         data: bytes = self._engine.decode(_id_array(ids), skip_special, not continues)
         return data
 
@@ -170,16 +185,28 @@ class Tokenizer:
         """One text per list of ids."""
         return [self.decode(ids, skip_special) for ids in batch]
 
-    def stream(self, skip_special: bool = False, continues: bool = False) -> TextStream:
+    def stream(self, skip_special: bool = False, continues: bool = False) -> TextStream | WholeStream:
         """Decode token by token: what push() and flush() return joins to decode() of the same ids."""
-        skipped = {t.id for t in self.spec.added if t.special} if skip_special else frozenset()
-        token_bytes = self._engine.token_bytes
+        if self.spec.decoders or self.spec.join_with_space:
+            return WholeStream(lambda ids: self.decode(ids, skip_special, continues))
+        skipped = set(self.special_tokens.values()) if skip_special else set()
+        surface = self.spec.unk_id if self.spec.unknown_text and self.spec.unk_id is not None else -1
+        skipped.discard(surface)
+        token_bytes, is_byte = self._engine.token_bytes, self._engine.is_byte
 
         def text_of(token_id: int) -> bytes:
             data: bytes = token_bytes(token_id)
             return b"" if token_id in skipped else data
 
-        return TextStream(text_of, strip_space=self.spec.strip_space and not continues)
+        strip = self.spec.strip_space and not continues
+        each = self.spec.strip_each
+        return TextStream(
+            text_of,
+            strip_space=strip,
+            strip_each=each,
+            surface_id=surface,
+            is_byte=is_byte if self.spec.byte_runs else None,
+        )
 
     # -- vocabulary
 
@@ -239,7 +266,7 @@ class Tokenizer:
     @property
     def add_bos(self) -> bool:
         """Whether add_special puts bos first."""
-        return self.spec.add_bos
+        return self.bos_id is not None and self.bos_id in self.spec.prefix
 
     @property
     def notes(self) -> tuple[str, ...]:

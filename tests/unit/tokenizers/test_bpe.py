@@ -78,7 +78,7 @@ def test_a_pair_listed_twice_has_its_last_rank():
         roles=roles_of(len(tokens)),
         added=(),
         merges=Strings.of(["a b", "b c", "a b"]),
-        add_bos=False,
+        prefix=(),
     )
     tokenizer = Tokenizer(twice)
     assert [tokenizer.id_to_token(i) for i in tokenizer.encode("abc")] == ["a", "bc"]

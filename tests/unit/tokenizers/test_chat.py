@@ -13,7 +13,7 @@ TEMPLATE = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
-CHAT = Tokenizer(replace(byte_level(), chat_template=TEMPLATE, add_bos=False))
+CHAT = Tokenizer(replace(byte_level(), chat_template=TEMPLATE, prefix=()))
 HI = [{"role": "user", "content": "hi"}]
 
 
@@ -45,7 +45,7 @@ def test_names_of_special_tokens_inside_messages_stay_text():
 
 
 def test_bos_is_never_doubled():
-    with_bos = Tokenizer(replace(CHAT.spec, add_bos=True))
+    with_bos = Tokenizer(replace(CHAT.spec, prefix=(CHAT.bos_id,)))
     ids = with_bos.encode_chat(HI, template="{{ bos_token }}x")
     assert ids.count(with_bos.bos_id) == 1 and ids[0] == with_bos.bos_id
     assert with_bos.encode_chat(HI, template="x")[0] == with_bos.bos_id

@@ -30,15 +30,15 @@ PIECE = sentencepiece()
 
 def test_sentencepiece_defaults_are_those_of_the_format():
     spec = spec_from_metadata(metadata(PIECE))
-    assert (spec.bos_id, spec.eos_id, spec.unk_id, spec.add_bos, spec.add_eos) == (1, 2, 0, True, False)
-    assert spec.prefix_space and spec.eog_ids == {2} and spec.notes == ()
+    assert (spec.bos_id, spec.eos_id, spec.unk_id, spec.prefix, spec.suffix) == (1, 2, 0, (1,), ())
+    assert spec.strip_space and spec.eog_ids == {2} and spec.notes == ()
     assert Tokenizer(spec).encode("the end") == Tokenizer(PIECE).encode("the end")
-    assert not spec_from_metadata(metadata(PIECE, add_space_prefix=False)).prefix_space
+    assert not spec_from_metadata(metadata(PIECE, add_space_prefix=False)).strip_space
 
 
 def test_byte_level_needs_merges_and_has_no_default_bos():
     spec = spec_from_metadata(metadata(BYTE))
-    assert spec.bos_id is None and not spec.add_bos
+    assert spec.bos_id is None and not spec.prefix
     assert Tokenizer(spec).encode("the end") == Tokenizer(BYTE).encode("the end", add_special=False)
     with pytest.raises(TokenizerFileError, match=r"tokenizer\.ggml\.merges"):
         spec_from_metadata(metadata(BYTE, merges=None))
@@ -56,7 +56,7 @@ def test_native_string_tables_are_borrowed():
 @pytest.mark.parametrize("alias", ["llama3", "llama-v3", "llama-bpe"])
 def test_llama_3_looks_words_up_before_merging(alias):
     spec = spec_from_metadata(metadata(BYTE, pre=alias, bos_token_id=300))
-    assert spec.ignore_merges and spec.add_bos and spec.bos_id == 300
+    assert spec.ignore_merges and spec.prefix == (300,)
 
 
 def test_a_missing_pre_tokenizer_is_assumed_aloud():

@@ -24,7 +24,7 @@ MORE = (
     r"\p{^L}+|\P{Lu}",
     r"(?i:'s|k+)|[\x41-\x5a\d]",
 )
-PATTERNS = sorted({p for row in PRE_TOKENIZERS.values() for p in row.patterns} | set(MORE))
+PATTERNS = sorted({p for row in PRE_TOKENIZERS.values() for s in row.steps for p in [s.get('regex')] if p} | set(MORE))
 
 
 def words(pattern: str, text: str) -> list[str]:

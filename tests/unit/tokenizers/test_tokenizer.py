@@ -110,7 +110,7 @@ def test_the_longest_added_token_wins_and_strips_as_told():
         AddedToken("<a><b>", base + 1, lstrip=True, rstrip=True),
         AddedToken("xy", base + 2, single_word=True),
     )
-    tokenizer = Tokenizer(replace(spec, added=added, add_bos=False))
+    tokenizer = Tokenizer(replace(spec, added=added, prefix=()))
     encode = tokenizer.encode_full
     assert encode("<a><b>").ids.tolist() == [base + 1]
     assert encode("<a><a>").ids.tolist() == [base, base]
@@ -124,7 +124,7 @@ def test_bos_comes_once_and_first(tokenizer):
     ids = tokenizer.encode("hello")
     assert ids[0] == tokenizer.bos_id and ids.count(tokenizer.bos_id) == 1
     assert tokenizer.encode("") == [tokenizer.bos_id]
-    both = Tokenizer(replace(tokenizer.spec, add_eos=True))
+    both = Tokenizer(replace(tokenizer.spec, suffix=(tokenizer.eos_id,)))
     assert both.encode("hello") == [*ids, tokenizer.eos_id]
 
 
@@ -177,7 +177,7 @@ def test_equal_tokenizers_compare_hash_and_pickle(tokenizer):
     copy = pickle.loads(pickle.dumps(tokenizer))
     assert copy == tokenizer and hash(copy) == hash(tokenizer) and copy is not tokenizer
     assert copy.encode(TEXT) == tokenizer.encode(TEXT)
-    other = Tokenizer(replace(tokenizer.spec, add_bos=False))
+    other = Tokenizer(replace(tokenizer.spec, prefix=()))
     assert other != tokenizer and tokenizer != "x"
     assert len({tokenizer, copy, other}) == 2
 

@@ -1,0 +1,97 @@
+// Models that look words up: WordPiece, WordLevel, single characters, and byte pair encoding over
+// characters as Hugging Face does it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "text/double_array.h"
+#include "text/hash.h"
+#include "text/model.h"
+
+namespace tokamak::text {
+
+// Greedy longest match; continuing pieces carry a prefix. A word that does not fit is one unknown
+// token.
+class WordPieceModel final : public Model {
+ public:
+  // start: prefix of pieces that start a word; prefix: of those that continue one.
+  WordPieceModel(Arena pieces, std::string start, std::string prefix, size_t max_characters,
+                 uint32_t unknown_id);
+  void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
+  size_t nbytes() const override { return pieces_.nbytes() + map_.nbytes(); }
+
+ private:
+  Arena pieces_;
+  StringMap map_;
+  std::string start_, prefix_;
+  size_t max_characters_;  // per word
+  size_t max_piece_ = 0;   // bytes of the longest piece
+  uint32_t unknown_id_;
+};
+
+// A word is a token or unknown.
+class WordLevelModel final : public Model {
+ public:
+  WordLevelModel(Arena pieces, uint32_t unknown_id);
+  void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
+  size_t nbytes() const override { return pieces_.nbytes() + map_.nbytes(); }
+
+ private:
+  Arena pieces_;
+  StringMap map_;
+  uint32_t unknown_id_;
+};
+
+// The longest token that the rest of the text starts with, byte by byte (RWKV).
+class LongestMatchModel final : public Model {
+ public:
+  explicit LongestMatchModel(const Arena& pieces);
+  void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
+  size_t nbytes() const override { return trie_.nbytes(); }
+
+ private:
+  DoubleArray trie_;
+};
+
+struct CharacterBpeOptions {
+  std::string prefix;  // of characters that do not start a word
+  std::string suffix;  // of the character that ends a word
+  bool whole_words = false;
+  bool byte_fallback = false;
+  bool fuse_unknown = false;
+  uint32_t unknown_id = kNone;  // kNone: unknown characters vanish
+};
+
+// Words start as characters, looked up with prefix and suffix; unknown ones take part in the
+// merging.
+class CharacterBpe final : public Model {
+ public:
+  CharacterBpe(Arena pieces, CharacterBpeOptions options);
+  uint32_t find(std::string_view piece) const { return map_.find(pieces_, piece); }
+  void reserve_merges(size_t count) { pairs_.reserve(count); }
+  // result: the merged token.
+  void add_merge(uint32_t left, uint32_t right, Merge merge);
+  // Call after the last merge.
+  void finish();
+
+  void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
+  bool splits_at_spaces() const override { return splits_at_spaces_; }
+  size_t nbytes() const override { return pieces_.nbytes() + map_.nbytes() + pairs_.nbytes(); }
+
+ private:
+  void start_symbols(std::string_view word, ModelScratch& scratch) const;
+  bool add_bytes(std::string_view s, std::vector<Symbol>& symbols) const;
+
+  Arena pieces_;
+  StringMap map_;
+  PairMap pairs_;
+  CharacterBpeOptions options_;
+  std::array<uint32_t, 256> byte_ids_{};
+  bool inner_space_ = false;  // some merge makes a token with U+2581 after another character
+  bool splits_at_spaces_ = false;
+};
+
+}  // namespace tokamak::text

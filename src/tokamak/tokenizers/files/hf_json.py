@@ -1,0 +1,260 @@
+"""tokenizer.json of Hugging Face: every part is translated or refused by name, nothing is skipped.
+
+The authority for ids is `tokenizers` 0.23. Truncation and padding of the file are kept in `HfDefaults`, not applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tokamak.errors import TokenizerFileError, UnsupportedError
+from tokamak.tokenizers.bpe import BYTE_TO_CHAR
+from tokamak.tokenizers.files.end_texts import END_TEXTS
+from tokamak.tokenizers.files.hf_steps import decoder_fields, normalizer_steps, pre_tokenizer_steps
+from tokamak.tokenizers.spec import (
+    ABSENT,
+    BYTE,
+    NORMAL,
+    USER_DEFINED,
+    AddedToken,
+    Slot,
+    Step,
+    Strings,
+    TokenizerSpec,
+)
+
+Object = Mapping[str, Any]
+
+
+def spec_from_data(data: Object, config: Object | None = None) -> TokenizerSpec:
+    """Read a parsed tokenizer.json; `config` is the tokenizer_config.json beside it, for special tokens and template.
+
+    Raises: TokenizerFileError if it is malformed, UnsupportedError for a part that is not implemented.
+    """
+    if not isinstance(data.get("model"), dict):
+        raise TokenizerFileError("not a tokenizer.json: it has no model")
+    try:
+        return _Reader(data, config or {}).read()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        if isinstance(e, (TokenizerFileError, UnsupportedError)):
+            raise
+        raise TokenizerFileError(f"a part of the file has an unexpected form: {type(e).__name__}: {e}") from e
+
+
+class _Reader:
+    def __init__(self, data: Object, config: Object) -> None:
+        self.data = data
+        self.config = config
+        self.model: Object = data["model"]
+
+    def read(self) -> TokenizerSpec:
+        normalizers = normalizer_steps(self.data.get("normalizer"))
+        pre_tokenizers = pre_tokenizer_steps(self.data.get("pre_tokenizer"))
+        vocab, scores = self.vocabulary()
+        added = self.added(vocab)
+        fields = getattr(self, f"read_{self.kind()}")(vocab)
+        if fields["kind"] == "characters":
+            fields, pre_tokenizers = self.over_bytes_if_equal(fields, vocab, normalizers, pre_tokenizers)
+        tokens, roles = self.table(vocab, added, self.kind() == "unigram")
+        if scores is not None:
+            padded = np.zeros(len(tokens), np.float64)
+            padded[: len(scores)] = scores
+            scores = padded
+        decoding = decoder_fields(self.data.get("decoder"))
+        return TokenizerSpec(
+            tokens=tokens,
+            roles=roles,
+            scores=scores,
+            normalizers=normalizers,
+            pre_tokenizers=pre_tokenizers,
+            added=added,
+            replace_invalid=True,
+            **fields,
+            **decoding,
+            **self.post_processing(),
+            **self.special_ids(vocab, added),
+        )
+
+    def kind(self) -> str:
+        names = {"BPE": "bpe", "Unigram": "unigram", "WordPiece": "wordpiece", "WordLevel": "words"}
+        kind = self.model.get("type")
+        if kind is None:  # files of old versions
+            kind = "BPE" if "merges" in self.model else "Unigram" if "unk_id" in self.model else None
+            kind = kind or ("WordPiece" if "max_input_chars_per_word" in self.model else "WordLevel")
+        if kind not in names:
+            raise UnsupportedError(f"model type {kind!r} is not supported")
+        return names[kind]
+
+    def vocabulary(self) -> tuple[dict[str, int], Any]:
+        vocab = self.model.get("vocab")
+        if isinstance(vocab, dict):
+            return vocab, None
+        if not isinstance(vocab, list):
+            raise TokenizerFileError("model.vocab is missing")
+        pieces: dict[str, int] = {}
+        for i, (piece, _) in enumerate(vocab):
+            pieces.setdefault(piece, i)  # a piece listed twice keeps its place in the list of scores
+        return pieces, np.array([score for _, score in vocab], np.float64)
+
+    def read_bpe(self, vocab: Mapping[str, int]) -> dict[str, Any]:
+        if self.model.get("dropout"):
+            raise UnsupportedError("model.dropout is set: ids would be random")
+        merges = [m if isinstance(m, str) else "\0".join(m) for m in self.model["merges"]]
+        unknown = self.model.get("unk_token")
+        return {
+            "kind": "characters",
+            "merges": Strings.of(m for m in merges if not m.startswith("#version")),
+            "unk_id": None if unknown is None else vocab.get(unknown),
+            "fuse_unknown": bool(self.model.get("fuse_unk")),
+            "byte_fallback": bool(self.model.get("byte_fallback")),
+            "ignore_merges": bool(self.model.get("ignore_merges")),
+            "continuing_prefix": self.model.get("continuing_subword_prefix") or "",
+            "word_suffix": self.model.get("end_of_word_suffix") or "",
+        }
+
+    def over_bytes_if_equal(
+        self,
+        fields: dict[str, Any],
+        vocab: Mapping[str, int],
+        normalizers: Sequence[Step],
+        steps: tuple[Step, ...],
+    ) -> tuple[dict[str, Any], tuple[Step, ...]]:
+        """Merge bytes instead of the characters that stand for them where that gives the same ids."""
+        last = bool(steps) and steps[-1].type == "ByteLevel"
+        plain = not (fields["byte_fallback"] or fields["continuing_prefix"] or fields["word_suffix"])
+        known = fields["unk_id"] is None or all(c in vocab for c in BYTE_TO_CHAR.values())
+        mapped = any(s.type == "ByteLevel" for s in (*normalizers, *steps[:-1]))
+        if last and plain and known and not mapped:
+            return fields | {"kind": "bpe"}, steps
+        return fields, tuple(
+            Step.of("ByteLevel", **(dict(s.options) | {"map_bytes": True})) if s.type == "ByteLevel" else s
+            for s in steps
+        )
+
+    def read_unigram(self, vocab: Mapping[str, int]) -> dict[str, Any]:
+        del vocab
+        unknown = self.model.get("unk_id")
+        return {"kind": "unigram", "unk_id": unknown, "byte_fallback": bool(self.model.get("byte_fallback"))}
+
+    def read_wordpiece(self, vocab: Mapping[str, int]) -> dict[str, Any]:
+        return {
+            "kind": "wordpiece",
+            "unk_id": vocab.get(self.model.get("unk_token", "[UNK]")),
+            "continuing_prefix": self.model.get("continuing_subword_prefix", "##"),
+            "max_word": int(self.model.get("max_input_chars_per_word", 100)),
+        }
+
+    def read_words(self, vocab: Mapping[str, int]) -> dict[str, Any]:
+        return {"kind": "words", "unk_id": vocab.get(self.model.get("unk_token", "<unk>"))}
+
+    def added(self, vocab: Mapping[str, int]) -> tuple[AddedToken, ...]:
+        """Ids are those of the model's own token of that text, else the next free ones, as Hugging Face gives them."""
+        size = len(vocab)
+        ids: dict[str, int] = {}
+        found: dict[str, AddedToken] = {}
+        for entry in self.data.get("added_tokens") or ():
+            content = entry["content"]
+            if not content:
+                continue
+            free = max([size - 1, *ids.values()]) + 1
+            known = ids.get(content, vocab.get(content, free))
+            ids[content] = known
+            found[content] = AddedToken(
+                content,
+                known,
+                special=bool(entry.get("special")),
+                lstrip=bool(entry.get("lstrip")),
+                rstrip=bool(entry.get("rstrip")),
+                single_word=bool(entry.get("single_word")),
+                normalized=bool(entry.get("normalized")),
+            )
+        return tuple(found.values())
+
+    @staticmethod
+    def table(vocab: Mapping[str, int], added: Sequence[AddedToken], byte_roles: bool) -> tuple[Strings, Any]:
+        size = max([-1, *vocab.values(), *(t.id for t in added)]) + 1
+        if size > 4_000_000:
+            raise TokenizerFileError(f"an id of the vocabulary is {size - 1}: more than there can be tokens")
+        tokens = [""] * size
+        roles = np.full(size, ABSENT, np.uint8)
+        for token, i in vocab.items():
+            tokens[i] = token
+        roles[list(vocab.values())] = NORMAL
+        for t in added:
+            if roles[t.id] == ABSENT:
+                roles[t.id] = USER_DEFINED  # the model itself does not know it
+                tokens[t.id] = t.content
+        if byte_roles:
+            roles[[i for b in range(256) if (i := vocab.get(f"<0x{b:02X}>")) is not None]] = BYTE
+        return Strings.of(t.encode("utf-8", "surrogatepass") for t in tokens), roles
+
+    def post_processing(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        post = self.data.get("post_processor")
+        for part in post["processors"] if post and post["type"] == "Sequence" else [post] if post else []:
+            fields |= self.post_processor(part)
+        return fields
+
+    def post_processor(self, part: Object) -> dict[str, Any]:
+        kind = part["type"]
+        if kind == "ByteLevel":
+            return _trimming(part)
+        if kind == "TemplateProcessing":
+            single, pair = (self.slots(part[name], part["special_tokens"]) for name in ("single", "pair"))
+            return _around(single) | {"pair": pair}
+        if kind in ("BertProcessing", "RobertaProcessing"):
+            cls, sep = Slot("", part["cls"][1]), Slot("", part["sep"][1])
+            second = 1 if kind == "BertProcessing" else 0
+            middle = (sep,) if kind == "BertProcessing" else (sep, sep)
+            pair = (cls, Slot("A"), *middle, Slot("B", -1, second), Slot("", sep.id, second))
+            trim = _trimming(part) if kind == "RobertaProcessing" else {}
+            return _around((cls, Slot("A"), sep)) | {"pair": pair} | trim
+        raise UnsupportedError(f"post-processor {kind!r} is not supported")
+
+    @staticmethod
+    def slots(template: Sequence[Object], special: Object) -> tuple[Slot, ...]:
+        found: list[Slot] = []
+        for piece in template:
+            if "Sequence" in piece:
+                found.append(Slot(piece["Sequence"]["id"], -1, piece["Sequence"].get("type_id", 0)))
+            else:
+                token = piece["SpecialToken"]
+                found += [Slot("", i, token.get("type_id", 0)) for i in special[token["id"]]["ids"]]
+        return tuple(found)
+
+    def special_ids(self, vocab: Mapping[str, int], added: Sequence[AddedToken]) -> dict[str, Any]:
+        ids = dict(vocab) | {t.content: t.id for t in added}
+
+        def named(name: str) -> int | None:
+            value = self.config.get(name)
+            text = value.get("content") if isinstance(value, dict) else value
+            return ids.get(text) if isinstance(text, str) else None
+
+        names = ("bos", "eos", "pad", "sep", "mask")
+        found: dict[str, Any] = {f"{n}_id": i for n in names if (i := named(f"{n}_token")) is not None}
+        ends = {t.id for t in added if t.special and t.content in END_TEXTS}
+        found["eog_ids"] = frozenset(ends | ({found["eos_id"]} if "eos_id" in found else set()))
+        template = self.config.get("chat_template")
+        if isinstance(template, str):
+            found["chat_template"] = template
+        elif isinstance(template, list):
+            named_ones = {t["name"]: t["template"] for t in template}
+            found["chat_template"] = named_ones.pop("default", None)
+            found["chat_templates"] = named_ones
+        return found
+
+
+def _trimming(part: Object) -> dict[str, Any]:
+    keeps = bool(part.get("add_prefix_space", True))
+    return {"trim_offsets": bool(part.get("trim_offsets", True)), "trim_keeps_prefix": keeps}
+
+
+def _around(single: Sequence[Slot]) -> dict[str, Any]:
+    """Ids before and after the text of a template for one text."""
+    place = next((i for i, s in enumerate(single) if s.text == "A"), None)
+    if place is None or any(s.text for i, s in enumerate(single) if i != place):
+        raise UnsupportedError("a template for one text that does not have the text once is not supported")
+    return {"prefix": tuple(s.id for s in single[:place]), "suffix": tuple(s.id for s in single[place + 1 :])}
