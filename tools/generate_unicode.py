@@ -20,9 +20,38 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 UNICODE = {"0.23.3": "16.0"}
 CLASSES = Path("native/text/unicode_data.inl")
 NORMALIZATION = Path("src/tokamak/tokenizers/data/normalization-0.23.txt.z")
-CATEGORIES = (
-    "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co Cn"  # noqa: SIM905
-).split()
+CATEGORIES = [
+    "Lu",
+    "Ll",
+    "Lt",
+    "Lm",
+    "Lo",
+    "Mn",
+    "Mc",
+    "Me",
+    "Nd",
+    "Nl",
+    "No",
+    "Pc",
+    "Pd",
+    "Ps",
+    "Pe",
+    "Pi",
+    "Pf",
+    "Po",
+    "Sm",
+    "Sc",
+    "Sk",
+    "So",
+    "Zs",
+    "Zl",
+    "Zp",
+    "Cc",
+    "Cf",
+    "Cs",
+    "Co",
+    "Cn",
+]
 SCRIPTS = "Han Hiragana Katakana Hangul Cyrillic Latin Greek Arabic Hebrew Thai".split()  # noqa: SIM905
 GRAPHEMES = "CN EX ZWJ PP SM L V T LV LVT RI".split()  # noqa: SIM905  short names of Grapheme_Cluster_Break
 NUM_CODE_POINTS = 0x110000
@@ -86,7 +115,12 @@ def properties() -> list[np.ndarray]:
     sets += [cjk, where(nmt, ""), where(nmt, " ")]
     for name in (*(f"GCB={g}" for g in GRAPHEMES), "Extended_Pictographic"):
         found = np.zeros(NUM_CODE_POINTS, bool)
-        found[[m.start() + (0x800 if m.start() >= 0xD800 else 0) for m in regex.finditer(rf"\p{{{name}}}", TEXT)]] = True
+        found[
+            [
+                m.start() + (0x800 if m.start() >= 0xD800 else 0)
+                for m in regex.finditer(rf"\p{{{name}}}", TEXT)
+            ]
+        ] = True
         sets.append(found)
     return sets
 
@@ -103,7 +137,10 @@ def write_classes() -> None:
         f'constexpr char kUnicodeVersion[] = "{version}";',
         "// Properties of each class: bit i is the i-th name of kProperties in unicode.cpp.",
         "constexpr uint64_t kClassProperties[] = {",
-        *(f"    {', '.join(f'0x{int(v):x}' for v in classes[i : i + 5])}," for i in range(0, len(classes), 5)),
+        *(
+            f"    {', '.join(f'0x{int(v):x}' for v in classes[i : i + 5])},"
+            for i in range(0, len(classes), 5)
+        ),
         "};",
         "// Runs of equal class: first code point << 8 | class, rising, up to the next run.",
         "constexpr uint32_t kClassRuns[] = {",
@@ -124,7 +161,9 @@ def combining_classes() -> list[str]:
     lines = []
     for c in TEXT:
         value = unicodedata.combining(c)
-        if value and (reorders(c, "\u0334") or reorders("\u0345", c)):  # classes 1 and 240: below and above nearly all
+        if value and (
+            reorders(c, "\u0334") or reorders("\u0345", c)
+        ):  # classes 1 and 240: below and above nearly all
             lines.append(f"c{c}{value}")
     return lines
 
@@ -146,7 +185,9 @@ def write_normalization() -> None:
     """Lines of one letter for the table, the character, and what it becomes; zlib over UTF-8."""
     canonical, compatible = results(normalizers.NFD()), results(normalizers.NFKD())
     lines = [f"d{c}{r}" for c, r in canonical.items() if not 0xAC00 <= ord(c) < 0xD7A4]
-    lines += [f"k{c}{r}" for c, r in compatible.items() if canonical.get(c) != r and not 0xAC00 <= ord(c) < 0xD7A4]
+    lines += [
+        f"k{c}{r}" for c, r in compatible.items() if canonical.get(c) != r and not 0xAC00 <= ord(c) < 0xD7A4
+    ]
     lines += [f"l{c}{r}" for c, r in results(normalizers.Lowercase()).items()]
     lines += combining_classes() + compositions(canonical)
     if any("\n" in line for line in lines):

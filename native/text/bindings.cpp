@@ -332,8 +332,9 @@ void bind_text(nb::module_& m) {
                    "skip_special: bool, strip_space: bool) -> str"))
       .def("token_bytes", &token_bytes, "id"_a)
       .def(
-          "is_byte", [](const Engine& e, uint32_t id) { return id < e.vocab_size() && e.is_byte(id); },
-          "id"_a, "Whether a token stands for one byte of a character that has no token.")
+          "is_byte",
+          [](const Engine& e, uint32_t id) { return id < e.vocab_size() && e.is_byte(id); }, "id"_a,
+          "Whether a token stands for one byte of a character that has no token.")
       .def_prop_ro("nbytes", &Engine::nbytes);
   m.def("make_text_engine", &make_engine, "parts"_a,
         nb::sig("def make_text_engine(parts: dict[str, typing.Any]) -> TextEngine"));

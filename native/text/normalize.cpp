@@ -79,7 +79,7 @@ class SpaceChinese final : public Normalizer {
   void apply(Buffer& buffer) const override {
     Rewriter out(buffer);
     each_character(buffer.text, [&](const Character& c, size_t at) {
-      const bool chinese = c.code >= 0x80 && properties_of(c.code).is(Property::bert_chinese);
+      const bool chinese = c.code >= 0x80 && properties_of(c.code).is(Property::chinese);
       if (chinese) out.put(" ", at, at + c.length);
       out.copy(at, at + c.length);
       if (chinese) out.put(" ", at, at + c.length);
@@ -106,16 +106,16 @@ class Chain final : public Normalizer {
   std::vector<std::unique_ptr<Normalizer>> steps_;
 };
 
-std::unique_ptr<Normalizer> make_bert(const Step& step) {
+std::unique_ptr<Normalizer> make_clean_and_fold(const Step& step) {
   std::vector<std::unique_ptr<Normalizer>> steps;
   if (step.flag("clean_text", true)) {
-    steps.push_back(std::make_unique<Filter>(Property::bert_removed, Property::bert_space, true));
+    steps.push_back(std::make_unique<Filter>(Property::clean_removed, Property::clean_space, true));
   }
   if (step.flag("handle_chinese_chars", true)) steps.push_back(std::make_unique<SpaceChinese>());
   const bool lowercase = step.flag("lowercase", true);
   if (step.flag("strip_accents", lowercase)) {
     steps.push_back(std::make_unique<NormalForm>(Form::nfd));
-    steps.push_back(std::make_unique<Filter>(Property::bert_mark, Property::bert_mark, false));
+    steps.push_back(std::make_unique<Filter>(Property::nonspacing, Property::nonspacing, false));
   }
   if (lowercase) steps.push_back(std::make_unique<Lowercase>());
   return std::make_unique<Chain>(std::move(steps));
@@ -418,7 +418,7 @@ std::unique_ptr<Normalizer> make_normalizer(const Step& step) {
   }
   if (type == "Nmt")
     return std::make_unique<Filter>(Property::nmt_removed, Property::nmt_space, true);
-  if (type == "BertNormalizer") return make_bert(step);
+  if (type == "BertNormalizer") return make_clean_and_fold(step);
   if (type == "Strip") {
     return std::make_unique<Strip>(step.flag("strip_left", true), step.flag("strip_right", true));
   }

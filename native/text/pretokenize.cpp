@@ -349,7 +349,7 @@ class Chain final : public PreTokenizer {
   std::vector<std::unique_ptr<PreTokenizer>> steps_;
 };
 
-std::unique_ptr<PreTokenizer> make_bert() {
+std::unique_ptr<PreTokenizer> make_spaces_and_punctuation() {
   std::vector<std::unique_ptr<PreTokenizer>> steps;
   steps.push_back(std::make_unique<Characters>(Property::rust_space, Behavior::removed));
   steps.push_back(std::make_unique<Characters>(Property::punctuation, Behavior::isolated));
@@ -363,7 +363,7 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Step& step) {
   if (type == "Split") return std::make_unique<Split>(step);
   if (type == "ByteLevel") return std::make_unique<ByteLevel>(step);
   if (type == "Metaspace") return std::make_unique<Metaspace>(step);
-  if (type == "BertPreTokenizer") return make_bert();
+  if (type == "BertPreTokenizer") return make_spaces_and_punctuation();
   if (type == "WhitespaceSplit") {
     return std::make_unique<Characters>(Property::rust_space, Behavior::removed);
   }

@@ -44,10 +44,10 @@ enum class Property : uint8_t {
   punctuation,       // of BertPreTokenizer and Punctuation
   rust_space,        // Rust's char::is_whitespace
   accent,            // what StripAccents removes
-  bert_mark,         // what BertNormalizer removes as accents
-  bert_removed,      // ... as control characters
-  bert_space,        // ... turns into a space
-  bert_chinese,      // ... puts spaces around
+  nonspacing,        // what BertNormalizer removes as accents
+  clean_removed,     // ... as control characters
+  clean_space,       // ... turns into a space
+  chinese,           // ... puts spaces around
   nmt_removed,
   nmt_space,
   gcb_control,  // Grapheme_Cluster_Break

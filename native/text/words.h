@@ -45,7 +45,7 @@ class WordLevelModel final : public Model {
   uint32_t unknown_id_;
 };
 
-// The longest token that the rest of the text starts with, byte by byte (RWKV).
+// The longest token that the rest of the text starts with, byte by byte.
 class LongestMatchModel final : public Model {
  public:
   explicit LongestMatchModel(const Arena& pieces);

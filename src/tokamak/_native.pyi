@@ -107,11 +107,22 @@ class TextEngine:
     def decode(
         self, ids: numpy.typing.NDArray[numpy.int32], skip_special: bool, strip_space: bool
     ) -> bytes: ...
+    def decode_text(
+        self, ids: numpy.typing.NDArray[numpy.int32], skip_special: bool, strip_space: bool
+    ) -> str: ...
     def token_bytes(self, id: int) -> bytes: ...
+    def is_byte(self, id: int) -> bool:
+        """Whether a token stands for one byte of a character that has no token."""
+
     @property
     def nbytes(self) -> int: ...
 
 def make_text_engine(parts: dict[str, Any]) -> TextEngine: ...
+def load_normalization(lines: bytes) -> None:
+    """
+    Set the tables of normal forms of this process; see tools/generate_unicode.py.
+    """
+
 def split_pattern(pattern: str, text: Any) -> list[int]:
     """
     Matches of a pre-tokenizer pattern as [start, end, start, end, ...] in bytes.

@@ -11,7 +11,7 @@ from functools import cache
 
 from tokamak import _native
 
-CLASS = re.compile(r"\\([pP])\{(\^?)(\w+)\}|\\([sSdDwW])")
+CLASS = re.compile(r"\\([pP])\{(\^?)(\w+)\}|\\([sSdDwW])|\\x\{([0-9a-fA-F]+)\}")
 SHORT = {"s": "White_Space", "d": "Nd", "w": "Word"}
 
 
@@ -33,6 +33,10 @@ def to_python(pattern: str) -> str:
     while at < len(pattern):
         match = CLASS.match(pattern, at)
         if match:
+            if match[5]:
+                out.append(f"\\U{int(match[5], 16):08x}")
+                at = match.end()
+                continue
             if match[4]:
                 text = ranges(SHORT[match[4].lower()], match[4].isupper())
             else:

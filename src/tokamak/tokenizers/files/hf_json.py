@@ -188,7 +188,7 @@ class _Reader:
                 roles[t.id] = USER_DEFINED  # the model itself does not know it
                 tokens[t.id] = t.content
         if byte_roles:
-            roles[[i for b in range(256) if (i := vocab.get(f"<0x{b:02X}>")) is not None]] = BYTE
+            roles[[vocab[name] for b in range(256) if (name := f"<0x{b:02X}>") in vocab]] = BYTE
         return Strings.of(t.encode("utf-8", "surrogatepass") for t in tokens), roles
 
     def post_processing(self) -> dict[str, Any]:

@@ -127,49 +127,54 @@ def _spec(
     unknown = np.flatnonzero(roles == UNKNOWN)
     if len(unknown) != 1:
         raise TokenizerFileError(f"the model has {len(unknown)} unknown pieces, it must have one")
-    suffix, collapse, surface = bool(trainer.get(24, 0)), bool(normalizer.get(4, 1)), trainer.get(44)
-    prefix = bool(normalizer.get(3, 1))
-    added = _added(pieces, roles, kind)
     user_defined = [pieces[i] for i in np.flatnonzero(roles == USER_DEFINED).tolist()]
-    ids = {
-        name: _special_id(trainer.get(n), d, len(pieces)) for name, n, d in (("bos", 41, 1), ("eos", 42, 2))
-    }
-    ids["pad"] = _special_id(trainer.get(43), -1, len(pieces))
-    bos, eos = ids["bos"], ids["eos"]
-    words = (Step.of("Split", string="\u2581", behavior="MergedWithNext"),) if kind == "words" else ()
     return TokenizerSpec(
         kind=kind,
         tokens=Strings.of(pieces),
         roles=roles,
         scores=np.array(scores, np.float64),
         merges=Strings.of([]) if kind == "characters" else None,
-        normalizers=(_normalizer(normalizer, prefix, suffix, user_defined),),
-        pre_tokenizers=words,
-        added=added,
+        normalizers=(_normalizer(normalizer, bool(trainer.get(24, 0)), user_defined),),
+        pre_tokenizers=(Step.of("Split", string="\u2581", behavior="MergedWithNext"),)
+        if kind == "words"
+        else (),
+        added=_added(pieces, roles, kind),
         raw_added=True,
         fuse_unknown=True,
         byte_fallback=bool(trainer.get(35, 0)),
         float_sums=True,
-        space_texts=True,
-        strip_space=(prefix or collapse) and not suffix,
-        strip_each=collapse and not suffix,
-        unknown_text=surface.decode("utf-8", "replace") if isinstance(surface, bytes) else " \u2047 ",
-        prefix=(bos,) if config.get("add_bos_token", kind == "spm") and bos is not None else (),
-        suffix=(eos,) if config.get("add_eos_token", False) and eos is not None else (),
         unk_id=int(unknown[0]),
-        bos_id=bos,
-        eos_id=eos,
-        pad_id=ids["pad"],
-        eog_ids=frozenset(
-            [
-                i
-                for i in np.flatnonzero(roles == CONTROL).tolist()
-                if pieces[i].decode("utf-8", "replace") in END_TEXTS
-            ]
-            + ([] if eos is None else [eos])
-        ),
         chat_template=t if isinstance(t := config.get("chat_template"), str) else None,
+        **_decoding(trainer, normalizer),
+        **_special_ids(pieces, roles, trainer, config, kind),
     )
+
+
+def _decoding(trainer: Mapping[int, Any], normalizer: Mapping[int, Any]) -> dict[str, Any]:
+    at_start = not trainer.get(24, 0)  # else spaces follow words
+    collapse, surface = bool(normalizer.get(4, 1)), trainer.get(44)
+    return {
+        "space_texts": True,
+        "strip_space": at_start and (collapse or bool(normalizer.get(3, 1))),
+        "strip_each": at_start and collapse,
+        "unknown_text": surface.decode("utf-8", "replace") if isinstance(surface, bytes) else " \u2047 ",
+    }
+
+
+def _special_ids(
+    pieces: Sequence[bytes], roles: Any, trainer: Mapping[int, Any], config: Mapping[str, Any], kind: str
+) -> dict[str, Any]:
+    bos, eos, pad = (_special_id(trainer.get(n), d, len(pieces)) for n, d in ((41, 1), (42, 2), (43, -1)))
+    control = np.flatnonzero(roles == CONTROL).tolist()
+    ends = [i for i in control if pieces[i].decode("utf-8", "replace") in END_TEXTS]
+    return {
+        "bos_id": bos,
+        "eos_id": eos,
+        "pad_id": pad,
+        "eog_ids": frozenset(ends if eos is None else [*ends, eos]),
+        "prefix": (bos,) if config.get("add_bos_token", kind == "spm") and bos is not None else (),
+        "suffix": (eos,) if config.get("add_eos_token", False) and eos is not None else (),
+    }
 
 
 def _special_id(value: Any, default: int, size: int) -> int | None:
@@ -177,16 +182,14 @@ def _special_id(value: Any, default: int, size: int) -> int | None:
     return found if 0 <= found < size else None
 
 
-def _normalizer(
-    normalizer: Mapping[int, Any], prefix: bool, suffix: bool, user_defined: Sequence[bytes]
-) -> Step:
+def _normalizer(normalizer: Mapping[int, Any], suffix: bool, user_defined: Sequence[bytes]) -> Step:
     symbols = b"".join(p + b"\0" for p in user_defined)
     charsmap = normalizer.get(2, b"")
     return Step.of(
         "SentencePiece",
         charsmap=charsmap if isinstance(charsmap, bytes) else b"",
         symbols=symbols,
-        add_dummy_prefix=prefix,
+        add_dummy_prefix=bool(normalizer.get(3, 1)),
         remove_extra_whitespaces=bool(normalizer.get(4, 1)),
         escape_whitespaces=bool(normalizer.get(5, 1)),
         treat_whitespace_as_suffix=suffix,

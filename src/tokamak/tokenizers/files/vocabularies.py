@@ -39,7 +39,7 @@ def spec_from_vocab_and_merges(
         "model": {
             "type": "BPE",
             "vocab": dict(vocab),
-            "merges": [m for m in lines if m and not m.startswith("#")],
+            "merges": [m for m in lines if m and not m.startswith("#version")],
         },
         "pre_tokenizer": {
             "type": "ByteLevel",
