@@ -49,8 +49,8 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
     }
     if (nodes_[node].token < 0) nodes_[node].token = static_cast<int>(i);
     const auto first = static_cast<unsigned char>(content[0]);
-    starts_special_[first] = true;
-    if (!tokens_[i].special) starts_always_[first] = true;
+    starts_special_[first] = any_ = true;
+    if (!tokens_[i].special) starts_always_[first] = any_always_ = true;
   }
 }
 
@@ -74,6 +74,7 @@ bool AddedTokens::longest_at(std::string_view text, size_t at, bool parse_specia
 
 bool AddedTokens::find(std::string_view text, size_t at, size_t floor, bool parse_special,
                        const std::vector<ByteRange>& plain, AddedMatch& match) const {
+  if (!(parse_special ? any_ : any_always_)) return false;
   const std::array<bool, 256>& starts = parse_special ? starts_special_ : starts_always_;
   while (at < text.size()) {
     if (!starts[static_cast<unsigned char>(text[at])] ||

@@ -49,6 +49,8 @@ class AddedTokens {
   bool longest_at(std::string_view text, size_t at, bool parse_special,
                   const std::vector<ByteRange>& plain, AddedMatch& match) const;
 
+  bool any_ = false;         // there is a token
+  bool any_always_ = false;  // ... that is not special
   std::vector<AddedToken> tokens_;
   std::vector<Node> nodes_;
   std::array<bool, 256> starts_special_{};  // bytes that start some token

@@ -6,6 +6,8 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "base/error.h"
@@ -82,13 +84,24 @@ Encoding encode(const Engine& engine, nb::handle text, bool add_special, bool pa
   return out;
 }
 
+// One Python int per id for the whole process, made when first needed and kept: making an int costs
+// ten times as much as counting a reference. Under the GIL.
+PyObject* shared_int(int32_t id) {
+  static std::vector<PyObject*> ints;
+  const auto i = static_cast<size_t>(id);
+  if (i >= ints.size()) ints.resize(std::max(i + 1, ints.size() * 2), nullptr);
+  if (ints[i] == nullptr) ints[i] = PyLong_FromLong(id);
+  Py_XINCREF(ints[i]);
+  return ints[i];
+}
+
 nb::object encode_list(const Engine& engine, nb::handle text, bool add_special,
                        bool parse_special) {
   const Encoding out = encode(engine, text, add_special, parse_special, {}, false);
   nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(out.ids.size())));
   if (!list.is_valid()) throw nb::python_error();
   for (size_t i = 0; i < out.ids.size(); ++i) {
-    PyObject* id = PyLong_FromLong(out.ids[i]);
+    PyObject* id = shared_int(out.ids[i]);
     if (id == nullptr) throw nb::python_error();
     PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), id);
   }
@@ -143,22 +156,72 @@ nb::tuple encode_batch(const Engine& engine, const nb::sequence& texts, bool add
   return nb::make_tuple(to_array(std::move(ids)), to_array(std::move(offsets)));
 }
 
-nb::bytes decode(const Engine& engine, const Ids& ids, bool skip_special, bool strip_space) {
-  std::string out;
-  {
-    const nb::gil_scoped_release release;
-    out = engine.decode(ids.data(), ids.shape(0), skip_special, strip_space, false);
+// Token ids of an int32 array, read in place, or of a list or tuple of ints.
+class IdsInput {
+ public:
+  explicit IdsInput(nb::handle object) {
+    if (PyList_Check(object.ptr()) || PyTuple_Check(object.ptr())) {
+      const Py_ssize_t count = PySequence_Fast_GET_SIZE(object.ptr());
+      PyObject** items = PySequence_Fast_ITEMS(object.ptr());
+      values_.resize(static_cast<size_t>(count));
+      for (Py_ssize_t i = 0; i < count; ++i) values_[static_cast<size_t>(i)] = one(items[i], i);
+      data_ = values_.data();
+      size_ = values_.size();
+      return;
+    }
+    const auto array = nb::cast<Ids>(object);
+    data_ = array.data();
+    size_ = array.shape(0);
+    alive_ = nb::borrow(object);
   }
+  const int32_t* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  static int32_t one(PyObject* item, Py_ssize_t i) {
+    int overflow = 0;
+    const long value = PyLong_Check(item) ? PyLong_AsLongAndOverflow(item, &overflow) : 0;
+    if (!PyLong_Check(item)) {
+      const nb::object index = nb::steal(PyNumber_Index(item));  // NumPy's integers
+      if (!index.is_valid()) {
+        PyErr_Clear();
+        throw Error(ErrorKind::invalid_params,
+                    "token id at index " + std::to_string(i) + " is not an integer");
+      }
+      return one(index.ptr(), i);
+    }
+    if (overflow != 0 || value < INT32_MIN || value > INT32_MAX) {
+      throw Error(ErrorKind::invalid_params,
+                  "token id " + nb::cast<std::string>(nb::str(nb::handle(item))) + " at index " +
+                      std::to_string(i) + " is outside every vocabulary");
+    }
+    return static_cast<int32_t>(value);
+  }
+
+  std::vector<int32_t> values_;
+  nb::object alive_;
+  const int32_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+std::string decode_any(const Engine& engine, nb::handle ids, bool skip_special, bool strip_space,
+                       bool as_text) {
+  const IdsInput input(ids);
+  const nb::gil_scoped_release release;
+  return engine.decode(input.data(), input.size(), skip_special, strip_space, as_text);
+}
+
+nb::bytes decode(const Engine& engine, nb::handle ids, bool skip_special, bool strip_space) {
+  const std::string out = decode_any(engine, ids, skip_special, strip_space, false);
   return nb::bytes(out.data(), out.size());
 }
 
-nb::str decode_text(const Engine& engine, const Ids& ids, bool skip_special, bool strip_space) {
-  std::string out;
-  {
-    const nb::gil_scoped_release release;
-    out = engine.decode(ids.data(), ids.shape(0), skip_special, strip_space, true);
-  }
-  return nb::str(out.data(), out.size());
+// What is not UTF-8 becomes U+FFFD, one for each longest start of a sequence.
+nb::object decode_text(const Engine& engine, nb::handle ids, bool skip_special, bool strip_space) {
+  const std::string out = decode_any(engine, ids, skip_special, strip_space, true);
+  PyObject* text = PyUnicode_DecodeUTF8(out.data(), static_cast<Py_ssize_t>(out.size()), "replace");
+  if (text == nullptr) throw nb::python_error();
+  return nb::steal(text);
 }
 
 text::Step step_of(nb::handle t) {
@@ -325,10 +388,10 @@ void bind_text(nb::module_& m) {
            nb::sig("def count(self, text: typing.Any, add_special: bool, "
                    "parse_special: bool) -> int"))
       .def("decode", &decode, "ids"_a, "skip_special"_a, "strip_space"_a,
-           nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int32], "
+           nb::sig("def decode(self, ids: typing.Any, "
                    "skip_special: bool, strip_space: bool) -> bytes"))
       .def("decode_text", &decode_text, "ids"_a, "skip_special"_a, "strip_space"_a,
-           nb::sig("def decode_text(self, ids: numpy.typing.NDArray[numpy.int32], "
+           nb::sig("def decode_text(self, ids: typing.Any, "
                    "skip_special: bool, strip_space: bool) -> str"))
       .def("token_bytes", &token_bytes, "id"_a)
       .def(

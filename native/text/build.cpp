@@ -197,6 +197,7 @@ class Builder {
     if (parts_.kind == "ranks") {
       if (parts_.scores.size() != size()) refuse("scores and tokens differ in number");
       model->add_merges_by_score(lookup, {parts_.scores.begin(), parts_.scores.end()});
+      model->finish();
       return model;
     }
     model->reserve_merges(parts_.merges.size());
@@ -211,6 +212,7 @@ class Builder {
       check_merge(rank, first, second_id, whole);
       model->add_merge(first, second_id, {static_cast<uint32_t>(rank), whole});
     });
+    model->finish();
     return model;
   }
 

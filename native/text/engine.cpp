@@ -1,9 +1,12 @@
 #include "text/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <cstring>
 #include <exception>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 
@@ -28,8 +31,28 @@ struct Engine::Workspace {
   // Where words lie: `base` is the start of the text they are cut from, `origin` the input bytes of
   // each of its bytes, or null where that is `shift` plus the place in the text.
   const char* base = nullptr;
+  const char* readable = nullptr;  // end of the memory that words lie in
   const Span* origin = nullptr;
   int64_t shift = 0;
+
+  struct Waiting {
+    const char* start;
+    size_t size, slot;
+    WordCache::Key key;
+  };
+  static constexpr size_t kQueue = 32;
+  std::array<Waiting, kQueue> waiting;
+  size_t queued = 0;
+
+  void queue(std::string_view word) {
+    Waiting& next = waiting[queued++];
+    next.start = word.data();
+    next.size = word.size();
+    if (word.size() > WordCache::kShort) return;
+    next.key = WordCache::key_of(word, readable);
+    next.slot = cache.slot_of(next.key);
+    cache.prefetch(next.slot);
+  }
 
   void put(uint32_t id, Span span) {
     tokens.ids.push_back(static_cast<int32_t>(id));
@@ -68,6 +91,8 @@ class Engine::Loan {
 
 Engine::Engine(EngineParts parts) : parts_(std::move(parts)) {
   if (parts_.options.replace_invalid) replace_invalid_ = make_replace_invalid();
+  parts_.texts.pad();
+  cacheable_ = parts_.model->cacheable();
   only_patterns_ = true;
   for (const auto& step : parts_.pre_tokenizers) {
     const auto pattern = step->isolated_pattern();
@@ -94,17 +119,38 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
       }
       at = next;
     }
-    w.tokens.ids.resize(kept);
+    w.tokens.ids.shrink(kept);
     return;
   }
-  if (word.size() > WordCache::kMaxWord || !parts_.model->cacheable()) {
+  if (word.size() <= WordCache::kShort && cacheable_) {
+    const WordCache::Key key = WordCache::key_of(word, w.readable);
+    if (w.cache.find(key, w.cache.slot_of(key), w.tokens.ids)) return;
     parts_.model->encode(word, w.tokens, w.scratch);
-    return;
+    w.cache.insert(key, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
+  } else if (word.size() <= WordCache::kLong && cacheable_) {
+    const uint64_t hash = hash_bytes(word);
+    if (w.cache.find_long(word, hash, w.tokens.ids)) return;
+    parts_.model->encode(word, w.tokens, w.scratch);
+    w.cache.insert_long(word, hash, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
+  } else {
+    parts_.model->encode(word, w.tokens, w.scratch);
   }
-  const WordCache::Key key = WordCache::key_of(word);
-  if (w.cache.find(key, w.tokens.ids)) return;
-  parts_.model->encode(word, w.tokens, w.scratch);
-  w.cache.insert(key, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
+}
+
+// Words wait in a queue while the cache lines that they need are on their way.
+void Engine::flush(Workspace& w) const {
+  const size_t count = std::exchange(w.queued, 0);
+  for (size_t i = 0; i < count; ++i) {
+    const Workspace::Waiting& word = w.waiting[i];
+    if (word.size > WordCache::kShort) {
+      encode_word({word.start, word.size}, w);
+      continue;
+    }
+    if (w.cache.find(word.key, word.slot, w.tokens.ids)) continue;
+    const size_t before = w.tokens.ids.size();
+    parts_.model->encode({word.start, word.size}, w.tokens, w.scratch);
+    w.cache.insert(word.key, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
+  }
 }
 
 // Text that a pattern leaves between its matches is a word too.
@@ -117,21 +163,29 @@ void Engine::split(std::string_view text, size_t level, Workspace& w) const {
   const char* end = text.data() + text.size();
   const char* gap = text.data();
   const bool last = level + 1 == patterns_.size();
+  const bool batched = last && cacheable_ && !w.tokens.with_lengths;
   for (const char* p = gap; p < end;) {
     const char* stop = pattern.match(p, end);
     if (stop == nullptr || stop == p) {
       p += decode_utf8(p, end).length;
       continue;
     }
-    if (gap < p) split({gap, static_cast<size_t>(p - gap)}, level + 1, w);
+    if (gap < p) {
+      flush(w);
+      split({gap, static_cast<size_t>(p - gap)}, level + 1, w);
+    }
     const std::string_view word(p, static_cast<size_t>(stop - p));
-    if (last) {
-      encode_word(word, w);
-    } else {
+    if (!last) {
       split(word, level + 1, w);
+    } else if (batched) {
+      w.queue(word);
+      if (w.queued == Workspace::kQueue) flush(w);
+    } else {
+      encode_word(word, w);
     }
     p = gap = stop;
   }
+  flush(w);
   if (gap < end) split({gap, static_cast<size_t>(end - gap)}, level + 1, w);
 }
 
@@ -154,6 +208,7 @@ void Engine::encode_segment(std::string_view text, size_t at, bool at_start, Wor
   if (text.empty()) return;
   if (only_patterns_) return split(text, 0, w);
   const char* outer_base = w.base;
+  const char* outer_readable = w.readable;
   const Span* outer_origin = w.origin;
   Buffer& buffer = w.segment;
   buffer.tracked = w.tokens.with_lengths;
@@ -164,6 +219,7 @@ void Engine::encode_segment(std::string_view text, size_t at, bool at_start, Wor
   Pieces pieces{buffer, {{0, text.size()}}, at_start};
   for (const auto& step : parts_.pre_tokenizers) step->apply(pieces);
   w.base = buffer.text.data();
+  w.readable = w.base + buffer.text.size();
   w.origin = buffer.tracked ? buffer.origin.data() : nullptr;
   for (const Piece& p : pieces.list) {
     const std::string_view word = std::string_view(buffer.text).substr(p.start, p.end - p.start);
@@ -174,6 +230,7 @@ void Engine::encode_segment(std::string_view text, size_t at, bool at_start, Wor
     }
   }
   w.base = outer_base;
+  w.readable = outer_readable;
   w.origin = outer_origin;
 }
 
@@ -211,6 +268,7 @@ void Engine::encode_stretch(std::string_view text, size_t origin, bool parse_spe
     if (w.buffer.tracked) w.origin = w.buffer.origin.data();
   }
   w.base = text.data();
+  w.readable = text.data() + text.size();
   encode_normalized(text, origin == 0, parse_special, w);
 }
 
@@ -238,7 +296,7 @@ void Engine::encode(std::string_view text, const EncodeFlags& flags,
   if (flags.add_special) {
     for (const int32_t id : parts_.options.suffix) w.put(static_cast<uint32_t>(id), {});
   }
-  out.ids = w.tokens.ids;
+  out.ids.assign(w.tokens.ids.data(), w.tokens.ids.data() + w.tokens.ids.size());
   out.spans = w.spans;
 }
 
@@ -285,14 +343,23 @@ void Engine::check_ids(const int32_t* ids, size_t count) const {
 std::string Engine::decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
                            bool as_text) const {
   check_ids(ids, count);
-  std::vector<uint32_t> shown;
-  shown.reserve(count);
-  for (size_t i = 0; i < count; ++i) {
-    const auto id = static_cast<uint32_t>(ids[i]);
-    if (!parts_.is_absent[id] && !(skip_special && parts_.is_special[id])) shown.push_back(id);
+  const auto shown = [&](uint32_t id) {
+    return !(skip_special && parts_.is_special[id]) && !parts_.is_absent[id];
+  };
+  if (!parts_.decoders.empty() || parts_.join_with_space) {
+    std::vector<uint32_t> kept;
+    for (size_t i = 0; i < count; ++i) {
+      if (shown(static_cast<uint32_t>(ids[i]))) kept.push_back(static_cast<uint32_t>(ids[i]));
+    }
+    return decode_by_steps(kept);
   }
-  if (!parts_.decoders.empty() || parts_.join_with_space) return decode_by_steps(shown);
   std::string out;
+  size_t total = 0;
+  for (size_t i = 0; i < count; ++i) {
+    if (i + 16 < count) parts_.texts.prefetch_place(static_cast<uint32_t>(ids[i + 16]));
+    total += parts_.texts[static_cast<uint32_t>(ids[i])].size();
+  }
+  out.reserve(total);
   size_t run = 0;  // bytes at the end that came from byte tokens
   const auto close_run = [&]() {
     const std::string_view bytes = std::string_view(out).substr(out.size() - run);
@@ -303,8 +370,17 @@ std::string Engine::decode(const int32_t* ids, size_t count, bool skip_special, 
     run = 0;
   };
   bool strip = strip_space && parts_.options.strip_space;
-  const bool runs = as_text && parts_.byte_runs;
-  for (const uint32_t id : shown) {
+  const auto is_byte = [&](int32_t id) { return parts_.is_byte[static_cast<uint32_t>(id)]; };
+  const bool runs = as_text && parts_.byte_runs && std::any_of(ids, ids + count, is_byte);
+  const bool strip_whole = strip && !parts_.options.strip_each && parts_.surface_id == kNone;
+  if (!runs && !skip_special && (!strip || strip_whole)) {  // absent ids have no text
+    out = join(ids, count, total);
+    if (strip_whole && out.starts_with(' ')) out.erase(0, 1);
+    return out;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const auto id = static_cast<uint32_t>(ids[i]);
+    if (!shown(id)) continue;
     if (runs && !parts_.is_byte[id]) close_run();
     std::string_view text = parts_.texts[id];
     if (strip && out.empty() && !text.empty()) {
@@ -315,7 +391,27 @@ std::string Engine::decode(const int32_t* ids, size_t count, bool skip_special, 
     if (runs && parts_.is_byte[id]) ++run;
   }
   if (runs) close_run();
-  return as_text ? replace_invalid(out) : out;
+  return out;
+}
+
+// The texts of ids, one after the other: `total` bytes. Copies 16 bytes at a time, past the end of
+// short ones.
+std::string Engine::join(const int32_t* ids, size_t count, size_t total) const {
+  std::string out(total + Arena::kPadding, '\0');
+  char* at = out.data();
+  constexpr size_t kAhead = 8;
+  for (size_t i = 0; i < count; ++i) {
+    if (i + 2 * kAhead < count) {
+      parts_.texts.prefetch_place(static_cast<uint32_t>(ids[i + 2 * kAhead]));
+      parts_.texts.prefetch_bytes(static_cast<uint32_t>(ids[i + kAhead]));
+    }
+    const std::string_view text = parts_.texts[static_cast<uint32_t>(ids[i])];
+    std::memcpy(at, text.data(), Arena::kPadding);
+    if (text.size() > Arena::kPadding) std::memcpy(at, text.data(), text.size());
+    at += text.size();
+  }
+  out.resize(total);
+  return out;
 }
 
 std::string Engine::decode_by_steps(const std::vector<uint32_t>& ids) const {

@@ -23,7 +23,7 @@ struct EngineOptions {
   bool replace_invalid = false;           // bytes that are not UTF-8 become U+FFFD
   bool strip_space = false;               // decoding drops one space at the very start
   bool strip_each = false;                // ... from each token until there is text
-  size_t cache_nbytes = size_t{1} << 20;  // per concurrent call
+  size_t cache_nbytes = size_t{2} << 20;  // per concurrent call
   std::vector<int32_t> prefix;            // ids put before and after with add_special
   std::vector<int32_t> suffix;
 };
@@ -69,7 +69,8 @@ class Engine {
   // Texts in order, over `threads` threads; one result per text.
   std::vector<std::vector<int32_t>> encode_batch(const std::vector<std::string_view>& texts,
                                                  const EncodeFlags& flags, size_t threads) const;
-  // Bytes of the text; as_text: of its UTF-8, with U+FFFD for what is not. Throws InvalidParams
+  // Bytes of the text; as_text: with U+FFFD for runs of byte tokens that are
+  // no UTF-8, where decoding says so. Throws InvalidParams
   // with index and value of the first id outside the vocabulary.
   std::string decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
                      bool as_text) const;
@@ -87,8 +88,10 @@ class Engine {
                          Workspace& w) const;
   void encode_segment(std::string_view text, size_t at, bool at_start, Workspace& w) const;
   void split(std::string_view text, size_t level, Workspace& w) const;
+  void flush(Workspace& w) const;
   void split_at_spaces(std::string_view text, Workspace& w) const;
   void encode_word(std::string_view word, Workspace& w) const;
+  std::string join(const int32_t* ids, size_t count, size_t total) const;
   std::string decode_by_steps(const std::vector<uint32_t>& ids) const;
 
   EngineParts parts_;
@@ -96,6 +99,7 @@ class Engine {
   // The pre-tokenizers' patterns, if patterns are all they are: then nothing is copied.
   std::vector<std::shared_ptr<const Pattern>> patterns_;
   bool only_patterns_ = false;
+  bool cacheable_ = false;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Workspace>> idle_;
 };

@@ -34,28 +34,38 @@ inline uint64_t hash_bytes(std::string_view s) noexcept {
   return mix(h ^ tail, k1 ^ n);
 }
 
-// Bytes of strings one after the other; ids are positions.
+// Bytes of strings one after the other, 4 GB at most; ids are positions.
 class Arena {
  public:
   uint32_t add(std::string_view s) {
     bytes_.insert(bytes_.end(), s.begin(), s.end());
-    ends_.push_back(bytes_.size());
-    return static_cast<uint32_t>(ends_.size() - 1);
+    places_.push_back(
+        {static_cast<uint32_t>(bytes_.size() - s.size()), static_cast<uint32_t>(s.size())});
+    return static_cast<uint32_t>(places_.size() - 1);
   }
   std::string_view operator[](uint32_t id) const noexcept {
-    const size_t start = id == 0 ? 0 : ends_[id - 1];
-    return {bytes_.data() + start, ends_[id] - start};
+    return {bytes_.data() + places_[id].start, places_[id].size};
   }
-  uint32_t size() const { return static_cast<uint32_t>(ends_.size()); }
+  uint32_t size() const { return static_cast<uint32_t>(places_.size()); }
+  void prefetch_place(uint32_t id) const noexcept { __builtin_prefetch(&places_[id]); }
+  void prefetch_bytes(uint32_t id) const noexcept {
+    __builtin_prefetch(bytes_.data() + places_[id].start);
+  }
   void reserve(size_t strings, size_t nbytes) {
-    ends_.reserve(strings);
+    places_.reserve(strings);
     bytes_.reserve(nbytes);
   }
-  size_t nbytes() const { return bytes_.capacity() + ends_.capacity() * sizeof(size_t); }
+  // Makes kPadding bytes readable from the start of every string; call after the last add().
+  static constexpr size_t kPadding = 16;
+  void pad() { bytes_.insert(bytes_.end(), kPadding, '\0'); }
+  size_t nbytes() const { return bytes_.capacity() + places_.capacity() * sizeof(Place); }
 
  private:
+  struct Place {
+    uint32_t start, size;
+  };
   std::vector<char> bytes_;
-  std::vector<size_t> ends_;
+  std::vector<Place> places_;
 };
 
 // String -> id over the strings of an arena. The first of equal strings wins.

@@ -13,7 +13,8 @@ Merge merge_of(const PairMap& pairs, const Symbol& a, const Symbol& b) {
   return pairs.find(a.id, b.id);
 }
 
-void merge_by_scan(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch) {
+void merge_by_scan(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch,
+                   bool filled) {
   size_t n = symbols.size();
   scratch.ranks.resize(n);
   scratch.merged.resize(n);
@@ -24,7 +25,7 @@ void merge_by_scan(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScra
     ranks[i] = m.rank;
     merged[i] = m.id;
   };
-  for (size_t i = 0; i < n; ++i) look(i);
+  for (size_t i = 0; i < n && !filled; ++i) look(i);
   while (true) {
     size_t best = 0;
     for (size_t i = 1; i < n; ++i) {
@@ -116,10 +117,11 @@ class HeapMerger {
 
 }  // namespace
 
-void merge_symbols(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch) {
+void merge_symbols(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch,
+                   bool filled) {
   if (symbols.size() < 2) return;
   if (symbols.size() <= kScanLimit) {
-    merge_by_scan(pairs, symbols, scratch);
+    merge_by_scan(pairs, symbols, scratch, filled);
   } else {
     HeapMerger(pairs, symbols, scratch).run();
   }

@@ -28,13 +28,15 @@ struct MergeScratch {
     uint64_t order;  // rank << 32 | position: lowest first
     uint32_t left, right, merged;
   };
-  std::vector<uint32_t> ranks;
+  std::vector<uint32_t> ranks;  // of the pairs at the start, where `filled`; with `merged`
   std::vector<uint32_t> merged;
   std::vector<Link> links;
   std::vector<Candidate> heap;
 };
 
-// Merges `symbols` in place.
-void merge_symbols(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch);
+// Merges `symbols` in place. filled: scratch.ranks and .merged hold the merges of the pairs
+// already.
+void merge_symbols(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch,
+                   bool filled = false);
 
 }  // namespace tokamak::text

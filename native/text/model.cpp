@@ -72,13 +72,36 @@ void MergeModel::add_merges_by_score(const std::vector<uint32_t>& mergeable,
   for (const Found& f : found) pairs_.insert(f.left, f.right, {f.rank, f.id});
 }
 
-void MergeModel::start_symbols(std::string_view word, std::vector<Symbol>& symbols) const {
-  symbols.clear();
-  if (options_.byte_symbols) {
-    for (const char c : word)
-      symbols.push_back({options_.byte_ids[static_cast<unsigned char>(c)], 1});
-    return;
+void MergeModel::finish() {
+  if (!options_.byte_symbols) return;
+  byte_pairs_.assign(size_t{256} * 256, {kNone, kNone});
+  for (size_t a = 0; a < 256; ++a) {
+    for (size_t b = 0; b < 256; ++b) {
+      const uint32_t left = options_.byte_ids[a];
+      const uint32_t right = options_.byte_ids[b];
+      if (left != kNone && right != kNone) byte_pairs_[a << 8 | b] = pairs_.find(left, right);
+    }
   }
+}
+
+void MergeModel::start_bytes(std::string_view word, ModelScratch& scratch) const {
+  const size_t n = word.size();
+  scratch.symbols.resize(n);
+  scratch.merge.ranks.resize(n);
+  scratch.merge.merged.resize(n);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(word.data());
+  for (size_t i = 0; i + 1 < n; ++i) {
+    const Merge m = byte_pairs_[static_cast<size_t>(bytes[i]) << 8 | bytes[i + 1]];
+    scratch.symbols[i] = {options_.byte_ids[bytes[i]], 1};
+    scratch.merge.ranks[i] = m.rank;
+    scratch.merge.merged[i] = m.id;
+  }
+  scratch.symbols[n - 1] = {options_.byte_ids[bytes[n - 1]], 1};
+  scratch.merge.ranks[n - 1] = kNone;
+}
+
+void MergeModel::start_characters(std::string_view word, std::vector<Symbol>& symbols) const {
+  symbols.clear();
   const char* end = word.data() + word.size();
   for (const char* p = word.data(); p < end;) {
     const uint32_t length = decode_utf8(p, end).length;
@@ -88,12 +111,17 @@ void MergeModel::start_symbols(std::string_view word, std::vector<Symbol>& symbo
 }
 
 void MergeModel::encode(std::string_view word, Tokens& out, ModelScratch& scratch) const {
+  if (word.empty()) return;
   if (options_.whole_words) {
     const uint32_t id = find(word);
     if (id < num_tokens_) return out.add(id, static_cast<uint32_t>(word.size()));
   }
-  start_symbols(word, scratch.symbols);
-  merge_symbols(pairs_, scratch.symbols, scratch.merge);
+  if (options_.byte_symbols) {
+    start_bytes(word, scratch);
+  } else {
+    start_characters(word, scratch.symbols);
+  }
+  merge_symbols(pairs_, scratch.symbols, scratch.merge, options_.byte_symbols);
   size_t at = 0;
   bool previous_unknown = false;
   for (const Symbol& s : scratch.symbols) {

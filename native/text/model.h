@@ -10,13 +10,14 @@
 #include <vector>
 
 #include "text/hash.h"
+#include "text/ids.h"
 #include "text/merge.h"
 
 namespace tokamak::text {
 
 // Where ids go. `lengths`, when asked for, gets the bytes of the word that each id stands for.
 struct Tokens {
-  std::vector<int32_t> ids;
+  IdBuffer ids;
   std::vector<uint32_t> lengths;
   bool with_lengths = false;
 
@@ -86,6 +87,8 @@ class MergeModel final : public Model {
   MergeModel(Arena pieces, const std::vector<uint32_t>& lookup, MergeOptions options);
 
   uint32_t find(std::string_view piece) const { return map_.find(pieces_, piece); }
+  // Call after the last merge.
+  void finish();
   void reserve_merges(size_t count) { pairs_.reserve(count); }
   void add_merge(uint32_t left, uint32_t right, Merge merge) { pairs_.insert(left, right, merge); }
   // Every way to cut a mergeable piece in two known strings becomes a merge; higher scores first.
@@ -97,7 +100,8 @@ class MergeModel final : public Model {
   size_t nbytes() const override { return pieces_.nbytes() + map_.nbytes() + pairs_.nbytes(); }
 
  private:
-  void start_symbols(std::string_view word, std::vector<Symbol>& symbols) const;
+  void start_characters(std::string_view word, std::vector<Symbol>& symbols) const;
+  void start_bytes(std::string_view word, ModelScratch& scratch) const;
   void add_unknown(std::string_view bytes, Tokens& out, bool& previous_unknown) const;
   void learn_characters(std::string_view piece);
 
@@ -105,6 +109,7 @@ class MergeModel final : public Model {
   uint32_t num_tokens_;
   StringMap map_;
   PairMap pairs_;
+  std::vector<Merge> byte_pairs_;  // merge of each pair of bytes, byte_symbols only
   MergeOptions options_;
   bool splits_at_spaces_ = false;
 };

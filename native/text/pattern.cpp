@@ -1,6 +1,11 @@
 #include "text/pattern.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -18,6 +23,7 @@ constexpr size_t kMaxInstructions = 20000;
 constexpr size_t kMaxStates = 4096;
 constexpr size_t kMaxClasses = 255;
 constexpr size_t kMaxShared = 256;
+constexpr size_t kMinRun = 8;  // characters of a run that are worth a vector
 
 struct Instruction {
   enum class Op { character, ahead, split, jump, match };
@@ -41,6 +47,7 @@ class PatternCompiler {
     auto pattern = std::make_shared<Pattern>();
     partition(*pattern);
     determinize(*pattern);
+    pattern->find_runs();
     return pattern;
   }
 
@@ -232,6 +239,104 @@ class PatternCompiler {
   std::vector<CodeSet> sets_;
   std::vector<std::vector<bool>> signatures_;  // per class: which sets contain it
 };
+
+void Pattern::find_runs() {
+  run_at_.assign(table_.size() + 1, 0);
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  wide_ = __builtin_cpu_supports("ssse3") != 0;
+#endif
+  for (uint32_t state = num_classes_; wide_ && state < table_.size(); state += num_classes_) {
+    Run runs[2];
+    size_t sizes[2] = {0, 0};
+    for (size_t c = 0; c < 128; ++c) {
+      const uint32_t step = table_[state + ascii_[c]];
+      if (step >> 1 != state) continue;
+      runs[step & 1].low[c & 15] |= static_cast<uint8_t>(1u << (c >> 4));
+      ++sizes[step & 1];
+    }
+    const size_t matched = sizes[1] >= sizes[0] ? 1 : 0;
+    if (sizes[matched] < kMinRun || runs_.size() >= 254) continue;
+    runs[matched].matched = matched == 1;
+    runs_.push_back(runs[matched]);
+    run_at_[state] = static_cast<uint8_t>(runs_.size());
+  }
+}
+
+const char* Pattern::match_plain(const char* p, const char* end) const noexcept {
+  const char* found = nullptr;
+  uint32_t state = start_;
+  const uint32_t* table = table_.data();
+  while (p < end) {
+    const auto b = static_cast<unsigned char>(*p);
+    uint32_t cls = 0;
+    uint32_t length = 1;
+    if (b < 0x80) {
+      cls = ascii_[b];
+    } else {
+      const Character c = decode_utf8(p, end);
+      cls = class_of(c.code);
+      length = c.length;
+    }
+    const uint32_t step = table[state + cls];
+    if ((step & 1) != 0) found = p;
+    state = step >> 1;
+    if (state == 0) return found;
+    p += length;
+  }
+  if ((table[state + end_class_] & 1) != 0) found = p;
+  return found;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("ssse3")))
+const char* Pattern::match_wide(const char* p, const char* end) const noexcept {
+  const char* found = nullptr;
+  uint32_t state = start_;
+  const uint32_t* table = table_.data();
+  const __m128i nibble = _mm_set1_epi8(15);
+  while (p < end) {
+    const auto b = static_cast<unsigned char>(*p);
+    uint32_t step = 0;
+    if (b < 0x80) {
+      step = table[state + ascii_[b]];
+      if ((step & 1) != 0) found = p;
+      ++p;
+    } else {
+      const Character c = decode_utf8(p, end);
+      step = table[state + class_of(c.code)];
+      if ((step & 1) != 0) found = p;
+      p += c.length;
+    }
+    state = step >> 1;
+    if (state == 0) return found;
+    const uint8_t run = run_at_[state];
+    if (run == 0) continue;
+    const Run& r = runs_[run - 1u];
+    const char* start = p;
+    while (end - p >= 16) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+      const __m128i low =
+          _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(r.low.data())),
+                           _mm_and_si128(bytes, nibble));
+      const __m128i high =
+          _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(r.high.data())),
+                           _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
+      const __m128i outside = _mm_cmpeq_epi8(_mm_and_si128(low, high), _mm_setzero_si128());
+      const auto mask = static_cast<uint32_t>(_mm_movemask_epi8(outside));
+      p += mask == 0 ? 16 : std::countr_zero(mask);
+      if (mask != 0) break;
+    }
+    if (r.matched && p > start) found = p - 1;
+  }
+  if ((table[state + end_class_] & 1) != 0) found = p;
+  return found;
+}
+#else
+const char* Pattern::match_wide(const char* p, const char* end) const noexcept {
+  return match_plain(p, end);
+}
+#endif
 
 std::shared_ptr<const Pattern> Pattern::compile(const std::string& source) {
   static std::mutex mutex;

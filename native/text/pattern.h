@@ -23,7 +23,12 @@ class Pattern {
   static std::shared_ptr<const Pattern> compile(const std::string& source);
 
   // End of the match that starts at p, or nullptr. p <= end. An invalid byte reads as U+FFFD.
-  const char* match(const char* p, const char* end) const noexcept;
+  const char* match(const char* p, const char* end) const noexcept {
+    return wide_ ? match_wide(p, end) : match_plain(p, end);
+  }
+  // The same, one character at a time, and 16 at a time where a state returns to itself (SSSE3).
+  const char* match_plain(const char* p, const char* end) const noexcept;
+  const char* match_wide(const char* p, const char* end) const noexcept;
 
   size_t num_states() const { return table_.size() / num_classes_; }
   size_t num_classes() const { return num_classes_; }
@@ -32,9 +37,21 @@ class Pattern {
   friend class PatternCompiler;
   uint32_t class_of(uint32_t c) const noexcept { return pages_[page_of_[c >> 7]][c & 127]; }
 
+  // ASCII characters on which a state returns to itself, as tables for byte shuffles: a character
+  // is one if low[c & 15] and high[c >> 4] share a bit.
+  struct Run {
+    std::array<uint8_t, 16> low{};
+    std::array<uint8_t, 16> high{1, 2, 4, 8, 16, 32, 64, 128};
+    bool matched = false;  // what was read before each of them is a match
+  };
+  void find_runs();
+
   // next state * num_classes << 1 | whether the characters before this one are a match; next 0:
   // stop.
   std::vector<uint32_t> table_;
+  std::vector<uint8_t> run_at_;  // per state * num_classes: 1 + its run, or 0
+  std::vector<Run> runs_;
+  bool wide_ = false;
   uint32_t num_classes_ = 0;
   uint32_t end_class_ = 0;
   uint32_t start_ = 0;
@@ -42,30 +59,5 @@ class Pattern {
   std::array<uint16_t, (kEndOfText >> 7)> page_of_{};
   std::vector<std::array<uint8_t, 128>> pages_;
 };
-
-inline const char* Pattern::match(const char* p, const char* end) const noexcept {
-  const char* found = nullptr;
-  uint32_t state = start_;
-  const uint32_t* table = table_.data();
-  while (p < end) {
-    const auto b = static_cast<unsigned char>(*p);
-    uint32_t cls;
-    uint32_t length = 1;
-    if (b < 0x80) {
-      cls = ascii_[b];
-    } else {
-      const Character c = decode_utf8(p, end);
-      cls = class_of(c.code);
-      length = c.length;
-    }
-    const uint32_t step = table[state + cls];
-    if ((step & 1) != 0) found = p;
-    state = step >> 1;
-    if (state == 0) return found;
-    p += length;
-  }
-  if ((table[state + end_class_] & 1) != 0) found = p;
-  return found;
-}
 
 }  // namespace tokamak::text

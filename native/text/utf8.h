@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -46,6 +47,11 @@ inline size_t valid_until(std::string_view text, size_t at) noexcept {
   const char* end = text.data() + text.size();
   const char* p = text.data() + at;
   while (p < end) {
+    uint64_t eight;
+    if (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080) == 0)) {
+      p += 8;
+      continue;
+    }
     const Character c = decode_utf8(p, end);
     if (!c.valid) break;
     p += c.length;

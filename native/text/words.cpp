@@ -65,7 +65,7 @@ void WordPieceModel::encode(std::string_view word, Tokens& out, ModelScratch& sc
     start += size - prefix;
   }
   if (fits) return;
-  out.ids.resize(ids_before);
+  out.ids.shrink(ids_before);
   out.lengths.resize(lengths_before);
   if (unknown_id_ == kNone) no_unknown_token();
   out.add(unknown_id_, static_cast<uint32_t>(word.size()));

@@ -365,19 +365,18 @@ def _plain(text: Text) -> Text:
     return text
 
 
-def _id_array(ids: Iterable[int]) -> NDArray[np.int32]:
-    array = np.asarray(ids if isinstance(ids, (list, tuple, np.ndarray)) else list(ids))
+def _id_array(ids: Iterable[int]) -> Any:
+    """What native code reads in place: a list, a tuple or an int32 array."""
+    if isinstance(ids, (list, tuple)):
+        return ids
+    array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
     if array.size == 0:
         return np.empty(0, np.int32)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InvalidParams(
             f"token ids must be a list of integers, not {array.dtype} of {array.ndim} dimensions"
         )
-    if array.dtype.itemsize > 4 or array.dtype == np.uint32:
-        wide = np.flatnonzero((array < -(2**31)) | (array >= 2**31))
-        if wide.size:
-            raise InvalidParams(f"token id {array[wide[0]]} at index {wide[0]} is outside every vocabulary")
-    return np.ascontiguousarray(array, np.int32)
+    return np.ascontiguousarray(array) if array.dtype == np.int32 else array.tolist()
 
 
 def _char_spans(text: Text, spans: NDArray[np.int64]) -> NDArray[np.int64]:
