@@ -6,7 +6,13 @@
 
 #ifdef TOKAMAK_X86
 
+// TOKAMAK_EMULATE_AVX512 (a build option for developers) runs the same source on any x86 through
+// SIMDe.
+#ifdef TOKAMAK_EMULATE_AVX512
+#include "avx512_by_simde.h"
+#else
 #include <immintrin.h>
+#endif
 
 #include <bit>
 #include <cstddef>
@@ -23,8 +29,10 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC push_options
+#ifndef TOKAMAK_EMULATE_AVX512
 #pragma GCC target( \
     "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")
+#endif
 
 namespace tokamak::cpu {
 namespace {

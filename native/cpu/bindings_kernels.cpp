@@ -6,6 +6,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -65,6 +68,36 @@ Quantised quantise(const cpu::KernelTable& table, Activation kind, const float* 
   return out;
 }
 
+// Shortest time of `work` among the runs that fit into `budget_s` seconds, at least three.
+template <class Work>
+double shortest(double budget_s, Work work) {
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  const Clock::time_point begin = Clock::now();
+  double best = INFINITY;
+  for (int run = 0; run < 3 || since(begin) < budget_s; ++run) {
+    const Clock::time_point start = Clock::now();
+    work();
+    best = std::min(best, since(start));
+  }
+  return best;
+}
+
+// Dependent additions per second of this thread: on the machines of today one a cycle.
+double clock_hertz() {
+  constexpr int kAdditions = 100'000;
+  nb::gil_scoped_release release;
+  return kAdditions / shortest(0.05, [] {
+           uint64_t x = 1;
+           for (int i = 0; i < kAdditions; ++i) {
+             x += 1;
+             __asm__ volatile("" : "+r"(x));  // neither folded nor moved
+           }
+         });
+}
+
 // A packed matrix that owns its panels.
 class PackedHolder {
  public:
@@ -101,9 +134,9 @@ class PackedHolder {
   int64_t panels() const { return (w_.rows + table_.panel_rows - 1) / table_.panel_rows; }
   size_t nbytes() const { return w_.panel_nbytes * static_cast<size_t>(panels()); }
 
-  // x: f32[T, K]; bias: f32[N]; panels [begin, end) only (others stay NaN); repeat: for benchmarks.
-  nb::object matmul(Matrix x, std::optional<Vector> bias, int64_t begin, std::optional<int64_t> end,
-                    int repeat) const {
+  // x: f32[T, K]; bias: f32[N]; panels [begin, end) only (others stay NaN).
+  nb::object matmul(Matrix x, std::optional<Vector> bias, int64_t begin,
+                    std::optional<int64_t> end) const {
     if (static_cast<int64_t>(x.shape(1)) != w_.cols)
       refuse("matmul: x must be f32[T, " + std::to_string(w_.cols) + "]");
     if (bias && static_cast<int64_t>(bias->size()) != w_.rows)
@@ -117,12 +150,25 @@ class PackedHolder {
       nb::gil_scoped_release release;
       const Quantised acts =
           quantise(table_, cpu::activation_of(w_.format), x.data(), tokens, w_.cols);
-      for (int i = 0; i < repeat; ++i) {
-        table_.matmul(w_, acts.bytes.get(), acts.stride, static_cast<int64_t>(tokens), begin, stop,
-                      bias ? bias->data() : nullptr, out.data(), rows);
-      }
+      table_.matmul(w_, acts.bytes.get(), acts.stride, static_cast<int64_t>(tokens), begin, stop,
+                    bias ? bias->data() : nullptr, out.data(), rows);
     }
     return owned_array(std::move(out), {tokens, rows});
+  }
+
+  // Shortest of the products with x that fit into `budget_s` seconds, at least three.
+  double seconds(Matrix x, double budget_s) const {
+    if (static_cast<int64_t>(x.shape(1)) != w_.cols)
+      refuse("seconds: x must be f32[T, " + std::to_string(w_.cols) + "]");
+    const size_t tokens = x.shape(0);
+    std::vector<float> out(tokens * static_cast<size_t>(w_.rows));
+    nb::gil_scoped_release release;
+    const Quantised acts =
+        quantise(table_, cpu::activation_of(w_.format), x.data(), tokens, w_.cols);
+    return shortest(budget_s, [&] {
+      table_.matmul(w_, acts.bytes.get(), acts.stride, static_cast<int64_t>(tokens), 0, panels(),
+                    nullptr, out.data(), static_cast<size_t>(w_.rows));
+    });
   }
 
   nb::object unpack_row(int64_t row) const {
@@ -187,6 +233,8 @@ void bind_kernels(nb::module_& m) {
   m.def(
       "isa", [] { return std::string(cpu::kernels().isa); }, nb::sig("def isa() -> str"),
       "The instruction set in use: the best, or what TOKAMAK_ISA names.");
+  m.def("clock_hertz", &clock_hertz, nb::sig("def clock_hertz() -> float"),
+        "Dependent additions per second of this thread, which is its clock.");
   m.def(
       "quantize_activation", &quantize_activation, nb::arg("isa"), nb::arg("kind"), nb::arg("x"),
       nb::sig(
@@ -202,12 +250,16 @@ void bind_kernels(nb::module_& m) {
       .def_prop_ro("nbytes", &PackedHolder::nbytes)
       .def_prop_ro("panels", &PackedHolder::panels)
       .def("matmul", &PackedHolder::matmul, nb::arg("x"), nb::arg("bias") = nb::none(),
-           nb::arg("panel_begin") = 0, nb::arg("panel_end") = nb::none(), nb::arg("repeat") = 1,
+           nb::arg("panel_begin") = 0, nb::arg("panel_end") = nb::none(),
            nb::sig("def matmul(self, x: numpy.typing.NDArray[numpy.float32], bias: "
                    "numpy.typing.NDArray[numpy.float32] | None = None, "
-                   "panel_begin: int = 0, panel_end: int | None = None, repeat: int = 1) -> "
+                   "panel_begin: int = 0, panel_end: int | None = None) -> "
                    "numpy.typing.NDArray[numpy.float32]"),
            "f32[T, K] -> f32[T, N] on this thread; rows of panels outside the range are NaN.")
+      .def("seconds", &PackedHolder::seconds, nb::arg("x"), nb::arg("budget_s"),
+           nb::sig("def seconds(self, x: numpy.typing.NDArray[numpy.float32], budget_s: float) -> "
+                   "float"),
+           "Shortest time of the product with x: f32[T, K], repeated for `budget_s` seconds.")
       .def("unpack_row", &PackedHolder::unpack_row, nb::arg("row"),
            nb::sig("def unpack_row(self, row: int) -> numpy.typing.NDArray[numpy.float32]"),
            "Row `row` as floats f32[K], exactly as the codec decodes it.");

@@ -21,6 +21,9 @@ struct Available {
     if (features().avx2) tables[static_cast<size_t>(count++)] = &kAvx2Table;
 #endif
     tables[static_cast<size_t>(count++)] = &kScalarTable;
+#ifdef TOKAMAK_EMULATE_AVX512
+    if (!features().avx512vnni) tables[static_cast<size_t>(count++)] = &kAvx512VnniTable;
+#endif
   }
 };
 

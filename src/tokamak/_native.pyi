@@ -135,6 +135,9 @@ def isas() -> list[str]:
 def isa() -> str:
     """The instruction set in use: the best, or what TOKAMAK_ISA names."""
 
+def clock_hertz() -> float:
+    """Dependent additions per second of this thread, which is its clock."""
+
 def quantize_activation(
     isa: str, kind: str, x: numpy.typing.NDArray[numpy.float32]
 ) -> tuple[numpy.typing.NDArray[numpy.int8], numpy.typing.NDArray[numpy.float32]]:
@@ -158,10 +161,14 @@ class PackedMatrix:
         bias: numpy.typing.NDArray[numpy.float32] | None = None,
         panel_begin: int = 0,
         panel_end: int | None = None,
-        repeat: int = 1,
     ) -> numpy.typing.NDArray[numpy.float32]:
         """
         f32[T, K] -> f32[T, N] on this thread; rows of panels outside the range are NaN.
+        """
+
+    def seconds(self, x: numpy.typing.NDArray[numpy.float32], budget_s: float) -> float:
+        """
+        Shortest time of the product with x: f32[T, K], repeated for `budget_s` seconds.
         """
 
     def unpack_row(self, row: int) -> numpy.typing.NDArray[numpy.float32]:

@@ -139,25 +139,30 @@ inline void pack_block(const quant::BlockTQ2_0& src, PackedTQ2_0& dst, int row) 
   }
 }
 
-inline void pack_block(const quant::BlockQ4_0& src, PackedQ4_0& dst, int row) {
-  uint8_t codes[32];
-  for (int i = 0; i < 16; ++i) {
-    codes[i] = src.qs[i] & 15;
-    codes[i + 16] = src.qs[i] >> 4;
+// 16 bytes whose low nibbles are quads 0..3 and high nibbles quads 4..7, into q[0..3].
+inline void move_nibbles(const uint8_t (&qs)[16], uint8_t (*q)[4 * kRows], int row) {
+  for (int v = 0; v < 2; ++v) {
+    const uint32_t even = word_at(qs, 2 * v);
+    const uint32_t odd = word_at(qs, 2 * v + 1);
+    set_word(q[v], row, (even & 0x0f0f0f0fu) | (odd & 0x0f0f0f0fu) << 4);
+    set_word(q[v + 2], row, (even >> 4 & 0x0f0f0f0fu) | (odd & 0xf0f0f0f0u));
   }
+}
+
+inline void pack_block(const quant::BlockQ4_0& src, PackedQ4_0& dst, int row) {
   dst.d[row] = src.d;
-  set_nibbles(dst.q, 4, row, codes);
+  move_nibbles(src.qs, dst.q, row);
 }
 
 inline void pack_block(const quant::BlockQ5_0& src, PackedQ5_0& dst, int row) {
-  uint8_t codes[32];
-  for (int i = 0; i < 16; ++i) {
-    codes[i] = static_cast<uint8_t>((src.qs[i] & 15) | (src.qh[i / 8] >> (i % 8) & 1) << 4);
-    codes[i + 16] = static_cast<uint8_t>(src.qs[i] >> 4 | (src.qh[i / 8 + 2] >> (i % 8) & 1) << 4);
-  }
   dst.d[row] = src.d;
-  set_nibbles(dst.q, 4, row, codes);
-  set_high(dst.high, 1, row, codes);
+  move_nibbles(src.qs, dst.q, row);
+  uint32_t high = 0;
+  for (int quad = 0; quad < 8; ++quad) {
+    const uint32_t bits = src.qh[quad / 2] >> (4 * (quad % 2)) & 15u;
+    high |= (bits * 0x00204081u & 0x01010101u) << quad;  // bit i of `bits` to byte i
+  }
+  set_word(dst.high, row, high);
 }
 
 inline void pack_block(const quant::BlockQ8_0& src, PackedQ8_0& dst, int row) {

@@ -45,6 +45,10 @@ inline vf to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 inline vf pow2(vi e) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(127)), 23));
 }
+inline void store_i8(int8_t* p, vi a) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+}
 inline void store_int(int32_t* p, vi a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
 inline vf load_f16(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -142,4 +146,13 @@ inline vi signed_zero(int32_t /*offset128*/) { return _mm256_setzero_si256(); }
 inline vi dot_signed(vi acc, VQuad codes, VQuad acts) {
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(acts, codes));
   return pinned(_mm256_add_epi32(acc, widen(pairs)));
+}
+inline void quad_sums(const int8_t* q, int n, int32_t* out) {
+  for (int i = 0; i < n; i += 32) {
+    __m256i s = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load_quad(q + i));
+    s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0x4e));
+    s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0xb1));
+    out[i / 16] = _mm256_extract_epi32(s, 0);
+    out[i / 16 + 1] = _mm256_extract_epi32(s, 4);
+  }
 }

@@ -4,7 +4,12 @@
 // Same names as in scalar.h, where each is specified.
 
 inline constexpr int kRows = 16;
+#ifdef TOKAMAK_EMULATE_AVX512
+inline constexpr int kUnroll =
+    1;  // emulated instructions are functions: unrolled they take minutes
+#else
 inline constexpr int kUnroll = 16;
+#endif
 inline constexpr bool kPairSums = false;
 inline constexpr bool kSignedCodes = false;  // q8_0 codes are stored + 128, for vpdpbusd
 inline constexpr int kTilePanels = 1;
@@ -43,6 +48,9 @@ inline vi to_int(vf a) { return _mm512_cvtps_epi32(a); }
 inline vf to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 inline vf pow2(vi e) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(e, _mm512_set1_epi32(127)), 23));
+}
+inline void store_i8(int8_t* p, vi a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
 }
 inline void store_int(int32_t* p, vi a) { _mm512_storeu_si512(p, a); }
 inline vf load_f16(const uint16_t* p) {
@@ -125,4 +133,15 @@ inline vi dot_pair(vi acc, VPair a, const int16_t* b) {
 inline vi signed_zero(int32_t offset128) { return _mm512_set1_epi32(offset128); }
 inline vi dot_signed(vi acc, VQuad codes, VQuad acts) {
   return _mm512_dpbusd_epi32(acc, codes, acts);
+}
+inline void quad_sums(const int8_t* q, int n, int32_t* out) {
+  for (int i = 0; i < n; i += 32) {
+    const __m256i columns = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + i));
+    const __m256i ones = _mm256_set1_epi8(1);
+    __m256i s = _mm256_madd_epi16(_mm256_maddubs_epi16(ones, columns), _mm256_set1_epi16(1));
+    s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
+    s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
+    out[i / 16] = _mm256_extract_epi32(s, 0);
+    out[i / 16 + 1] = _mm256_extract_epi32(s, 4);
+  }
 }

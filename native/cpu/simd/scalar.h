@@ -106,6 +106,10 @@ inline vf pow2(vi e) {
   return each(
       [&](int i) { return std::bit_cast<float>((static_cast<uint32_t>(e.v[i]) + 127u) << 23); });
 }
+// Lanes in [-128, 127] as bytes.
+inline void store_i8(int8_t* p, vi a) {
+  for (int i = 0; i < kRows; ++i) p[i] = static_cast<int8_t>(a.v[i]);
+}
 inline void store_int(int32_t* p, vi a) { __builtin_memcpy(p, a.v, sizeof a.v); }
 inline vf load_f16(const uint16_t* p) {
   return each([&](int i) { return f16_to_f32(p[i]); });
@@ -232,4 +236,12 @@ inline vi dot_signed(vi acc, VQuad codes, VQuad acts) {
     }
     return total;
   });
+}
+// Sums of q[n] per 16 columns, n a multiple of 32, in the form that sum_from takes.
+inline void quad_sums(const int8_t* q, int n, int32_t* out) {
+  for (int i = 0; i < n; i += 16) {
+    int32_t total = 0;
+    for (int j = 0; j < 16; ++j) total += q[i + j];
+    out[i / 16] = total;
+  }
 }
