@@ -1,5 +1,9 @@
 """Every instruction set of this machine x every weight format: value, exact integers, bit invariance."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -152,6 +156,29 @@ def test_a_name_that_is_no_instruction_set_is_refused():
     for missing in {"avx2", "avx512vnni"} - set(ISAS):
         with pytest.raises(UnavailableError, match="not available"):
             _native.quantize_activation(missing, "q8_32", np.zeros(32, np.float32))
+
+
+def chosen(isa):
+    """What a new interpreter answers when TOKAMAK_ISA is `isa`: the table's name, or the name of the error."""
+    program = """
+from tokamak import _native, errors
+try:
+    print(_native.isa())
+except errors.TokamakError as error:
+    print(type(error).__name__)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TOKAMAK_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize("isa", [*ISAS, "avx3"])
+def test_the_environment_forces_an_instruction_set_or_fails(isa):
+    assert chosen(isa) == (isa if isa in ISAS else "InvalidParams")
 
 
 @each_isa

@@ -369,21 +369,12 @@ inline void direct_panels(const Call& call, int64_t panel_begin, int64_t panel_e
   for (; panel < panel_end; ++panel) direct<K, 1, N>(call, panel, token);
 }
 
-inline constexpr int kMaxDirectTokens = 4;
-
-template <class K>
+// N is the most that are tried: the call that has exactly N tokens runs.
+template <class K, int N = kMaxDirectTokens>
 inline void few_tokens(const Call& call, int64_t tokens, int64_t panel_begin, int64_t panel_end) {
-  switch (tokens) {
-    case 1:
-      return direct_panels<K, 1>(call, panel_begin, panel_end, 0);
-    case 2:
-      return direct_panels<K, 2>(call, panel_begin, panel_end, 0);
-    case 3:
-      return direct_panels<K, 3>(call, panel_begin, panel_end, 0);
-    case 4:
-      return direct_panels<K, 4>(call, panel_begin, panel_end, 0);
-    default:
-      return;
+  if constexpr (N > 0) {
+    if (tokens == N) return direct_panels<K, N>(call, panel_begin, panel_end, 0);
+    few_tokens<K, N - 1>(call, tokens, panel_begin, panel_end);
   }
 }
 
@@ -477,7 +468,7 @@ inline int64_t token_block(size_t act_stride) {
 template <class K>
 inline void matmul_of(const Call& call, int64_t tokens, int64_t panel_begin, int64_t panel_end) {
   if (tokens <= kMaxDirectTokens) return few_tokens<K>(call, tokens, panel_begin, panel_end);
-  constexpr int P = K::kFamily == Family::floats ? 2 : kTilePanels;
+  constexpr int P = K::kFamily == Family::floats ? kFloatTilePanels : kTilePanels;
   const int64_t block = token_block(call.act_stride);
   for (int64_t begin = 0; begin < tokens; begin += block) {
     const int64_t end = tokens - begin < block ? tokens : begin + block;

@@ -10,8 +10,10 @@ inline constexpr bool kPairSums = true;     // VSum holds two int16 per row
 inline constexpr bool kSignedCodes = true;  // q8_0 codes stay int8
 inline constexpr int kTilePanels = 2;       // register tile of the many-row kernels
 inline constexpr int kTileTokens = 3;
+inline constexpr int kFloatTilePanels = 2;
 inline constexpr int kFloatTileTokens = 6;
 inline constexpr int kFloatDirectPanels = 8;  // chains that hide the latency of vfmadd
+inline constexpr int kMaxDirectTokens = 4;
 
 using vf = __m256;
 using vi = __m256i;
@@ -49,7 +51,6 @@ inline void store_i8(int8_t* p, vi a) {
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
-inline void store_int(int32_t* p, vi a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
 inline vf load_f16(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }

@@ -14,8 +14,10 @@ inline constexpr bool kPairSums = false;
 inline constexpr bool kSignedCodes = false;  // q8_0 codes are stored + 128, for vpdpbusd
 inline constexpr int kTilePanels = 1;
 inline constexpr int kTileTokens = 8;
+inline constexpr int kFloatTilePanels = 2;
 inline constexpr int kFloatTileTokens = 12;
 inline constexpr int kFloatDirectPanels = 8;
+inline constexpr int kMaxDirectTokens = 4;
 
 using vf = __m512;
 using vi = __m512i;
@@ -52,7 +54,6 @@ inline vf pow2(vi e) {
 inline void store_i8(int8_t* p, vi a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
 }
-inline void store_int(int32_t* p, vi a) { _mm512_storeu_si512(p, a); }
 inline vf load_f16(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }

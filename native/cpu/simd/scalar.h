@@ -7,11 +7,15 @@ inline constexpr int kRows = 8;             // lanes, and rows of a panel
 inline constexpr int kUnroll = 1;           // loops over a tile and its quads
 inline constexpr bool kPairSums = false;    // VSum holds two int16 per row instead of one int32
 inline constexpr bool kSignedCodes = true;  // q8_0 codes are stored as they are, else + 128
-inline constexpr int kTilePanels = 1;  // panels and tokens of the register tile of many-row kernels
-inline constexpr int kTileTokens = 2;
-inline constexpr int kFloatTileTokens = 4;
-inline constexpr int kFloatDirectPanels =
-    2;  // panels that a one-row float kernel reads side by side
+// Panels and tokens of the register tile of many-row kernels, for codes and for floats.
+inline constexpr int kTilePanels = 1;
+inline constexpr int kTileTokens = 1;
+inline constexpr int kFloatTilePanels = 1;
+inline constexpr int kFloatTileTokens = 2;
+// Panels that a one-row float kernel reads side by side.
+inline constexpr int kFloatDirectPanels = 1;
+// Above, tokens share unpacked weights.
+inline constexpr int kMaxDirectTokens = 1;
 
 struct vf {
   float v[kRows];
@@ -110,7 +114,6 @@ inline vf pow2(vi e) {
 inline void store_i8(int8_t* p, vi a) {
   for (int i = 0; i < kRows; ++i) p[i] = static_cast<int8_t>(a.v[i]);
 }
-inline void store_int(int32_t* p, vi a) { __builtin_memcpy(p, a.v, sizeof a.v); }
 inline vf load_f16(const uint16_t* p) {
   return each([&](int i) { return f16_to_f32(p[i]); });
 }
