@@ -87,8 +87,15 @@ def alternate(
     return rates
 
 
+QUIET_CPUS = 0.1  # that others may keep busy before figures stop meaning anything
+
+
 class Neighbours:
-    """CPU time that processes other than ours took: above a tenth of a CPU, figures of this run are not worth much."""
+    """CPU time that processes other than ours took.
+
+    An engine whose threads wait for each other by spinning falls to a fraction of its speed when one of them loses
+    its core, one whose threads sleep does not: with neighbours a ratio compares that, not the kernels.
+    """
 
     def __init__(self, peers: list[Peer]) -> None:
         self.pids = ["self", *(str(peer.process.pid) for peer in peers)]
@@ -140,6 +147,8 @@ def show(report: dict) -> None:
         f"{limits['int8_macs_s'] / 1e9:.0f} G int8 multiply-adds/s ({limits['isa']})"
     )
     print(f"other processes kept {report['foreign_cpus']:.2f} CPUs busy meanwhile")
+    if not report["quiet"]:
+        print(f"NOT A RESULT: more than {QUIET_CPUS} CPUs were taken; repeat on a quiet machine")
     print(
         f"llama.cpp with {report['layout']}; {report['pairs']} alternating pairs; median of ratios and its range\n"
     )
@@ -197,6 +206,7 @@ def main() -> None:
         "pairs": args.pairs,
         "seconds": time.time() - started,
         "foreign_cpus": foreign,
+        "quiet": foreign <= QUIET_CPUS,
         "limits": best.facts(),
         "results": summary(rates),
         "starts": {p.name: {**p.start, "peak_nbytes": ends[p.name]["peak_nbytes"]} for p in (ours, theirs)},

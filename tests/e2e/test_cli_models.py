@@ -112,9 +112,9 @@ def test_run_uses_the_chat_template_unless_raw(call, chat_model):
 
 
 def test_the_demo_tells_a_story_of_at_least_120_words(call):
-    """What `make demo` runs, for a few seeds: ends are banned before 240 tokens, about 165 words."""
+    """What `make demo` runs, for a few seeds: ends are banned before 160 tokens and the story finds its own."""
     for seed in (1, 2, 3):
-        words = ("-n", 320, "--min-tokens", 240, "--seed", seed, "--quiet")
+        words = ("-n", 320, "--min-tokens", 160, "--seed", seed, "--quiet")
         code, out, _ = call("run", "-p", "Once upon a time", *words)
         assert code == 0
         assert len(out.split()) >= 120
