@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 import tiny
+
+# Whoever starts the tests in the background may have them ignore Ctrl-C, which several tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("tokamak", deadline=None)  # a busy machine may take the core away for seconds
 settings.load_profile("tokamak")
