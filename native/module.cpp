@@ -18,13 +18,20 @@ namespace {
 const char* python_class(tokamak::ErrorKind kind) {
   using tokamak::ErrorKind;
   switch (kind) {
-    case ErrorKind::model_file: return "ModelFileError";
-    case ErrorKind::tokenizer_file: return "TokenizerFileError";
-    case ErrorKind::unsupported: return "UnsupportedError";
-    case ErrorKind::unavailable: return "UnavailableError";
-    case ErrorKind::invalid_params: return "InvalidParams";
-    case ErrorKind::capacity: return "CapacityError";
-    case ErrorKind::cancelled: return "Cancelled";
+    case ErrorKind::model_file:
+      return "ModelFileError";
+    case ErrorKind::tokenizer_file:
+      return "TokenizerFileError";
+    case ErrorKind::unsupported:
+      return "UnsupportedError";
+    case ErrorKind::unavailable:
+      return "UnavailableError";
+    case ErrorKind::invalid_params:
+      return "InvalidParams";
+    case ErrorKind::capacity:
+      return "CapacityError";
+    case ErrorKind::cancelled:
+      return "Cancelled";
   }
   return "TokamakError";
 }

@@ -1,5 +1,5 @@
-// The one way native code reports an error: a kind, which the bindings turn into the Python class of
-// the same name in tokamak/errors.py, and a message that says what and where.
+// The one way native code reports an error: a kind, which the bindings turn into the Python class
+// of the same name in tokamak/errors.py, and a message that says what and where.
 #pragma once
 
 #include <stdexcept>

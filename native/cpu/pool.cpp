@@ -55,8 +55,7 @@ bool spin_until(const Ready& ready) {
 Pool::Pool(int threads) : forks_(fork_generation()) {
   if (threads < 1 || threads > kMaxThreads) {
     throw Error(ErrorKind::invalid_params, "threads is " + std::to_string(threads) +
-                                               ", expected 1 .. " +
-                                               std::to_string(kMaxThreads));
+                                               ", expected 1 .. " + std::to_string(kMaxThreads));
   }
   workers_.reserve(static_cast<size_t>(threads - 1));
   for (int worker = 1; worker < threads; ++worker) {

@@ -187,8 +187,8 @@ inline void row_layer_norm(const float* x, const float* weight, const float* bia
   map2(out, bias, n, out, [&](vf a, vf b) { return add(a, b); });
 }
 
-// Half-split rotary embedding of one head: columns i and i + half are a pair.  Source: Su et al. 2021,
-// equation 34.
+// Half-split rotary embedding of one head: columns i and i + half are a pair.  Source: Su et al.
+// 2021, equation 34.
 inline void row_rotate(const float* x, const float* cosine, const float* sine, int64_t half,
                        int64_t n, float* out) noexcept {
   const auto turn = [&](int64_t i, vf a, vf b, vf c, vf s, int lanes) {
