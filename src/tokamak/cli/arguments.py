@@ -73,11 +73,14 @@ def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:
     return SamplingParams(**given, **{name: value for name, value in more.items() if value is not None})
 
 
-def load_model(args: argparse.Namespace) -> LLM:
-    """Load MODEL with a bar for people who look; what had to be assumed about the file goes to stderr."""
+def load_model(args: argparse.Namespace, **more: Any) -> LLM:
+    """Load MODEL with a bar for people who look; what had to be assumed about the file goes to stderr.
+
+    more: further options of `load`, None: not given.
+    """
     import tokamak
 
-    options = {"context": args.context, "kv_dtype": args.kv_dtype, "executor": args.executor}
+    options = {"context": args.context, "kv_dtype": args.kv_dtype, "executor": args.executor, **more}
     given = {name: value for name, value in options.items() if value is not None}
     with loading_bar(f"loading {args.model or 'the embedded model'}", quiet=args.quiet) as progress:
         llm = tokamak.load(args.model, threads=args.threads, progress=progress, **given)

@@ -21,6 +21,7 @@ from tokamak.settings import Settings
 VERBS = {
     "run": "complete a text, streamed",
     "chat": "talk to a model in the terminal",
+    "serve": "answer over HTTP, as OpenAI's API does",
     "tokenize": "text to token ids",
     "detokenize": "token ids to text",
     "inspect": "metadata, tensors, formats, memory and graph of a model file",

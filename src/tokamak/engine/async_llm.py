@@ -65,6 +65,11 @@ class AsyncStream(AsyncIterator[str]):
         """The whole completion after the end; what there is so far before."""
         return self._ticket.completions()[0]
 
+    @property
+    def completions(self) -> list[Completion]:
+        """The same for every sample."""
+        return self._ticket.completions()
+
     def close(self) -> None:
         """Cancel, if it is not done."""
         self._num_open = 0

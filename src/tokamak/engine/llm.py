@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tokamak.tokenizers import Tokenizer
 
 Messages = Sequence[Mapping[str, Any]]
+Prepared = tuple[Request, Described]
+"""A request and what its completions will say; belongs to the LLM that made it and runs once."""
 MAX_LOGITS_NBYTES = 1 << 33  # of one answer of `LLM.logits`
 
 
@@ -84,7 +86,7 @@ class LLM:
         """
         params = _merged(params, changes)
         one = is_one_prompt(prompt)
-        requests = [self._request(p, params) for p in ([prompt] if one else prompt)]
+        requests = [self.prepare(p, params) for p in ([prompt] if one else prompt)]
         tickets: list[Ticket] = []
         try:
             for request, described in requests:
@@ -103,11 +105,11 @@ class LLM:
         Closing or dropping it cancels within one step. `Stream.completion` has the rest after the end.
         Raises: as `generate`, here and while reading.
         """
-        return self._stream(self._request(prompt, _single(_merged(params, changes))))
+        return self._stream(self.prepare(prompt, _single(_merged(params, changes))))
 
     def astream(self, prompt: Prompt, params: SamplingParams | None = None, **changes: Any) -> AsyncStream:
         """The same for asyncio: `async for piece in llm.astream(...)`, inside a running event loop."""
-        return self._astream(self._request(prompt, _single(_merged(params, changes))))
+        return self.astart(self.prepare(prompt, _single(_merged(params, changes))))
 
     def chat(
         self,
@@ -126,6 +128,10 @@ class LLM:
         params = _merged(params, changes)
         ids = self.chat_ids(messages)
         return self.stream(ids, params) if stream else self.generate(ids, params)
+
+    def astart(self, asked: Prepared) -> AsyncStream:
+        """Start what `prepare` gave; `AsyncStream.next_event` gives the outputs of all its samples. In an event loop."""
+        return AsyncStream(lambda on_output, room: self._submit(asked, on_output, room))
 
     def achat(self, messages: Messages, params: SamplingParams | None = None, **changes: Any) -> AsyncStream:
         """The same as an asynchronous stream."""
@@ -175,8 +181,13 @@ class LLM:
             f"{len(texts)} texts. Load an embedding model"
         )
 
+    @property
+    def problem(self) -> str | None:
+        """Why no request can be answered any more (closed, or a defect ended the engine), None while one can."""
+        return self._loop.problem
+
     def stats(self) -> dict[str, int | float]:
-        """What the engine does now and has done: requests, blocks, prefix hits, preemptions."""
+        """What the engine does now and has done: requests, blocks, prefix hits, preemptions, turns of its thread."""
         core = self._loop.core
         pool, scheduler = core.pool, core.scheduler
         stored = sum(s.num_computed for s in list(scheduler.running))
@@ -184,6 +195,7 @@ class LLM:
             "running": len(scheduler.running),
             "waiting": len(scheduler.waiting),
             "preempted": scheduler.num_preempted,
+            "turns": self._loop.num_turns,  # rises while there is work; a turn is a step or a look for one
             "blocks_total": pool.num_blocks,
             "blocks_held": pool.num_held,
             "blocks_kept": pool.num_unheld,
@@ -209,15 +221,12 @@ class LLM:
         name = self.facts.get("path") or type(self.program).__name__
         return f"<LLM {name} context={self.context} vocab_size={self.vocab_size}>"
 
-    def _stream(self, asked: tuple[Request, Described]) -> Stream:
+    def _stream(self, asked: Prepared) -> Stream:
         return Stream(lambda on_output, room: self._submit(asked, on_output, room))
-
-    def _astream(self, asked: tuple[Request, Described]) -> AsyncStream:
-        return AsyncStream(lambda on_output, room: self._submit(asked, on_output, room))
 
     def _submit(
         self,
-        asked: tuple[Request, Described],
+        asked: Prepared,
         on_output: Callable[[StepOutput], None],
         room: Callable[[], bool],
     ) -> Ticket:
@@ -225,8 +234,11 @@ class LLM:
         request.room = room
         return Ticket(self._loop, request, described, on_output)
 
-    def _request(self, prompt: Prompt, params: SamplingParams) -> tuple[Request, Described]:
-        """A prompt and parameters as the engine takes them, checked."""
+    def prepare(self, prompt: Prompt, params: SamplingParams, *, salt: str = "") -> Prepared:
+        """A prompt and parameters as the engine takes them, checked; for `astart`. Any thread may call it.
+
+        salt: cached prefixes are shared only between requests of the same salt.  Raises: as `generate`.
+        """
         ids = prompt_ids(prompt, self.tokenizer, self.vocab_size)
         tokenizer = self.tokenizer
         if tokenizer is None and params.stops:
@@ -258,6 +270,7 @@ class LLM:
             stops=params.stops,
             min_new=params.min_tokens,
             num_samples=params.n,
+            salt=salt,
             make_decoder=_decoders(tokenizer, ids),
             collect=scored,
         )

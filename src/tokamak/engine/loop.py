@@ -32,6 +32,14 @@ class EngineLoop:
         self._closed = False
         self._failure: Exception | None = None
         self._pid = os.getpid()
+        self.num_turns = 0
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is stepped any more, None while the thread works or waits."""
+        if self._failure is not None:
+            return f"the engine ended with {type(self._failure).__name__}: {self._failure}"
+        return "the engine is closed" if self._closed else None
 
     def submit(self, request: Request, deliver: Deliver) -> None:
         """Queue a request; every output, the last with a finish_reason, goes to `deliver`.
@@ -102,6 +110,7 @@ class EngineLoop:
                 while self._commands:
                     self._commands.popleft()()
                 self._emit(self.core.step())
+                self.num_turns += 1
         except Exception as error:  # noqa: BLE001  # a defect of the engine: nobody may wait forever for it
             self._failure = error
         self._closed = True

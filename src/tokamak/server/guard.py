@@ -1,0 +1,175 @@
+"""The door: every request passes here first. Keys, hosts, sizes; request ids, counting, and errors as JSON.
+
+Everything but health is denied until a key fits, or, without keys, unless the request is for a loopback name
+and comes from no foreign page (so that neither DNS rebinding nor a form on a web site reaches the model).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import logging
+import re
+import uuid
+from collections.abc import Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tokamak.server.problems import Problem, problem_of
+from tokamak.server.state import ServerConfig, State
+
+log = logging.getLogger("tokamak.server")
+PUBLIC = {"/health", "/health/live", "/health/ready"}
+CLIENT_GONE = 499  # counted under this status; nobody is left to read it
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+CLOSE = {"Connection": "close"}  # the rest of the body is not read
+
+
+class ClientGone(Exception):  # no error: they may
+    """The client closed the connection, or stopped reading."""
+
+
+class Guard:
+    """ASGI around the routes. label: the route's name in the metrics for a path."""
+
+    def __init__(self, app: ASGIApp, state: State, label: Callable[[str], str]) -> None:
+        self.app, self.state, self.label = app, state, label
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        status = 0
+
+        async def numbered(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(raw=message["headers"])["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            try:
+                scope["app"], scope["salt"] = self, self.check(scope, headers)
+                await self.app(scope, receive, numbered)
+            except ClientGone:
+                status = CLIENT_GONE
+            except Exception as error:
+                problem = problem_of(error, request_id)
+                if problem.status >= 500 and not isinstance(error, Problem):
+                    log.exception("request %s", request_id)
+                if status:  # the head of the answer is out: cut the body off
+                    raise
+                await send_problem(numbered, problem)
+        finally:
+            self.state.metrics.requests.add(self.label(scope["path"]), str(status or CLIENT_GONE))
+
+    def check(self, scope: Scope, headers: Headers) -> str:
+        """What can be said from the head of a request; returns the salt of its key.  Raises: Problem."""
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise Problem(400, "Content-Length and Transfer-Encoding are both given", headers=CLOSE)
+        if headers.get("content-encoding", "identity") != "identity":
+            raise Problem(415, "Content-Encoding: only identity is read", headers=CLOSE)
+        length = headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit()):
+            raise Problem(400, "Content-Length is not a number", headers=CLOSE)
+        most = self.state.config.max_body_nbytes
+        if len(length) > 18 or int(length) > most:
+            raise Problem(413, f"the body has {length[:20]} bytes; at most {most} are read", headers=CLOSE)
+        if scope["path"] in PUBLIC:
+            return ""
+        if not self.state.key_digests:
+            check_local(headers, self.state.config)
+            return ""
+        return self.salt_of(headers)
+
+    def salt_of(self, headers: Headers) -> str:
+        """Which key opened the door: prefixes in the cache are shared under one key only.  Raises: Problem 401.
+
+        All keys are compared, each in constant time, over digests of one length.
+        """
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = hashlib.sha256(given.encode("latin-1", "replace")).digest()
+        fits = [hmac.compare_digest(digest, key) for key in self.state.key_digests]
+        if not any(fits):
+            text = "no API key is given" if not given else "the API key is wrong"
+            challenge = {"WWW-Authenticate": "Bearer", **CLOSE}
+            raise Problem(
+                401, f"{text}; send Authorization: Bearer KEY", code="invalid_api_key", headers=challenge
+            )
+        return f"key{fits.index(True)}"
+
+
+def check_local(headers: Headers, config: ServerConfig) -> None:
+    """Raises: Problem 403 unless Host, and Origin where a browser sends one, is a loopback name or config.host."""
+    for name in ("host", "origin"):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            host = urlsplit(f"//{value}" if name == "host" else value).hostname or ""
+        except ValueError:
+            host = ""
+        if not (is_loopback(host) or host == config.host.lower()):
+            text = (
+                f"{name.capitalize()} is {value[:100]!r}; without an API key only loopback names are answered"
+            )
+            raise Problem(403, text, code="not_local", headers=CLOSE)
+
+
+def is_loopback(host: str) -> bool:
+    """localhost, 127.0.0.0/8 and ::1."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def send_problem(send: Send, problem: Problem) -> None:
+    """A problem as a whole answer."""
+    await send_whole(send, problem.status, problem.body, **problem.headers)
+
+
+async def send_whole(send: Send, status: int, body: bytes, **headers: str) -> None:
+    """A JSON body with its head."""
+    head: MutableMapping[str, Any] = {"type": "http.response.start", "status": status, "headers": []}
+    fields = MutableHeaders(raw=head["headers"])
+    fields.update({"content-type": "application/json", "content-length": str(len(body)), **headers})
+    await send(head)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def read_body(receive: Receive, config: ServerConfig) -> bytes:
+    """The whole body.  Raises: Problem 413 or 408, ClientGone."""
+    parts: list[bytes] = []
+
+    async def read() -> None:
+        num = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            num += len(part)
+            if num > config.max_body_nbytes:
+                text = f"the body has more than {config.max_body_nbytes} bytes"
+                raise Problem(413, text, headers=CLOSE)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return
+
+    try:
+        await asyncio.wait_for(read(), config.body_s)
+    except asyncio.TimeoutError:
+        raise Problem(408, f"the body did not come within {config.body_s:g} s", headers=CLOSE) from None
+    return b"".join(parts)

@@ -1,0 +1,136 @@
+"""POST /v1/completions: texts or token ids continued, one or many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.routing import Route
+
+from tokamak.engine.async_llm import AsyncStream
+from tokamak.engine.completion import Completion
+from tokamak.engine.llm import LLM, Prepared
+from tokamak.engine.request import StepOutput
+from tokamak.sampling import TokenLogprob
+from tokamak.server.routes.generation import (
+    Generate,
+    Work,
+    content_entries,
+    content_entry,
+    finish_of,
+    head,
+    token_text,
+)
+from tokamak.server.schemas import (
+    CompletionLogprobs,
+    CompletionRequest,
+    Generated,
+    TextChoice,
+    TextCompletion,
+    Usage,
+)
+from tokamak.server.state import State
+
+PATH = "/v1/completions"
+
+
+def routes(state: State) -> list[Route]:
+    """The one route."""
+    return [Route(PATH, Generate(state, CompletionRequest, plan), methods=["POST"])]
+
+
+def plan(state: State, asked: CompletionRequest) -> Work:
+    """Every prompt a request of the engine."""
+    llm, params, prompts = state.llm, asked.sampling_params(), asked.prompts()
+
+    def prepare(salt: str) -> list[Prepared]:
+        return [llm.prepare(prompt, params, salt=salt) for prompt in prompts]
+
+    return Work(len(prompts), prepare, lambda prepared: TextForm(state, asked, prepared))
+
+
+class TextForm:
+    """See `Form`. Choice i * n + j is sample j of prompt i."""
+
+    def __init__(self, state: State, asked: CompletionRequest, prepared: list[Prepared]) -> None:
+        self._llm, self._num, self._prepared = state.llm, asked.num_samples, prepared
+        self._with_logprobs = asked.logprobs is not None
+        self._head = head(state, "cmpl", "text_completion", prepared)
+        self._usage: dict[str, Any] = {"usage": None} if asked.include_usage else {}
+        self._offsets: dict[int, Offsets] = {}  # of each choice that has begun
+
+    def opening(self) -> list[Generated]:
+        """Nothing is known yet."""
+        return []
+
+    def chunks(self, prompt: int, output: StepOutput) -> list[Generated]:
+        """Text as it becomes certain, the last one with the finish reason; an echo before the first."""
+        index = prompt * self._num + output.index
+        described = self._prepared[prompt][1]
+        begins = index not in self._offsets
+        offsets = self._offsets.setdefault(index, Offsets(self._llm, described.echo_text))
+        text = described.echo_text + output.text if begins else output.text
+        entry, logprobs = content_entry(output), None
+        if self._with_logprobs:
+            echoed = described.prompt_logprobs if begins else None
+            ids = self._prepared[prompt][0].prompt.tolist() if echoed else []
+            entries = echoed.entries if echoed else []
+            if entry is not None:
+                ids, entries = [*ids, entry.token_id], [*entries, entry]
+            logprobs = logprobs_of(self._llm, ids, entries, offsets) if ids else None
+        finish = finish_of(output.finish_reason)
+        if not (text or logprobs or finish):
+            return []
+        choice = TextChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish)
+        return [TextCompletion(choices=[choice], **self._head, **self._usage)]
+
+    def counts(self, usage: Usage) -> Generated:
+        """No choice, only usage."""
+        return TextCompletion(choices=[], **{**self._head, "usage": usage})
+
+    def whole(self, streams: list[AsyncStream], usage: Usage) -> Generated:
+        """All choices."""
+        choices = [
+            self._choice(number, done) for number, stream in enumerate(streams) for done in stream.completions
+        ]
+        return TextCompletion(choices=choices, **{**self._head, "usage": usage})
+
+    def _choice(self, prompt: int, done: Completion) -> TextChoice:
+        request, described = self._prepared[prompt]
+        logprobs = None
+        if self._with_logprobs:
+            entries = content_entries(done)
+            ids = (request.prompt.tolist() if described.prompt_logprobs else []) + done.token_ids
+            offsets = Offsets(self._llm, described.echo_text)
+            logprobs = logprobs_of(self._llm, ids[: len(entries)], entries, offsets)
+        return TextChoice(
+            index=prompt * self._num + done.index,
+            text=done.text,
+            logprobs=logprobs,
+            finish_reason=finish_of(done.finish_reason),
+        )
+
+
+class Offsets:
+    """Where each token's text begins in the text of a choice, in characters."""
+
+    def __init__(self, llm: LLM, echo_text: str) -> None:
+        self._decoder = llm.tokenizer.stream(continues=not echo_text) if llm.tokenizer else None
+        self._num = 0
+
+    def of(self, token_id: int) -> int:
+        """The next token's."""
+        begin = self._num
+        self._num += len(self._decoder.push(token_id)) if self._decoder else 0
+        return begin
+
+
+def logprobs_of(
+    llm: LLM, ids: list[int], entries: list[TokenLogprob | None], offsets: Offsets
+) -> CompletionLogprobs:
+    """Of tokens and their entries; the first token of an echoed prompt has none."""
+    return CompletionLogprobs(
+        tokens=[token_text(llm, i) for i in ids],
+        token_logprobs=[None if entry is None else entry.logprob for entry in entries],
+        top_logprobs=[None if e is None else {token_text(llm, i): p for i, p in e.top} for e in entries],
+        text_offset=[offsets.of(i) for i in ids],
+    )
