@@ -55,9 +55,15 @@ class TimedProtocol(H11Protocol):
 class DrainingServer(Server):
     """Stops on SIGTERM and SIGINT: refuses new work, finishes what runs, ends without raising the signal again."""
 
-    def __init__(self, config: Config, app: Guard) -> None:
+    def __init__(self, config: Config, app: Guard, ready: Callable[[], None] | None) -> None:
         super().__init__(config)
-        self._guard = app
+        self._guard, self._ready = app, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says that it is ready when it is: handlers of signals are in place, connections are taken."""
+        await super().startup(sockets)
+        if self._ready is not None:
+            self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -123,7 +129,4 @@ def serve(
         timeout_keep_alive=int(IDLE_S),
         timeout_graceful_shutdown=drain_s,
     )
-    bound.listen(BACKLOG)
-    if ready is not None:
-        ready()
-    DrainingServer(config, app).run(sockets=[bound])
+    DrainingServer(config, app, ready).run(sockets=[bound])
