@@ -45,6 +45,7 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         "--context", type=int, metavar="N", help="tokens of context (default: what was trained and fits)"
     )
     group.add_argument("--kv-dtype", choices=KV_DTYPES, help="type of the K/V cache (default f16)")
+    group.add_argument("--tokenizer", metavar="FILE", help="a tokenizer file that wins over the model's own")
     group.add_argument("--executor", metavar="NAME", help="auto, cpu or reference (default auto)")
 
 
@@ -80,7 +81,8 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     """
     import tokamak
 
-    options = {"context": args.context, "kv_dtype": args.kv_dtype, "executor": args.executor, **more}
+    options = {name: getattr(args, name, None) for name in ("context", "kv_dtype", "executor", "tokenizer")}
+    options |= more
     given = {name: value for name, value in options.items() if value is not None}
     with loading_bar(f"loading {args.model or 'the embedded model'}", quiet=args.quiet) as progress:
         llm = tokamak.load(args.model, threads=args.threads, progress=progress, **given)

@@ -239,7 +239,7 @@ class LLM:
 
         salt: cached prefixes are shared only between requests of the same salt.  Raises: as `generate`.
         """
-        ids = prompt_ids(prompt, self.tokenizer, self.vocab_size)
+        ids = prompt_ids(prompt, self.tokenizer, self.vocab_size, self.facts.get("tokenizer_tried", ()))
         tokenizer = self.tokenizer
         if tokenizer is None and params.stops:
             raise UnsupportedError(

@@ -15,13 +15,13 @@ from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
 from tokamak.errors import CapacityError, InvalidParams, TokamakError, UnavailableError
 from tokamak.ir import passes
 from tokamak.loaders import open_checkpoint
+from tokamak.loaders.discover import Found, find_tokenizer
 from tokamak.settings import Settings
 from tokamak.types import KV_DTYPES, Limits
 
 if TYPE_CHECKING:
     from tokamak.ir.graph import Graph
     from tokamak.loaders import Checkpoint
-    from tokamak.tokenizers import Tokenizer
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 UNKNOWN_CONTEXT = 2048  # where the file does not say what the model was trained for
@@ -43,6 +43,7 @@ def load(
     block_size: int = 32,
     prefix_cache_nbytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> LLM:
     """A model ready to answer.
 
@@ -52,6 +53,7 @@ def load(
     seed: of the requests that have none: the i-th request then always draws the same.
     max_batch_rows, max_sequences: of one step. block_size: positions per cache block. prefix_cache_nbytes: cache kept
     for prefixes that may come again, None: as much as is free, 0: none. progress(done, total): bytes, while packing.
+    tokenizer: a tokenizer file that wins over the model's own.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
@@ -65,18 +67,18 @@ def load(
         limits = Limits(*sizes, kv_dtype, settings.threads)
         graph = passes.optimize(chosen.graph)
         program = executors.get(executor).compile(graph, checkpoint.weights, limits, progress)
-        tokenizer = _tokenizer(checkpoint)
+        found = find_tokenizer(checkpoint, tokenizer)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error
     return LLM(
         program,
-        tokenizer,
+        found.tokenizer,
         context=chosen.context,
         num_tokens=checkpoint.num_tokens,
         seed=seed,
         load_s=time.perf_counter() - began,
         prefix_cache_nbytes=prefix_cache_nbytes,
-        facts=_facts(checkpoint, chosen, kv_dtype, settings.threads),
+        facts=_facts(checkpoint, chosen, kv_dtype, settings.threads, found),
     )
 
 
@@ -133,14 +135,6 @@ def _graph(checkpoint: Checkpoint, context: int) -> Graph:
     return models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=context)
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
-    if checkpoint.tokenizer is None:
-        return None
-    from tokamak.tokenizers import Tokenizer
-
-    return Tokenizer.from_spec(checkpoint.tokenizer)
-
-
 def _check(
     context: int | None,
     kv_dtype: str,
@@ -163,7 +157,9 @@ def _check(
             raise InvalidParams(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
 
 
-def _facts(checkpoint: Checkpoint, chosen: Context, kv_dtype: str, threads: int) -> dict[str, Any]:
+def _facts(
+    checkpoint: Checkpoint, chosen: Context, kv_dtype: str, threads: int, found: Found
+) -> dict[str, Any]:
     return {
         "path": checkpoint.path,
         "architecture": checkpoint.architecture,
@@ -176,4 +172,6 @@ def _facts(checkpoint: Checkpoint, chosen: Context, kv_dtype: str, threads: int)
         "cache_tokens": chosen.cache_tokens,
         "threads": threads,
         "notes": checkpoint.notes,
+        "tokenizer": found.strategy,
+        "tokenizer_tried": found.tried,
     }

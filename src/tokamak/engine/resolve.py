@@ -30,7 +30,9 @@ def is_one_prompt(prompt: Any) -> bool:
     return len(prompt) > 0 and all(isinstance(x, int | np.integer) for x in prompt)
 
 
-def prompt_ids(prompt: Prompt, tokenizer: Tokenizer | None, vocab_size: int) -> Ints:
+def prompt_ids(
+    prompt: Prompt, tokenizer: Tokenizer | None, vocab_size: int, tried: Sequence[str] = ()
+) -> Ints:
     """Token ids i32[n] of a prompt, n >= 1. Text gets the model's special tokens, and names of special tokens in it count.
 
     Raises: InvalidParams for an empty prompt, a bad type or an id outside the vocabulary; UnsupportedError for text
@@ -38,8 +40,9 @@ def prompt_ids(prompt: Prompt, tokenizer: Tokenizer | None, vocab_size: int) -> 
     """
     if isinstance(prompt, str):
         if tokenizer is None:
+            looked = "".join(f"\n  {reason}" for reason in tried)
             raise UnsupportedError(
-                "the model file has no tokenizer that is read here; give the prompt as token ids"
+                f"text needs a tokenizer, and none was found; name a file with tokenizer=, or give token ids.{looked}"
             )
         ids: Ints = tokenizer.encode_array(prompt, add_special=True, parse_special=True)
     else:
