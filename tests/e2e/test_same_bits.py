@@ -1,6 +1,7 @@
 """One request, the same bits: alone, among eight, on one or two threads, in chunks, warm, on blocks used before.
 
-For every instruction set of this machine, four weight formats and every cache type.
+For every instruction set of this machine, four weight formats and every cache type; and a mixture of experts, whose rows
+meet other company in every batch.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ from tokamak.sampling import SamplingParams
 from tokamak.tokenizers import Tokenizer
 from tokamak.types import KV_DTYPES, Limits
 
-FORMATS = ("q4_k", "q8_0", "tq2_0", "f16")
+CASES = (("llama", "q4_k"), ("llama", "q8_0"), ("llama", "tq2_0"), ("llama", "f16"), ("qwen2moe", "q8_0"))
 PARAMS = SamplingParams(temperature=1.0, seed=5, max_tokens=4, ignore_eos=True, logprobs=4)
 CONTEXT = 96
 
@@ -24,17 +25,18 @@ def ids_of(seed, length):
     return np.random.default_rng(seed).integers(3, 380, length).tolist()
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def opened(request, tiny_gguf):
     """A checkpoint with heads of 64, which every cache type can hold, and its graph."""
-    wide = request.param in ("q4_k", "tq2_0")  # their groups are 256 wide
+    arch, fmt = request.param
+    wide = fmt in ("q4_k", "tq2_0")  # their groups are 256 wide
     sizes = (
         {"hidden_size": 256, "intermediate_size": 256}
         if wide
         else {"hidden_size": 64, "intermediate_size": 64}
     )
     sizes |= {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
-    checkpoint = open_checkpoint(tiny_gguf("llama", request.param, **sizes))
+    checkpoint = open_checkpoint(tiny_gguf(arch, fmt, **sizes))
     graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=CONTEXT)
     return checkpoint, passes.optimize(graph)
 
