@@ -49,18 +49,23 @@ def test_short_and_long_words_merge_by_the_same_rule(unit, length):
         assert TOKENIZERS[name].encode(text, add_special=False) == want
 
 
+def _seconds(tokenizer: Tokenizer, text: str) -> float:
+    """Processor time of this thread, the least of three: what another process does with the machine is not in it."""
+    times = []
+    for _ in range(3):
+        start = time.thread_time()
+        tokenizer.count(text)
+        times.append(time.thread_time() - start)
+    return min(times)
+
+
 @pytest.mark.parametrize("name", ["gpt-2", "llama-bpe", True])
 @pytest.mark.parametrize("unit", ["a", "你", " ", "ab", "😀"])
 def test_time_grows_with_length_not_with_its_square(name, unit):
-    tokenizer = TOKENIZERS[name]
-    tokenizer.count(unit * 1000)
-    times = []
-    for n in (50_000, 200_000):
-        start = time.perf_counter()
-        tokenizer.count(unit * n)
-        times.append(time.perf_counter() - start)
-    # 4 x the text: 4 to 5 x the time for n log n, 16 x for n squared; 10 leaves room for a busy machine.
-    assert times[1] < 10 * times[0] + 0.05
+    short, long = (_seconds(TOKENIZERS[name], unit * n) for n in (10_000, 160_000))
+    # 16 x the text: 16 to 25 x the time for n log n, 256 x for n squared; 100 and the constant leave room for
+    # memory that the short text found warm.
+    assert long < 100 * short + 0.05
 
 
 def test_a_pair_listed_twice_has_its_last_rank():
