@@ -7,18 +7,19 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "tokamak"
-BUDGETS = {
+BUDGETS = {  # raised where a row of docs/adr/0009-budgets.md says why
     "ir": 900,
     "nn.py": 400,
-    "loaders": 1500,
-    "tokenizers": 3500,
-    "sampling": 1400,  # docs/adr/0007-sampling.md
-    "engine": 2000,
+    "loaders": 3000,
+    "tokenizers": 5500,
+    "sampling": 1800,
+    "engine": 4000,
     "executors": 2000,
-    "server": 3000,
-    "cli": 1500,
-    "hub+observe+bench": 2500,
-    "native": 14000,
+    "server": 5500,
+    "cli": 2600,
+    "compat": 2000,
+    "hub+observe+bench": 4500,
+    "native": 22000,
 }
 # Of the models folder: what families share. Every other file there is a family.
 SHARED = {"__init__.py", "config.py", "rope.py"}
@@ -39,7 +40,7 @@ def is_generated(path: pathlib.Path) -> bool:
 def files(area: str) -> list[pathlib.Path]:
     if area == "native":
         return [p for p in (ROOT / "native").rglob("*") if p.suffix in LIMIT and not is_generated(p)]
-    roots = [PACKAGE / name for name in area.split("+")]
+    roots = [PACKAGE / name for name in area.split("+") if (PACKAGE / name).exists()]
     return [p for root in roots for p in ([root] if root.is_file() else sorted(root.rglob("*.py")))]
 
 
