@@ -41,7 +41,16 @@ ALLOWED: dict[str, set[str]] = {
 OPAQUE = {"executors": {"engine", "cli", "bench"}, "models": {"engine", "cli"}}
 # Heavy or optional packages, imported only where they are used: inside a function.
 LAZY = {"torch", "triton", "ray", "starlette", "uvicorn", "msgspec", "rich", "jinja2", "transformers"}
-LAZY |= {"llama_cpp", "tokenizers", "tiktoken", "optuna", "pyarrow", "safetensors", "opentelemetry", "zstandard"}
+LAZY |= {
+    "llama_cpp",
+    "tokenizers",
+    "tiktoken",
+    "optuna",
+    "pyarrow",
+    "safetensors",
+    "opentelemetry",
+    "zstandard",
+}
 # Areas that are made of such packages, and so are themselves imported inside functions only.
 BEHIND_AREAS = {"server": {"starlette", "uvicorn", "msgspec"}}
 # Modules that subclass what such a package has, and so are themselves imported inside functions only.
