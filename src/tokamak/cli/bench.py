@@ -22,6 +22,8 @@ EXAMPLES = """  tokamak bench
   tokamak bench model.gguf -p 128,512 -n 32,128 -b 1,4
   tokamak bench model.gguf --repeat 10 --threads 2 --json
   tokamak bench model.gguf --receipt receipt.json
+  tokamak bench verify receipt.json --model model.gguf
+  tokamak bench compare before.json after.json
 """
 
 

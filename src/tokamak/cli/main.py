@@ -29,6 +29,8 @@ VERBS = {
     "diff": "the first node of the graph where two executors differ",
     "doctor": "what this machine has and what tokamak makes of it",
 }
+# Words that make a verb another one: `tokamak bench verify` is bench_verify.py.
+SUBVERBS = {"bench": ("verify", "compare")}
 EXIT_CODES = (
     "exit codes: 0 done, 1 runtime error, 2 usage, 3 model or tokenizer file refused,\n"
     "4 unavailable (hardware, dependency, network), 5 a check failed, 130 interrupted"
@@ -53,7 +55,7 @@ def overview() -> str:
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
     """The parser of one verb: its own options, then the ones every verb has."""
-    module = importlib.import_module(f"tokamak.cli.{verb}")
+    module = importlib.import_module(f"tokamak.cli.{verb.replace(' ', '_')}")
     parser = argparse.ArgumentParser(
         prog=f"tokamak {verb}",
         description=module.SUMMARY,
@@ -129,4 +131,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     if verb not in VERBS:
         return unknown(verb)
+    if rest and rest[0] in SUBVERBS.get(verb, ()):
+        return run_verb(f"{verb} {rest[0]}", rest[1:])
     return run_verb(verb, rest)
