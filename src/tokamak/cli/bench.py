@@ -56,7 +56,7 @@ def counts(text: str, option: str) -> list[int]:
 def measured(args: argparse.Namespace, llm: LLM, checkpoint: Checkpoint) -> list[Result]:
     """Every case in order, announced on stderr."""
     from tokamak.bench.suites import Case, Suite
-    from tokamak.cli.inspect import graph_of
+    from tokamak.engine.contents import graph_of
 
     suite = Suite(llm, graph_of(checkpoint, llm.context), checkpoint.num_tokens)
     wanted = [(kind, n) for kind in ("prompt", "decode") for n in counts(getattr(args, kind), f"--{kind}")]
@@ -98,7 +98,7 @@ def write_receipt(
 ) -> None:
     """The evidence of this run."""
     from tokamak.bench.suites import by_kernel, summary
-    from tokamak.cli.inspect import formats
+    from tokamak.engine.contents import formats
     from tokamak.observe import receipts
 
     totals = dict(summary(results))

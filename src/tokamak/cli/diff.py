@@ -52,7 +52,7 @@ def default_tolerance(checkpoint: Checkpoint) -> float:
 def differences(checkpoint: Checkpoint, names: list[str], args: argparse.Namespace) -> list[Difference]:
     """Compile the model for both executors and compare every node on the text."""
     from tokamak import executors, models
-    from tokamak.cli.inspect import graph_of
+    from tokamak.engine.contents import graph_of
     from tokamak.observe.diff import compare
     from tokamak.tokenizers import Tokenizer
 
