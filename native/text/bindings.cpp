@@ -126,7 +126,26 @@ nb::tuple encode_spans(const Engine& engine, nb::handle text, bool add_special,
     flat.push_back(s.start);
     flat.push_back(s.end);
   }
-  return nb::make_tuple(to_array(std::move(out.ids)), to_array(std::move(flat)));
+  return nb::make_tuple(to_array(std::move(out.ids)), to_array(std::move(flat)),
+                        to_array(std::move(out.words)));
+}
+
+nb::list words(const Engine& engine, nb::handle text, bool parse_special) {
+  const Input input(text);
+  std::vector<text::Word> found;
+  {
+    const nb::gil_scoped_release release;
+    found = engine.words(input.view(), parse_special);
+  }
+  nb::list out;
+  for (const text::Word& word : found) {
+    if (word.id < 0) {
+      out.append(nb::bytes(word.text.data(), word.text.size()));
+    } else {
+      out.append(word.id);
+    }
+  }
+  return out;
 }
 
 size_t count(const Engine& engine, nb::handle text, bool add_special, bool parse_special) {
@@ -376,8 +395,11 @@ void bind_text(nb::module_& m) {
       .def("encode_spans", &encode_spans, "text"_a, "add_special"_a, "parse_special"_a,
            nb::sig("def encode_spans(self, text: typing.Any, add_special: bool, "
                    "parse_special: bool) -> tuple[numpy.typing.NDArray[numpy.int32], "
-                   "numpy.typing.NDArray[numpy.int64]]"),
-           "i32[n] ids, i64[2 * n] byte spans.")
+                   "numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.int32]]"),
+           "i32[n] ids, i64[2 * n] byte spans, i32[n] pieces of pre-tokenizing, -1 outside.")
+      .def("words", &words, "text"_a, "parse_special"_a,
+           nb::sig("def words(self, text: typing.Any, parse_special: bool) -> list[bytes | int]"),
+           "What the model is asked, in order: words as bytes, added tokens as ids.")
       .def("encode_batch", &encode_batch, "texts"_a, "add_special"_a, "parse_special"_a,
            "threads"_a,
            nb::sig("def encode_batch(self, texts: typing.Any, add_special: bool, "

@@ -25,8 +25,11 @@ struct Engine::Workspace {
   ModelScratch scratch;
   Tokens tokens;
   std::vector<Span> spans;
-  Buffer buffer;   // the normalized text of a stretch
-  Buffer segment;  // a part of it on its way through pre-tokenizers
+  std::vector<int32_t> words;          // with spans: the piece of each token
+  int32_t piece = -1;                  // the one at hand
+  std::vector<Word>* taken = nullptr;  // where pieces go instead of to the model, if anywhere
+  Buffer buffer;                       // the normalized text of a stretch
+  Buffer segment;                      // a part of it on its way through pre-tokenizers
 
   // Where words lie: `base` is the start of the text they are cut from, `origin` the input bytes of
   // each of its bytes, or null where that is `shift` plus the place in the text.
@@ -54,9 +57,13 @@ struct Engine::Workspace {
     cache.prefetch(next.slot);
   }
 
-  void put(uint32_t id, Span span) {
+  // in_text: it is a piece of the text, not put around it.
+  void put(uint32_t id, Span span, bool in_text) {
+    if (taken != nullptr) return taken->push_back({{}, static_cast<int32_t>(id)});
     tokens.ids.push_back(static_cast<int32_t>(id));
-    if (tokens.with_lengths) spans.push_back(span);
+    if (!tokens.with_lengths) return;
+    spans.push_back(span);
+    words.push_back(in_text ? ++piece : -1);
   }
   Span span_of(size_t start, size_t end) const {
     if (origin != nullptr) {
@@ -104,6 +111,7 @@ Engine::Engine(EngineParts parts) : parts_(std::move(parts)) {
 Engine::~Engine() = default;
 
 void Engine::encode_word(std::string_view word, Workspace& w) const {
+  if (w.taken != nullptr) return w.taken->push_back({std::string(word), -1});
   const size_t before = w.tokens.ids.size();
   if (w.tokens.with_lengths) {
     w.tokens.lengths.clear();
@@ -116,6 +124,7 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
       if (id >= 0) {  // below 0: text that was dropped
         w.tokens.ids[kept++] = id;
         w.spans.push_back(w.span_of(at, next));
+        w.words.push_back(w.piece);
       }
       at = next;
     }
@@ -156,6 +165,7 @@ void Engine::flush(Workspace& w) const {
 // Text that a pattern leaves between its matches is a word too.
 void Engine::split(std::string_view text, size_t level, Workspace& w) const {
   if (level == patterns_.size()) {
+    ++w.piece;
     if (parts_.model->splits_at_spaces()) return split_at_spaces(text, w);
     return encode_word(text, w);
   }
@@ -181,6 +191,7 @@ void Engine::split(std::string_view text, size_t level, Workspace& w) const {
       w.queue(word);
       if (w.queued == Workspace::kQueue) flush(w);
     } else {
+      ++w.piece;
       encode_word(word, w);
     }
     p = gap = stop;
@@ -191,6 +202,7 @@ void Engine::split(std::string_view text, size_t level, Workspace& w) const {
 
 // No token has U+2581 after another character, so merges never cross the place before it.
 void Engine::split_at_spaces(std::string_view text, Workspace& w) const {
+  if (w.taken != nullptr) return encode_word(text, w);
   size_t start = 0;
   for (size_t at = text.find(kSpaceSymbol); at != std::string_view::npos;) {
     const bool run = at >= start + 3 && text.substr(at - 3, 3) == kSpaceSymbol;
@@ -223,6 +235,7 @@ void Engine::encode_segment(std::string_view text, size_t at, bool at_start, Wor
   w.origin = buffer.tracked ? buffer.origin.data() : nullptr;
   for (const Piece& p : pieces.list) {
     const std::string_view word = std::string_view(buffer.text).substr(p.start, p.end - p.start);
+    ++w.piece;
     if (parts_.model->splits_at_spaces()) {
       split_at_spaces(word, w);
     } else {
@@ -242,7 +255,7 @@ void Engine::encode_normalized(std::string_view text, bool at_start, bool parse_
     if (match.start > done) {
       encode_segment(text.substr(done, match.start - done), done, at_start && done == 0, w);
     }
-    w.put(match.id, w.tokens.with_lengths ? w.span_of(match.start, match.end) : Span{});
+    w.put(match.id, w.tokens.with_lengths ? w.span_of(match.start, match.end) : Span{}, true);
     done = match.end;
     at = match.resume;
   }
@@ -272,6 +285,21 @@ void Engine::encode_stretch(std::string_view text, size_t origin, bool parse_spe
   encode_normalized(text, origin == 0, parse_special, w);
 }
 
+void Engine::encode_text(std::string_view text, bool parse_special,
+                         const std::vector<ByteRange>& plain, Workspace& w) const {
+  size_t done = 0;
+  AddedMatch match{};
+  for (size_t at = 0; parts_.added.find(text, at, done, parse_special, plain, match);) {
+    if (match.start > done) {
+      encode_stretch(text.substr(done, match.start - done), done, parse_special, w);
+    }
+    w.put(match.id, {static_cast<int64_t>(match.start), static_cast<int64_t>(match.end)}, true);
+    done = match.end;
+    at = match.resume;
+  }
+  if (done < text.size()) encode_stretch(text.substr(done), done, parse_special, w);
+}
+
 void Engine::encode(std::string_view text, const EncodeFlags& flags,
                     const std::vector<ByteRange>& plain, Encoding& out) const {
   Loan loan(*this);
@@ -279,25 +307,30 @@ void Engine::encode(std::string_view text, const EncodeFlags& flags,
   w.tokens.with_lengths = flags.with_spans;
   w.tokens.ids.clear();
   w.spans.clear();
+  w.words.clear();
+  w.piece = -1;
+  w.taken = nullptr;  // an exception may have left it
   if (flags.add_special) {
-    for (const int32_t id : parts_.options.prefix) w.put(static_cast<uint32_t>(id), {});
+    for (const int32_t id : parts_.options.prefix) w.put(static_cast<uint32_t>(id), {}, false);
   }
-  size_t done = 0;
-  AddedMatch match{};
-  for (size_t at = 0; parts_.added.find(text, at, done, flags.parse_special, plain, match);) {
-    if (match.start > done) {
-      encode_stretch(text.substr(done, match.start - done), done, flags.parse_special, w);
-    }
-    w.put(match.id, {static_cast<int64_t>(match.start), static_cast<int64_t>(match.end)});
-    done = match.end;
-    at = match.resume;
-  }
-  if (done < text.size()) encode_stretch(text.substr(done), done, flags.parse_special, w);
+  encode_text(text, flags.parse_special, plain, w);
   if (flags.add_special) {
-    for (const int32_t id : parts_.options.suffix) w.put(static_cast<uint32_t>(id), {});
+    for (const int32_t id : parts_.options.suffix) w.put(static_cast<uint32_t>(id), {}, false);
   }
   out.ids.assign(w.tokens.ids.data(), w.tokens.ids.data() + w.tokens.ids.size());
   out.spans = w.spans;
+  out.words = w.words;
+}
+
+std::vector<Word> Engine::words(std::string_view text, bool parse_special) const {
+  Loan loan(*this);
+  Workspace& w = *loan;
+  std::vector<Word> found;
+  w.tokens.with_lengths = true;  // no queue
+  w.taken = &found;
+  encode_text(text, parse_special, {}, w);
+  w.taken = nullptr;
+  return found;
 }
 
 std::vector<std::vector<int32_t>> Engine::encode_batch(const std::vector<std::string_view>& texts,

@@ -48,7 +48,14 @@ struct EngineParts {
 
 struct Encoding {
   std::vector<int32_t> ids;
-  std::vector<Span> spans;  // only when asked for; (0, 0) for ids that stand for no text
+  std::vector<Span> spans;     // only when asked for; (0, 0) for ids that stand for no text
+  std::vector<int32_t> words;  // with spans: which piece of pre-tokenizing, counted; -1 outside
+};
+
+// A piece of pre-tokenizing as the model gets it, or an added token.
+struct Word {
+  std::string text;
+  int32_t id;  // -1: none, `text` is for the model
 };
 
 struct EncodeFlags {
@@ -66,6 +73,8 @@ class Engine {
 
   void encode(std::string_view text, const EncodeFlags& flags, const std::vector<ByteRange>& plain,
               Encoding& out) const;
+  // What the model would be asked, in order.
+  std::vector<Word> words(std::string_view text, bool parse_special) const;
   // Texts in order, over `threads` threads; one result per text.
   std::vector<std::vector<int32_t>> encode_batch(const std::vector<std::string_view>& texts,
                                                  const EncodeFlags& flags, size_t threads) const;
@@ -83,6 +92,8 @@ class Engine {
  private:
   struct Workspace;
   class Loan;
+  void encode_text(std::string_view text, bool parse_special, const std::vector<ByteRange>& plain,
+                   Workspace& w) const;
   void encode_stretch(std::string_view text, size_t origin, bool parse_special, Workspace& w) const;
   void encode_normalized(std::string_view text, bool at_start, bool parse_special,
                          Workspace& w) const;

@@ -95,8 +95,19 @@ class TextEngine:
 
     def encode_spans(
         self, text: Any, add_special: bool, parse_special: bool
-    ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int64]]:
-        """i32[n] ids, i64[2 * n] byte spans."""
+    ) -> tuple[
+        numpy.typing.NDArray[numpy.int32],
+        numpy.typing.NDArray[numpy.int64],
+        numpy.typing.NDArray[numpy.int32],
+    ]:
+        """
+        i32[n] ids, i64[2 * n] byte spans, i32[n] pieces of pre-tokenizing, -1 outside.
+        """
+
+    def words(self, text: Any, parse_special: bool) -> list[bytes | int]:
+        """
+        What the model is asked, in order: words as bytes, added tokens as ids.
+        """
 
     def encode_batch(
         self, texts: Any, add_special: bool, parse_special: bool, threads: int

@@ -1,17 +1,21 @@
 """Text to token ids and back, for every tokenizer file; works without the rest of tokamak."""
 
+from tokamak.tokenizers.encoding import Batch, Encoding, PaddedBatch, Padding, Truncation
 from tokamak.tokenizers.spec import AddedToken, Slot, Step, Strings, TokenizerSpec
 from tokamak.tokenizers.stream import TextStream
-from tokamak.tokenizers.tokenizer import Batch, Encoding, Tokenizer
+from tokamak.tokenizers.tokenizer import Tokenizer
 
 __all__ = [
     "AddedToken",
     "Batch",
     "Encoding",
+    "PaddedBatch",
+    "Padding",
     "Slot",
     "Step",
     "Strings",
     "TextStream",
     "Tokenizer",
     "TokenizerSpec",
+    "Truncation",
 ]

@@ -100,6 +100,7 @@ class Slot:
     text: str = ""  # "A", "B"; "": the token
     id: int = -1
     type_id: int = 0
+    overflow_too: bool = False  # type_id is also that of the parts that truncation cuts off
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +139,8 @@ class TokenizerSpec:
     join_with_space: bool = False  # decoding puts spaces between tokens
     prefix: tuple[int, ...] = ()  # ids before and after a text with add_special
     suffix: tuple[int, ...] = ()
-    pair: tuple[Slot, ...] = ()  # the same for two texts
+    single: tuple[Slot, ...] = ()  # the same with type ids, where the file has a template
+    pair: tuple[Slot, ...] = ()  # ... for two texts
     trim_offsets: bool = False  # spans leave white space out
     trim_keeps_prefix: bool = False  # ... but for one space at the start of the text, which was put there
     unk_id: int | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from tokamak import _native
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
+from tokamak.tokenizers.encoding import Batch, Encoding, PaddedBatch, Padding, Truncation, padded
+from tokamak.tokenizers.shaping import Text, one_text, pad_id, plain, rectangle, shaped
 from tokamak.tokenizers.spec import AddedToken, TokenizerSpec
 from tokamak.tokenizers.stream import TextStream, WholeStream
 from tokamak.tokenizers.unicode_tables import NORMALIZED, load_normalization
@@ -27,38 +28,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from tokamak.tokenizers.chat import ChatTemplate
-
-Text = str | bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """One text in full. Spans are [start, end) in the original text; (0, 0) for tokens that were added."""
-
-    ids: NDArray[np.int32]  # i32[n]
-    pieces: list[str]  # as the vocabulary writes them
-    byte_spans: NDArray[np.int64]  # i64[n, 2], in UTF-8
-    char_spans: NDArray[np.int64]  # i64[n, 2], in code points: every character of which a byte belongs to it
-    mask: NDArray[np.int32]  # i32[n], 1: attend to it (no padding here, so all ones)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch(Sequence[NDArray[np.int32]]):
-    """Ids of many texts without padding: text i has ids[offsets[i]:offsets[i + 1]]."""
-
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        if not -len(self) <= i < len(self):
-            raise IndexError(i)
-        i %= len(self)
-        return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
 
 class Tokenizer:
@@ -113,14 +82,14 @@ class Tokenizer:
         special tokens in the text as those tokens; leave it off for text of strangers. User-defined tokens match
         always.
         """
-        ids: list[int] = self._engine.encode_list(_plain(text), add_special, parse_special)
+        ids: list[int] = self._engine.encode_list(plain(text), add_special, parse_special)
         return ids
 
     def encode_array(
         self, text: Text, add_special: bool = True, parse_special: bool = False
     ) -> NDArray[np.int32]:
         """The same as int32[n], without a Python object per token."""
-        ids: NDArray[np.int32] = self._engine.encode_array(_plain(text), add_special, parse_special, ())
+        ids: NDArray[np.int32] = self._engine.encode_array(plain(text), add_special, parse_special, ())
         return ids
 
     def encode_batch(
@@ -133,36 +102,68 @@ class Tokenizer:
         """Many texts, in order, over `threads` threads (default: the calling one) without the GIL."""
         if threads is not None and threads < 1:
             raise InvalidParams(f"threads = {threads}: at least 1")
-        plain = [_plain(t) for t in texts]
-        return Batch(*self._engine.encode_batch(plain, add_special, parse_special, threads or 1))
+        texts_of = [plain(t) for t in texts]
+        return Batch(*self._engine.encode_batch(texts_of, add_special, parse_special, threads or 1))
 
-    def encode_full(self, text: Text, add_special: bool = True, parse_special: bool = False) -> Encoding:
-        """Ids with pieces and spans. Byte spans of invalid UTF-8 are exact; its characters count one per byte."""
-        plain = _plain(text)
-        ids, flat = self._engine.encode_spans(plain, add_special, parse_special)
-        spans = flat.reshape(-1, 2)
-        pieces = [self.id_to_token(i) for i in ids.tolist()]
-        chars = _char_spans(plain, spans)
-        if self.spec.trim_offsets:
-            for row, (piece, (start, end)) in enumerate(zip(pieces, chars.tolist(), strict=True)):
-                left, right = self._trim(piece, row, start, end)
-                spans[row] += left - start, right - end  # a space is one byte and one character
-                chars[row] = left, right
-        return Encoding(ids, pieces, spans, chars, np.ones(len(ids), np.int32))
+    def encode_pair(
+        self, first: Text, second: Text, add_special: bool = True, parse_special: bool = False
+    ) -> list[int]:
+        """Ids of two texts as the model takes them together, by the file's template for pairs."""
+        ids: list[int] = self.encode_full(first, add_special, parse_special, pair=second).ids.tolist()
+        return ids
 
-    def _trim(self, piece: str, row: int, start: int, end: int) -> tuple[int, int]:
-        """Span of a token without its white space, as Hugging Face's ByteLevel post-processor has it."""
-        spaces = [c == "\u0120" or c.isspace() for c in piece]
-        leading = next((i for i, s in enumerate(spaces) if not s), len(spaces))
-        trailing = next((i for i, s in enumerate(reversed(spaces)) if not s), len(spaces))
-        if leading and self.spec.trim_keeps_prefix and (row == 0 or start == 0):
-            leading -= 1
-        left = min(start + leading, end)
-        return left, max(end - trailing, left) if end >= trailing else end
+    def encode_padded(
+        self,
+        texts: Iterable[Text | tuple[Text, Text]],
+        padding: Padding = Padding(),  # noqa: B008  frozen
+        truncation: Truncation | None = None,
+        threads: int | None = None,
+        add_special: bool = True,
+        parse_special: bool = False,
+    ) -> PaddedBatch:
+        """Many texts, or pairs of texts, as one rectangle of ids with attention mask and type ids.
+
+        What truncation cuts off is gone; `encode_full` keeps it.
+        Raises: InvalidParams where a row is longer than the padded length, or texts and pairs are mixed.
+        """
+        rows = list(texts)
+        paired = bool(rows) and isinstance(rows[0], tuple)
+        if any(isinstance(row, tuple) != paired for row in rows):
+            raise InvalidParams("either all rows are pairs of texts, or none is")
+        columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if paired else [tuple(rows)]
+        batches = [self.encode_batch(column, threads, False, parse_special) for column in columns]
+        return rectangle(batches, self.spec, add_special, truncation, padding)
+
+    def encode_full(
+        self,
+        text: Text,
+        add_special: bool = True,
+        parse_special: bool = False,
+        *,
+        pair: Text | None = None,
+        truncation: Truncation | None = None,
+        padding: Padding | None = None,
+    ) -> Encoding:
+        """Ids with pieces, spans, masks, type ids and words; of two texts with `pair`.
+
+        Byte spans of invalid UTF-8 are exact; its characters count one per byte.
+        Raises: InvalidParams where truncation cannot be done as it says.
+        """
+        given = (text,) if pair is None else (text, pair)
+        texts = [one_text(self._engine, self.id_to_token, t, parse_special, i) for i, t in enumerate(given)]
+        encoding = shaped(texts, self.spec, self.id_to_token, add_special, truncation)
+        return encoding if padding is None else self.pad([encoding], padding)[0]
+
+    def pad(self, encodings: Sequence[Encoding], padding: Padding) -> list[Encoding]:
+        """Encodings filled up to one length; one that is longer stays as it is."""
+        token_id = pad_id(self.spec, padding)
+        piece = self.id_to_token(token_id) if padding.piece is None else padding.piece
+        width = padding.width(max((len(e) for e in encodings), default=0))
+        return [padded(e, width, padding, piece, token_id) for e in encodings]
 
     def count(self, text: Text, add_special: bool = True, parse_special: bool = False) -> int:
         """len(encode(...)) without making the list."""
-        n: int = self._engine.count(_plain(text), add_special, parse_special)
+        n: int = self._engine.count(plain(text), add_special, parse_special)
         return n
 
     # -- decoding
@@ -354,17 +355,6 @@ class Tokenizer:
         return f"<Tokenizer {self.spec.kind} pre={self.spec.pre} vocab_size={self.vocab_size}>"
 
 
-def _plain(text: Text) -> Text:
-    """Text that UTF-8 can hold: surrogate pairs joined, lone surrogates U+FFFD."""
-    if isinstance(text, str):
-        try:
-            if not text.isascii():
-                text.encode("utf-8")
-        except UnicodeEncodeError:
-            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 def _id_array(ids: Iterable[int]) -> Any:
     """What native code reads in place: a list, a tuple or an int32 array."""
     if isinstance(ids, (list, tuple)):
@@ -377,22 +367,3 @@ def _id_array(ids: Iterable[int]) -> Any:
             f"token ids must be a list of integers, not {array.dtype} of {array.ndim} dimensions"
         )
     return np.ascontiguousarray(array) if array.dtype == np.int32 else array.tolist()
-
-
-def _char_spans(text: Text, spans: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Code points that byte spans touch; an invalid byte counts as a character."""
-    data = text.encode("utf-8") if isinstance(text, str) else bytes(text)
-    decoded = data.decode("utf-8", "surrogateescape")
-    if len(decoded) == len(data):
-        return spans.copy()
-    widths = np.array(
-        [1 if 0xDC80 <= ord(c) <= 0xDCFF else len(c.encode("utf-8")) for c in decoded], np.int64
-    )
-    char_of = np.repeat(np.arange(len(decoded), dtype=np.int64), widths)
-    char_of = np.append(char_of, len(decoded))
-    chars = np.empty_like(spans)
-    chars[:, 0] = char_of[spans[:, 0]]
-    chars[:, 1] = np.where(
-        spans[:, 1] > spans[:, 0], char_of[np.maximum(spans[:, 1] - 1, 0)] + 1, chars[:, 0]
-    )
-    return chars

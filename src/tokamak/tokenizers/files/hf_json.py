@@ -1,6 +1,7 @@
 """tokenizer.json of Hugging Face: every part is translated or refused by name, nothing is skipped.
 
-The authority for ids is `tokenizers` 0.23. Truncation and padding of the file are kept in `HfDefaults`, not applied.
+The authority for ids is `tokenizers` 0.23. Truncation and padding that a file sets are not part of a
+`TokenizerSpec`: `tokamak.hf.Tokenizer` applies them, `tokamak.Tokenizer` does what its arguments say.
 """
 
 from __future__ import annotations
@@ -209,8 +210,10 @@ class _Reader:
             cls, sep = Slot("", part["cls"][1]), Slot("", part["sep"][1])
             second = 1 if kind == "BertProcessing" else 0
             middle = (sep,) if kind == "BertProcessing" else (sep, sep)
-            pair = (cls, Slot("A"), *middle, Slot("B", -1, second), Slot("", sep.id, second))
-            trim = _trimming(part) if kind == "RobertaProcessing" else {}
+            whole = kind == "RobertaProcessing"
+            last = (Slot("B", -1, second, whole), Slot("", sep.id, second))
+            pair = (cls, Slot("A"), *middle, *last)
+            trim = _trimming(part) if whole else {}
             return _around((cls, Slot("A"), sep)) | {"pair": pair} | trim
         raise UnsupportedError(f"post-processor {kind!r} is not supported")
 
@@ -257,4 +260,5 @@ def _around(single: Sequence[Slot]) -> dict[str, Any]:
     place = next((i for i, s in enumerate(single) if s.text == "A"), None)
     if place is None or any(s.text for i, s in enumerate(single) if i != place):
         raise UnsupportedError("a template for one text that does not have the text once is not supported")
-    return {"prefix": tuple(s.id for s in single[:place]), "suffix": tuple(s.id for s in single[place + 1 :])}
+    before, after = (tuple(s.id for s in part) for part in (single[:place], single[place + 1 :]))
+    return {"prefix": before, "suffix": after, "single": tuple(single)}
