@@ -11,6 +11,7 @@ void bind_text(nb::module_& m);
 void bind_cpu(nb::module_& m);
 void bind_probe(nb::module_& m);
 void bind_sampling(nb::module_& m);
+void bind_quant(nb::module_& m);
 }  // namespace tokamak
 
 namespace {
@@ -54,4 +55,5 @@ NB_MODULE(_native, m) {
   tokamak::bind_cpu(m);
   tokamak::bind_probe(m);
   tokamak::bind_sampling(m);
+  tokamak::bind_quant(m);
 }

@@ -332,3 +332,26 @@ def draw_token(
     """
     Token drawn after top-k, top-p, min-p and temperature from logits f32[V]; -1 if they are not numbers.
     """
+
+def transcode(
+    rows: numpy.typing.NDArray[numpy.uint8],
+    source: str,
+    target: str,
+    columns: int,
+    importance: numpy.typing.NDArray[numpy.float32] | None = None,
+    threads: int = 1,
+    isa: str | None = None,
+) -> numpy.typing.NDArray[numpy.uint8]:
+    """
+    Whole rows of `columns` elements, back to back, from one weight format to another, without the GIL.
+
+    importance: f32[columns], > 0. isa: a name of codec_isas(); all write the same bytes.
+    Raises: UnsupportedError for a format without native codec; InvalidParams for rows that do not fit and for
+    values that are not finite.
+    """
+
+def codec_formats() -> list[str]:
+    """Names of the formats that `transcode` reads and writes."""
+
+def codec_isas() -> list[str]:
+    """Instruction sets that `transcode` can use here, the best first."""

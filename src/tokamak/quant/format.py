@@ -1,7 +1,8 @@
 """The registry of weight formats: name, ggml type id, layout, and the codec where there is one.
 
-A codec is two functions of its family's module over structured NumPy groups; `Format` checks shapes, walks the rows in
-bounded pieces and hides NumPy's warnings about infinities, which are legal values here.
+A codec is two functions of its family's module over structured NumPy groups, and for most formats a native one that does
+the same (`native/quant`). `Format` checks shapes, takes the native codec where there is one, else walks the rows in bounded
+pieces, and hides NumPy's warnings about infinities, which are legal values here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tokamak import _native
 from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.quant import bitnet, fp4, iquants, kquants, legacy, ternary
 from tokamak.quant import float as plain
@@ -22,6 +24,7 @@ Encoder = Callable[
     [Floats, "Floats | None"], Array
 ]  # f32[n, block_size], weights of that shape -> groups [n]
 
+NATIVE = frozenset(_native.codec_formats())
 PIECE = 1 << 16  # elements per call of a codec: its temporaries stay in the second-level cache
 
 
@@ -54,27 +57,29 @@ class Format:
             )
         return num_elements // self.block_size * self.type_size + self.tail
 
-    def decode(self, rows: Array) -> Floats:
+    def decode(self, rows: Array, *, threads: int = 1) -> Floats:
         """f32[N, K] of uint8[N, row_nbytes], bit-equal to ggml. N = 1 for a whole-tensor format, and K all its elements.
 
         Raises: UnsupportedError without a codec; InvalidParams for another shape or dtype.
         """
+        if self.name in NATIVE:
+            self._check_rows(rows)
+            columns = rows.shape[1] // self.type_size * self.block_size
+            if not rows.size:
+                return np.empty((len(rows), columns), dtype=np.float32)
+            flat = np.ascontiguousarray(rows).reshape(-1)
+            out = _native.transcode(flat, self.name, "f32", columns, threads=threads)
+            return out.view(np.float32).reshape(len(rows), columns)
+        return self.decode_plain(rows)
+
+    def decode_plain(self, rows: Array) -> Floats:
+        """What `decode` returns, in NumPy. Raises: as `decode`."""
         if self.decoder is None:
             raise UnsupportedError(
                 f"weight format {self.name} (type {self.type_id}) is known but cannot be decoded"
             )
-        body = rows.shape[-1] - self.tail
-        if (
-            rows.ndim != 2
-            or rows.dtype != np.uint8
-            or body < 0
-            or body % self.type_size
-            or (self.tail and len(rows) != 1)
-        ):
-            plus = f" and {self.tail}" if self.tail else ""
-            raise InvalidParams(
-                f"{self.name} decodes uint8 rows of a multiple of {self.type_size} bytes{plus}, not {rows.dtype}{rows.shape}"
-            )
+        self._check_rows(rows)
+        body = rows.shape[1] - self.tail
         groups = np.ascontiguousarray(rows[:, :body]).reshape(-1).view(self.dtype)
         out = np.empty((len(groups), self.block_size), dtype=np.float32)
         with np.errstate(all="ignore"):
@@ -87,11 +92,24 @@ class Format:
                     out[piece] = self.decoder(groups[piece])
         return out.reshape(len(rows), body // self.type_size * self.block_size)
 
-    def encode(self, x: Floats, importance: Floats | None = None) -> Array:
+    def encode(self, x: Floats, importance: Floats | None = None, *, threads: int = 1) -> Array:
         """uint8[N, row_nbytes] of f32[N, K], every value finite (the float formats take any); one row if whole-tensor.
 
         importance: f32[K], how much the squared error of each column counts; finite, not negative, not all zero.
         Raises: UnsupportedError without a codec; InvalidParams for anything else.
+        """
+        if self.name not in NATIVE or x.ndim != 2 or not x.size:
+            return self.encode_plain(x, importance)
+        nbytes, columns = self.row_nbytes(x.shape[1]), x.shape[1]
+        flat = np.ascontiguousarray(x, dtype=np.float32).reshape(-1).view(np.uint8)
+        weights = None if importance is None else self.weights(importance, columns)
+        out = _native.transcode(flat, "f32", self.name, columns, weights, threads)
+        return out.reshape(len(x), nbytes)
+
+    def encode_plain(self, x: Floats, importance: Floats | None = None) -> Array:
+        """What `encode` returns, in NumPy: the same search; sums of floats in another order may choose another code.
+
+        Raises: as `encode`.
         """
         if self.encoder is None:
             raise UnsupportedError(
@@ -105,7 +123,9 @@ class Format:
         if self.tail:
             return self._encode_tensor(x)
         nbytes = self.row_nbytes(x.shape[1])
-        weights = None if importance is None else self._weights(importance, x.shape[1])
+        weights = None
+        if importance is not None:
+            weights = self.weights(importance, x.shape[1]).reshape(-1, self.block_size)
         groups = x.reshape(-1, self.block_size)
         out = np.empty(len(groups), dtype=self.dtype)
         with np.errstate(all="ignore"):
@@ -127,6 +147,20 @@ class Format:
         row[0, body : body + 4] = scale.reshape(1).view(np.uint8)
         return row
 
+    def _check_rows(self, rows: Array) -> None:
+        body = rows.shape[-1] - self.tail
+        if (
+            rows.ndim != 2
+            or rows.dtype != np.uint8
+            or body < 0
+            or body % self.type_size
+            or (self.tail and len(rows) != 1)
+        ):
+            plus = f" and {self.tail}" if self.tail else ""
+            raise InvalidParams(
+                f"{self.name} decodes uint8 rows of a multiple of {self.type_size} bytes{plus}, not {rows.dtype}{rows.shape}"
+            )
+
     def _check_finite(self, x: Floats) -> None:
         if x.size and not (np.isfinite(x.min()) and np.isfinite(x.max())):  # both carry NaN on
             row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
@@ -136,15 +170,19 @@ class Format:
         step = max(1, PIECE // self.block_size)
         return (slice(i, min(i + step, num_groups)) for i in range(0, num_groups, step))
 
-    def _weights(self, importance: Floats, num_elements: int) -> Floats:
-        """Importance as f32[K / block_size, block_size] of mean 1, with a floor that keeps every group solvable."""
+    @staticmethod
+    def weights(importance: Floats, num_elements: int) -> Floats:
+        """Importance as f32[K] of mean 1, with a floor that keeps every group solvable.
+
+        Raises: InvalidParams unless it is K finite values >= 0, not all zero.
+        """
         w = np.asarray(importance, dtype=np.float64)
         if w.shape != (num_elements,) or not np.isfinite(w).all() or (w < 0).any() or not w.any():
             raise InvalidParams(
                 f"importance must be {num_elements} finite values >= 0, not all zero; got shape {w.shape}"
             )
         scaled: Floats = np.maximum(w / w.mean(), 1e-6).astype(np.float32)
-        return scaled.reshape(-1, self.block_size)
+        return scaled
 
 
 # Every tensor type id of ggml, and those bitnet.cpp adds (i2_s, tl1, tl2). Ids 4, 5, 31..33 and 37 were removed upstream and

@@ -1,0 +1,41 @@
+// Codecs in eight lanes, for AVX2.
+//
+// Standard headers come before the target region: what they define inline must not be compiled for
+// a processor that this file's callers may not have.
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <type_traits>
+
+#include "base/f16.h"
+#include "quant/codec.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+
+#pragma GCC push_options
+#pragma GCC target("avx2,f16c")
+
+namespace tokamak::quant {
+namespace {
+
+constexpr int kLanes = 8;
+// clang-format off: the order of inclusion is the order of definition.
+#include "quant/generic/lanes.inl"
+#include "quant/generic/fit.inl"
+#include "quant/generic/encode.inl"
+#include "quant/generic/decode.inl"
+#include "quant/generic/codecs.inl"
+// clang-format on
+
+}  // namespace
+
+extern const CodecTable kAvx2Codecs = {.isa = "avx2", .encode = encode, .decode = decode};
+
+}  // namespace tokamak::quant
+
+#pragma GCC pop_options
+
+#endif

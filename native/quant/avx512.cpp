@@ -1,0 +1,46 @@
+// Codecs in sixteen lanes, for AVX-512.
+//
+// Standard headers come before the target region: what they define inline must not be compiled for
+// a processor that this file's callers may not have.
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <type_traits>
+
+#include "base/f16.h"
+#include "quant/codec.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+
+// Emulated, for tests: the same source for the processor at hand.
+#ifndef TOKAMAK_EMULATE_AVX512
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c")
+#endif
+
+namespace tokamak::quant {
+namespace {
+
+constexpr int kLanes = 16;
+// clang-format off: the order of inclusion is the order of definition.
+#include "quant/generic/lanes.inl"
+#include "quant/generic/fit.inl"
+#include "quant/generic/encode.inl"
+#include "quant/generic/decode.inl"
+#include "quant/generic/codecs.inl"
+// clang-format on
+
+}  // namespace
+
+extern const CodecTable kAvx512Codecs = {.isa = "avx512", .encode = encode, .decode = decode};
+
+}  // namespace tokamak::quant
+
+#ifndef TOKAMAK_EMULATE_AVX512
+#pragma GCC pop_options
+#endif
+
+#endif
