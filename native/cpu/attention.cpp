@@ -206,7 +206,7 @@ void Attention::run_tiles(const Step& step, int64_t tiles) const {
 }
 
 void Attention::run_splits(const Step& step, int64_t tiles, int64_t splits) const {
-  std::byte* partials = step.scratch + static_cast<size_t>(step.pool.threads()) * worker_nbytes();
+  std::byte* partials = step.scratch + static_cast<size_t>(step.pool.capacity()) * worker_nbytes();
   step.pool.run(tiles * splits, [&](int64_t task, int worker) {
     Workspace w(step.scratch + static_cast<size_t>(worker) * worker_nbytes(), cache_.head_dim(),
                 width_);

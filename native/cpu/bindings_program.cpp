@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "cpu/builder.h"
+#include "cpu/topology.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -205,7 +206,7 @@ size_t add_vector(Handle& self, nb::handle values) {
 nb::list records(Handle& self) {
   nb::list all;
   for (const cpu::Record& r : self.program.records()) {
-    all.append(nb::make_tuple(r.node, r.op, r.kernel, r.calls, r.nanoseconds, r.nbytes));
+    all.append(nb::make_tuple(r.node, r.op, r.kernel, r.calls, r.nanoseconds, r.nbytes, r.macs));
   }
   return all;
 }
@@ -214,16 +215,35 @@ nb::dict memory(Handle& self) {
   nb::dict sizes;
   sizes["weights"] = self.program.weights().nbytes();
   sizes["weights_on_huge_pages"] = self.program.weights().huge_nbytes();
+  sizes["weights_interleaved"] =
+      self.program.weights().interleaved() ? nb::object(sizes["weights"]) : nb::object(nb::int_(0));
   sizes["cache"] = self.program.cache_nbytes();
   sizes["arena"] = self.program.arena_nbytes();
   return sizes;
 }
 
+// (chunk_nbytes, block_nbytes, spin_us): see cpu::Tuning
+std::tuple<int64_t, int64_t, int64_t> default_tuning() {
+  const cpu::Tuning tuning;
+  return {tuning.chunk_nbytes, tuning.block_nbytes, tuning.spin_us};
+}
+
 void make(Handle* at, int64_t num_blocks, int64_t max_rows, int64_t max_sequences,
           const std::string& kv_dtype, int threads, std::pair<size_t, size_t> row_nbytes,
-          int64_t result_width, const std::string& isa) {
-  new (at) Handle({num_blocks, max_rows, max_sequences, cpu::cache_type(kv_dtype), threads,
-                   row_nbytes.first, row_nbytes.second, result_width},
+          int64_t result_width, const std::string& isa, int threads_batch,
+          const std::vector<int>& affinity, const std::tuple<int64_t, int64_t, int64_t>& tuning) {
+  const auto [chunk_nbytes, block_nbytes, spin_us] = tuning;
+  new (at) Handle({num_blocks,
+                   max_rows,
+                   max_sequences,
+                   cpu::cache_type(kv_dtype),
+                   threads,
+                   row_nbytes.first,
+                   row_nbytes.second,
+                   result_width,
+                   threads_batch,
+                   affinity,
+                   {chunk_nbytes, block_nbytes, spin_us}},
                   isa);
 }
 
@@ -316,10 +336,14 @@ void bind_program(nb::module_& m);
 void bind_program(nb::module_& m) {
   m.def("allocation_count", &allocation_count,
         "How often native code has asked for memory so far.");
+  m.def("memory_nodes", &cpu::memory_nodes,
+        "Memory nodes that have memory, rising; [0] if unknown.");
+  m.def("allowed_cpus", &cpu::allowed_cpus, "CPUs that this thread may run on, rising.");
   nb::class_<Handle> c(m, "CpuProgram",
                        "Instructions over arenas, with packed weights and a paged cache.");
   c.def("__init__", &make, "num_blocks"_a, "max_rows"_a, "max_sequences"_a, "kv_dtype"_a,
-        "threads"_a, "row_nbytes"_a, "result_width"_a, "isa"_a = "");
+        "threads"_a, "row_nbytes"_a, "result_width"_a, "isa"_a = "", "threads_batch"_a = 0,
+        "affinity"_a = std::vector<int>(), "tuning"_a = default_tuning());
   c.def_prop_ro("isa", [](Handle& h) { return std::string(h.program.kernels().isa); });
   c.def_prop_ro("num_instructions", [](Handle& h) { return h.program.num_instructions(); });
   c.def_prop_ro("allocations", [](Handle& h) { return h.program.allocations(); });
@@ -356,7 +380,7 @@ void bind_program(nb::module_& m) {
       },
       "pairs"_a);
   c.def("records", &records,
-        nb::sig("def records(self) -> list[tuple[str, str, str, int, int, int]]"));
+        nb::sig("def records(self) -> list[tuple[str, str, str, int, int, int, int]]"));
   c.def("memory", &memory, nb::sig("def memory(self) -> dict[str, int]"));
 }
 

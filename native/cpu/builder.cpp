@@ -89,8 +89,9 @@ void Builder::linear(const std::string& node, const Operand& x, const std::vecto
   }
   need(width == out.width && same_rows(x, out) && !is_result(x), node,
        "linear writes all weights side by side");
-  program_.add(std::make_unique<Linear>(x, std::move(parts), out, program_.kernels()), node,
-               "linear", kernel);
+  program_.add(std::make_unique<Linear>(x, std::move(parts), out, program_.kernels(),
+                                        program_.limits().tuning),
+               node, "linear", kernel);
 }
 
 void Builder::norm(const std::string& node, const Operand& x, int64_t weight, int64_t bias,
@@ -180,9 +181,9 @@ void Builder::experts(const std::string& node, const Operand& x, const Operand& 
   const Routing routing{used, normed, scaling, act_named(node, act)};
   const std::string kernel =
       "experts." + std::string(quant::find_format(experts[0].gate.format)->name);
-  program_.add(
-      std::make_unique<Experts>(x, router, std::move(experts), routing, out, program_.kernels()),
-      node, "experts", kernel);
+  program_.add(std::make_unique<Experts>(x, router, std::move(experts), routing, out,
+                                         program_.kernels(), program_.limits().tuning),
+               node, "experts", kernel);
 }
 
 int64_t Builder::rope_table(int64_t inv_freq, float mscale) {

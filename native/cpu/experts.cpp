@@ -8,18 +8,12 @@
 namespace tokamak::cpu {
 namespace {
 
-constexpr size_t kChunkNbytes = size_t{64} << 10;    // of weights, as in linear.cpp
-constexpr size_t kCachedNbytes = size_t{192} << 10;  // of activations
-constexpr int64_t kRowUnit = 24;                     // a multiple of every kernel's token tile
+constexpr int64_t kRowUnit = 24;  // a multiple of every kernel's token tile
 
 constexpr size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 
 int64_t num_panels(const PackedMatrix& w, const KernelTable& kernels) {
   return (w.rows + kernels.panel_rows - 1) / kernels.panel_rows;
-}
-
-int64_t chunk_panels(const PackedMatrix& w) {
-  return static_cast<int64_t>(std::max<size_t>(1, kChunkNbytes / w.panel_nbytes));
 }
 
 void store(const KernelTable& kernels, Activation kind, const float* x, int64_t n, std::byte* out) {
@@ -53,12 +47,13 @@ struct Experts::Workspace {
 };
 
 Experts::Experts(Operand x, Operand router, std::vector<Expert> experts, const Routing& routing,
-                 Operand out, const KernelTable& kernels)
+                 Operand out, const KernelTable& kernels, const Tuning& tuning)
     : x_(x),
       router_(router),
       out_(out),
       experts_(std::move(experts)),
       routing_(routing),
+      tuning_(tuning),
       inner_(experts_[0].gate.rows),
       gate_kind_(kind_of(experts_[0].gate, kernels)),
       up_kind_(kind_of(experts_[0].up, kernels)),
@@ -186,6 +181,14 @@ void Experts::activate(const Step& step, const Workspace& w) const {
   });
 }
 
+int64_t Experts::macs(const Step& step) const noexcept {
+  return step.rows_of(x_) * routing_.used * 3 * inner_ * x_.width;
+}
+
+int64_t Experts::chunk_panels(const PackedMatrix& w) const {
+  return std::max<int64_t>(1, tuning_.chunk_nbytes / static_cast<int64_t>(w.panel_nbytes));
+}
+
 int64_t Experts::num_chunks(Which which, const KernelTable& kernels) const {
   const PackedMatrix& w = experts_[0].*which;
   return (num_panels(w, kernels) + chunk_panels(w) - 1) / chunk_panels(w);
@@ -199,7 +202,7 @@ void Experts::multiply(const Step& step, const Workspace& w, Which which, const 
   const PackedMatrix& matrix = experts_[static_cast<size_t>(expert)].*which;
   const int64_t begin = task % chunks * chunk_panels(matrix);
   const int64_t end = std::min(num_panels(matrix, step.kernels), begin + chunk_panels(matrix));
-  const auto fit = static_cast<int64_t>(kCachedNbytes / kind.stride);
+  const int64_t fit = tuning_.block_nbytes / static_cast<int64_t>(kind.stride);
   const int64_t block = std::max(kRowUnit, fit / kRowUnit * kRowUnit);
   for (int64_t p = w.starts[expert]; p < w.starts[expert + 1]; p += block) {
     step.kernels.matmul(matrix, acts + static_cast<size_t>(p) * kind.stride, kind.stride,

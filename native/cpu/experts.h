@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpu/instruction.h"
+#include "cpu/tuning.h"
 
 namespace tokamak::cpu {
 
@@ -26,9 +27,10 @@ class Experts final : public Instruction {
  public:
   // experts: not empty; all with the same shapes and, matrix by matrix, the same formats.
   Experts(Operand x, Operand router, std::vector<Expert> experts, const Routing& routing,
-          Operand out, const KernelTable& kernels);
+          Operand out, const KernelTable& kernels, const Tuning& tuning);
   void run(const Step& step) noexcept override;
   int64_t nbytes(const Step& step) const noexcept override;
+  int64_t macs(const Step& step) const noexcept override;
   size_t scratch_nbytes(int64_t rows, int threads) const override;
 
  private:
@@ -46,6 +48,7 @@ class Experts final : public Instruction {
   void group(const Step& step, Workspace& w) const;
   void gather(const Step& step, const Workspace& w) const;
   void activate(const Step& step, const Workspace& w) const;
+  int64_t chunk_panels(const PackedMatrix& w) const;
   int64_t num_chunks(Which which, const KernelTable& kernels) const;
   void multiply(const Step& step, const Workspace& w, Which which, const Kind& kind, int64_t task,
                 const std::byte* acts, float* out, int64_t out_stride) const;
@@ -54,6 +57,7 @@ class Experts final : public Instruction {
   Operand x_, router_, out_;
   std::vector<Expert> experts_;
   Routing routing_;
+  Tuning tuning_;
   int64_t inner_;  // F
   Kind gate_kind_, up_kind_, down_kind_;
   int64_t expert_nbytes_ = 0;

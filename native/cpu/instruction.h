@@ -17,6 +17,7 @@ struct Record {
   int64_t calls = 0;
   int64_t nanoseconds = 0;
   int64_t nbytes = 0;  // weights and cache the calls had to read
+  int64_t macs = 0;    // multiply-adds with weight matrices
 };
 
 class Instruction {
@@ -26,6 +27,11 @@ class Instruction {
   virtual void run(const Step& step) noexcept = 0;
   // Bytes of weights and cache that `run` must read.
   virtual int64_t nbytes(const Step& step) const noexcept {
+    static_cast<void>(step);
+    return 0;
+  }
+  // Multiply-adds with weight matrices that `run` does.
+  virtual int64_t macs(const Step& step) const noexcept {
     static_cast<void>(step);
     return 0;
   }

@@ -6,9 +6,7 @@
 namespace tokamak::cpu {
 namespace {
 
-constexpr size_t kChunkNbytes = size_t{64} << 10;  // of weights: a few microseconds of memory time
-constexpr size_t kCachedNbytes = size_t{192} << 10;  // of activations: part of a second-level cache
-constexpr int64_t kRowUnit = 24;                     // a multiple of every kernel's token tile
+constexpr int64_t kRowUnit = 24;  // a multiple of every kernel's token tile
 
 int64_t num_panels(const PackedMatrix& w, const KernelTable& kernels) {
   return (w.rows + kernels.panel_rows - 1) / kernels.panel_rows;
@@ -16,7 +14,8 @@ int64_t num_panels(const PackedMatrix& w, const KernelTable& kernels) {
 
 }  // namespace
 
-Linear::Linear(Operand x, std::vector<LinearPart> parts, Operand out, const KernelTable& kernels)
+Linear::Linear(Operand x, std::vector<LinearPart> parts, Operand out, const KernelTable& kernels,
+               const Tuning& tuning)
     : x_(x), out_(out), parts_(std::move(parts)) {
   size_t widest = static_cast<size_t>(x.width) * sizeof(float);
   for (const LinearPart& part : parts_) {
@@ -28,17 +27,18 @@ Linear::Linear(Operand x, std::vector<LinearPart> parts, Operand out, const Kern
     }
     weight_nbytes_ +=
         num_panels(part.weight, kernels) * static_cast<int64_t>(part.weight.panel_nbytes);
+    row_macs_ += part.weight.rows * part.weight.cols;
   }
-  const auto fit = static_cast<int64_t>(kCachedNbytes / widest);
+  const int64_t fit = tuning.block_nbytes / static_cast<int64_t>(widest);
   block_rows_ = std::max(kRowUnit, std::min<int64_t>(fit, 192) / kRowUnit * kRowUnit);
-  plan_chunks(kernels);
+  plan_chunks(kernels, tuning.chunk_nbytes);
 }
 
-void Linear::plan_chunks(const KernelTable& kernels) {
+void Linear::plan_chunks(const KernelTable& kernels, int64_t chunk_nbytes) {
   for (size_t i = 0; i < parts_.size(); ++i) {
     const PackedMatrix& w = parts_[i].weight;
     const int64_t panels = num_panels(w, kernels);
-    const auto step = static_cast<int64_t>(std::max<size_t>(1, kChunkNbytes / w.panel_nbytes));
+    const auto step = std::max<int64_t>(1, chunk_nbytes / static_cast<int64_t>(w.panel_nbytes));
     for (int64_t begin = 0; begin < panels; begin += step) {
       chunks_.push_back({i, begin, std::min(panels, begin + step)});
     }
@@ -52,6 +52,8 @@ size_t Linear::scratch_nbytes(int64_t rows, int /*threads*/) const {
 }
 
 int64_t Linear::nbytes(const Step& /*step*/) const noexcept { return weight_nbytes_; }
+
+int64_t Linear::macs(const Step& step) const noexcept { return row_macs_ * step.rows_of(x_); }
 
 void Linear::quantise(const Step& step) const {
   const int64_t rows = step.rows_of(x_);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cpu/instruction.h"
+#include "cpu/tuning.h"
 
 namespace tokamak::cpu {
 
@@ -18,9 +19,11 @@ struct LinearPart {
 // second-level cache while its panels stream past.
 class Linear final : public Instruction {
  public:
-  Linear(Operand x, std::vector<LinearPart> parts, Operand out, const KernelTable& kernels);
+  Linear(Operand x, std::vector<LinearPart> parts, Operand out, const KernelTable& kernels,
+         const Tuning& tuning);
   void run(const Step& step) noexcept override;
   int64_t nbytes(const Step& step) const noexcept override;
+  int64_t macs(const Step& step) const noexcept override;
   size_t scratch_nbytes(int64_t rows, int threads) const override;
 
  private:
@@ -34,7 +37,7 @@ class Linear final : public Instruction {
   };
   void quantise(const Step& step) const;
   const std::byte* activations(const Step& step, Activation kind, size_t* stride) const;
-  void plan_chunks(const KernelTable& kernels);
+  void plan_chunks(const KernelTable& kernels, int64_t chunk_nbytes);
 
   Operand x_, out_;
   std::vector<LinearPart> parts_;
@@ -42,6 +45,7 @@ class Linear final : public Instruction {
   std::vector<Chunk> chunks_;
   int64_t block_rows_ = 0;  // rows of a chunk
   int64_t weight_nbytes_ = 0;
+  int64_t row_macs_ = 0;
 };
 
 }  // namespace tokamak::cpu

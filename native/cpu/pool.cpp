@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "cpu/topology.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -16,7 +17,6 @@ namespace tokamak::cpu {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr auto kSpin = std::chrono::microseconds(50);
 constexpr int kPausesPerLook = 32;  // reading the clock costs as much as a few pauses
 
 std::atomic<uint32_t> forks{0};
@@ -37,10 +37,22 @@ inline void pause() {
 #endif
 }
 
-// Spins until ready() or for kSpin; says whether it became ready.
+void name_thread(std::thread& thread, int worker) {
+#if defined(__linux__)
+  const std::string name = "tokamak-cpu-" + std::to_string(worker);  // at most 15 characters
+  pthread_setname_np(thread.native_handle(), name.substr(0, 15).c_str());
+#else
+  static_cast<void>(thread);
+  static_cast<void>(worker);
+#endif
+}
+
+}  // namespace
+
+// Spins until ready() or for spin_; says whether it became ready.
 template <class Ready>
-bool spin_until(const Ready& ready) {
-  const auto end = Clock::now() + kSpin;
+bool Pool::spin_until(const Ready& ready) const {
+  const auto end = Clock::now() + spin_;
   do {
     for (int i = 0; i < kPausesPerLook; ++i) {
       if (ready()) return true;
@@ -50,16 +62,26 @@ bool spin_until(const Ready& ready) {
   return ready();
 }
 
-}  // namespace
-
-Pool::Pool(int threads) : forks_(fork_generation()) {
+Pool::Pool(int threads, std::span<const int> cpus, std::chrono::microseconds spin)
+    : spin_(spin), forks_(fork_generation()) {
   if (threads < 1 || threads > kMaxThreads) {
     throw Error(ErrorKind::invalid_params, "threads is " + std::to_string(threads) +
                                                ", expected 1 .. " + std::to_string(kMaxThreads));
   }
+  check_affinity(cpus, threads);
   workers_.reserve(static_cast<size_t>(threads - 1));
-  for (int worker = 1; worker < threads; ++worker) {
-    workers_.emplace_back([this, worker] { serve(worker); });
+  active_.store(threads);
+  try {
+    for (int worker = 1; worker < threads; ++worker) {
+      workers_.emplace_back([this, worker] { serve(worker); });
+      name_thread(workers_.back(), worker);
+      if (!cpus.empty()) {
+        bind_thread(workers_.back().native_handle(), cpus[static_cast<size_t>(worker)]);
+      }
+    }
+  } catch (...) {
+    stop();
+    throw;
   }
 }
 
@@ -68,10 +90,22 @@ Pool::~Pool() {
     for (auto& worker : workers_) worker.detach();
     return;
   }
+  stop();
+}
+
+void Pool::stop() noexcept {
   stop_.store(true);
   signal_.fetch_add(1);
   signal_.notify_all();
+  active_.store(kMaxThreads + 1);
+  active_.notify_all();
   for (auto& worker : workers_) worker.join();
+}
+
+void Pool::use(int threads) noexcept {
+  if (threads == active_.load(std::memory_order_relaxed)) return;
+  active_.store(threads);
+  active_.notify_all();
 }
 
 void Pool::check_process() const {
@@ -132,6 +166,11 @@ void Pool::sleep(uint32_t seen) {
 void Pool::serve(int worker) {
   uint32_t entered = 0;  // region 0 is never opened before the first wrap
   while (!stop_.load(std::memory_order_relaxed)) {
+    const int active = active_.load();
+    if (worker >= active) {  // not needed: regions shall not wake it
+      active_.wait(active);
+      continue;
+    }
     const uint32_t heard = signal_.load();
     if (spin_until([&] { return enter(entered); })) {
       work(job_, worker);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cpu/dispatch.h"
+#include "cpu/topology.h"
 
 namespace tokamak::cpu {
 namespace {
@@ -23,6 +24,11 @@ const ProgramLimits& checked(const ProgramLimits& limits) {
   check_limit("max_rows", limits.max_rows, int64_t{1} << 20);
   check_limit("max_sequences", limits.max_sequences, int64_t{1} << 20);
   check_limit("result_width", limits.result_width, INT32_MAX);
+  check_limit("threads", limits.threads, Pool::kMaxThreads);
+  if (limits.threads_batch != 0) {
+    check_limit("threads_batch", limits.threads_batch, Pool::kMaxThreads);
+  }
+  check_tuning(limits.tuning);
   if (limits.row_nbytes % 64 != 0 || limits.wanted_nbytes % 64 != 0 ||
       std::max(limits.row_nbytes, limits.wanted_nbytes) > size_t{1} << 32) {
     throw Error(ErrorKind::invalid_params, "bytes per row must be a multiple of 64, at most 2^32");
@@ -36,13 +42,30 @@ int64_t nanoseconds_since(std::chrono::steady_clock::time_point begin) {
       .count();
 }
 
+int most_threads(const ProgramLimits& limits) {
+  return std::max(limits.threads, limits.threads_batch);
+}
+
 }  // namespace
+
+void check_tuning(const Tuning& tuning) {
+  const auto check = [](const char* name, int64_t value, int64_t least, int64_t most) {
+    if (value >= least && value <= most) return;
+    throw Error(ErrorKind::invalid_params,
+                std::string("tuning: ") + name + " is " + std::to_string(value) + ", expected " +
+                    std::to_string(least) + " .. " + std::to_string(most));
+  };
+  check("chunk_nbytes", tuning.chunk_nbytes, 4 << 10, 16 << 20);
+  check("block_nbytes", tuning.block_nbytes, 16 << 10, 16 << 20);
+  check("spin_us", tuning.spin_us, 0, 10000);
+}
 
 Program::Program(const ProgramLimits& limits, std::string_view isa)
     : limits_(checked(limits)),
       kernels_(isa.empty() ? cpu::kernels() : kernels_named(isa)),
       vectors_(vectors_named(kernels_.isa)),
-      pool_(limits.threads),
+      pool_(most_threads(limits), limits.affinity,
+            std::chrono::microseconds(limits.tuning.spin_us)),
       weights_(kernels_) {}
 
 int64_t Program::add_cache(int64_t kv_heads, int64_t head_dim) {
@@ -70,7 +93,7 @@ void Program::add(std::unique_ptr<Instruction> instruction, std::string node, st
 void Program::seal() {
   size_t scratch = 64;
   for (const auto& instruction : instructions_) {
-    scratch = std::max(scratch, instruction->scratch_nbytes(limits_.max_rows, pool_.threads()));
+    scratch = std::max(scratch, instruction->scratch_nbytes(limits_.max_rows, pool_.capacity()));
   }
   const auto rows = static_cast<size_t>(limits_.max_rows);
   rows_ = Pages(rows * limits_.row_nbytes);
@@ -87,6 +110,9 @@ void Program::run(const BatchView& batch, float* result, std::span<const Tap> ta
                       num_positions_});
   if (!sealed_) throw Error(ErrorKind::invalid_params, "the program is not sealed");
   cancelled_.store(false, std::memory_order_relaxed);
+  const BoundCaller bound(limits_.affinity);
+  const bool reads = batch.rows() > batch.sequences();  // a prompt is among them
+  pool_.use(reads && limits_.threads_batch > 0 ? limits_.threads_batch : limits_.threads);
   const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
   const Step step{batch,
                   {batch.rows(), wanted, wanted},
@@ -110,6 +136,7 @@ void Program::execute(const Step& step, std::span<const Tap> taps) {
     Record& record = instruction.record;
     record.nanoseconds += nanoseconds_since(begin);
     record.nbytes += instruction.nbytes(step);
+    record.macs += instruction.macs(step);
     ++record.calls;
     for (const Tap& tap : taps) {
       if (tap.instruction != static_cast<int64_t>(i)) continue;

@@ -14,6 +14,7 @@
 #include "base/pages.h"
 #include "cpu/batch.h"
 #include "cpu/instruction.h"
+#include "cpu/tuning.h"
 #include "cpu/weights.h"
 
 namespace tokamak::cpu {
@@ -24,9 +25,12 @@ struct ProgramLimits {
   int64_t max_sequences;
   CacheType kv_type;
   int threads;
-  size_t row_nbytes;     // arena of Lead::rows, bytes per row, a multiple of 64
-  size_t wanted_nbytes;  // arena of Lead::wanted
-  int64_t result_width;  // columns of the result: the vocabulary size, where it is logits
+  size_t row_nbytes;          // arena of Lead::rows, bytes per row, a multiple of 64
+  size_t wanted_nbytes;       // arena of Lead::wanted
+  int64_t result_width;       // columns of the result: the vocabulary size, where it is logits
+  int threads_batch = 0;      // for steps that read several rows of a sequence; 0: as threads
+  std::vector<int> affinity;  // a processor for each thread; empty: threads are not bound
+  Tuning tuning;
 };
 
 // An intermediate to copy once the instruction of that index has run.

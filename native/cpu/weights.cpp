@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "cpu/topology.h"
 
 namespace tokamak::cpu {
 namespace {
@@ -37,6 +38,8 @@ size_t Weights::packed_nbytes(quant::Format format, int64_t rows, int64_t cols) 
 void Weights::reserve(size_t nbytes) {
   if (used_ > 0) refuse("weights are reserved once, before the first matrix");
   pages_ = Pages(nbytes);
+  const std::vector<int> nodes = memory_nodes();
+  if (nodes.size() > 1) interleaved_ = interleave(pages_.data(), pages_.size(), nodes);
 }
 
 size_t Weights::add_matrix(quant::Format format, std::span<const std::byte> bytes, int64_t rows,

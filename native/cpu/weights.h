@@ -18,7 +18,8 @@ class Weights {
 
   // Bytes that a matrix takes in the arena. Throws Error(invalid_params) for sizes no kernel takes.
   size_t packed_nbytes(quant::Format format, int64_t rows, int64_t cols) const;
-  // Address space for all matrices together; pages become resident as they are filled.
+  // Address space for all matrices together; pages become resident as they are filled, on machines
+  // with several memory nodes in turn on each, so that threads of every node read at full speed.
   void reserve(size_t nbytes);
   // Packs `bytes` [rows * row_nbytes], in parallel over panels. Throws Error: capacity beyond what
   // was reserved, invalid_params for bytes that do not fit the shape.
@@ -32,10 +33,13 @@ class Weights {
 
   size_t nbytes() const noexcept { return used_ + vector_nbytes_; }
   size_t huge_nbytes() const { return pages_.huge_nbytes(); }
+  // Whether the matrices are spread over several memory nodes.
+  bool interleaved() const noexcept { return interleaved_; }
 
  private:
   const KernelTable& kernels_;
   Pages pages_;
+  bool interleaved_ = false;
   size_t used_ = 0;
   size_t vector_nbytes_ = 0;
   std::vector<PackedMatrix> matrices_;

@@ -188,6 +188,12 @@ class PackedMatrix:
 def allocation_count() -> int:
     """How often native code has asked for memory so far."""
 
+def memory_nodes() -> list[int]:
+    """Memory nodes that have memory, rising; [0] if unknown."""
+
+def allowed_cpus() -> list[int]:
+    """CPUs that this thread may run on, rising."""
+
 class CpuProgram:
     """Instructions over arenas, with packed weights and a paged cache."""
 
@@ -201,6 +207,9 @@ class CpuProgram:
         row_nbytes: tuple[int, int],
         result_width: int,
         isa: str = "",
+        threads_batch: int = 0,
+        affinity: Sequence[int] = [],
+        tuning: tuple[int, int, int] = (65536, 196608, 50),
     ) -> None: ...
     @property
     def isa(self) -> str: ...
@@ -304,7 +313,7 @@ class CpuProgram:
     ) -> list[numpy.typing.NDArray[numpy.float32]]: ...
     def cancel(self) -> None: ...
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None: ...
-    def records(self) -> list[tuple[str, str, str, int, int, int]]: ...
+    def records(self) -> list[tuple[str, str, str, int, int, int, int]]: ...
     def memory(self) -> dict[str, int]: ...
 
 def probe_read_seconds(threads: int, nbytes: int, repeats: int) -> list[float]:

@@ -57,6 +57,22 @@ class Batch:
     logit_rows: Ints  # i32[S], rows whose logits are wanted, rising
 
 
+TUNING_RANGES = {
+    "chunk_nbytes": (4 << 10, 16 << 20),
+    "block_nbytes": (16 << 10, 16 << 20),
+    "spin_us": (0, 10000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Sizes that decide speed and nothing else: results are the same bits for all of them. Ranges: TUNING_RANGES."""
+
+    chunk_nbytes: int = 64 << 10  # of weights that a thread claims at a time
+    block_nbytes: int = 192 << 10  # of activations that a chunk meets
+    spin_us: int = 50  # that a thread looks for work before it sleeps
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a program must be able to hold."""
@@ -66,7 +82,10 @@ class Limits:
     max_rows: int = 512  # largest T of a step
     max_sequences: int = 64  # largest B of a step
     kv_dtype: str = "f16"  # one of KV_DTYPES
-    threads: int = 1
+    threads: int = 1  # of steps with one row per sequence
+    threads_batch: int | None = None  # of steps that read a prompt, None: as threads
+    affinity: tuple[int, ...] = ()  # a CPU for each thread; empty: the system places them
+    tuning: Tuning = Tuning()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,7 @@ class KernelRecord:
     calls: int
     nanoseconds: int
     nbytes: int  # weight and cache bytes the calls had to read
+    macs: int = 0  # multiply-adds with weight matrices
 
 
 class Program(Protocol):

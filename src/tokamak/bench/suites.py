@@ -19,6 +19,7 @@ import numpy as np
 from tokamak.bench.harness import Sample, Series, repeat
 from tokamak.bench.probes import Limits
 from tokamak.ir.graph import Graph, T
+from tokamak.observe.profile import Row, profile
 from tokamak.types import KernelRecord, Program
 
 
@@ -82,6 +83,10 @@ class Result:
             "arithmetic": self.macs_s / limits.int8_macs_s,
         }
 
+    def profile(self, limits: Limits) -> tuple[Row, ...]:
+        """Where the time went, per op and kernel; see `observe.profile`."""
+        return profile(self.kernels, self.seconds, limits.read_bytes_s, limits.int8_macs_s)
+
     def facts(self, limits: Limits) -> dict[str, object]:
         """Plain data for JSON."""
         return {
@@ -121,11 +126,10 @@ def since(before: Sequence[KernelRecord], after: Sequence[KernelRecord]) -> tupl
     out = []
     for r in after:
         old = start.get((r.node, r.op, r.kernel))
-        calls, ns, nbytes = (old.calls, old.nanoseconds, old.nbytes) if old else (0, 0, 0)
-        if r.calls > calls:
-            out.append(
-                KernelRecord(r.node, r.op, r.kernel, r.calls - calls, r.nanoseconds - ns, r.nbytes - nbytes)
-            )
+        old = old or KernelRecord(r.node, r.op, r.kernel, 0, 0, 0)
+        if r.calls > old.calls:
+            counts = (r.calls - old.calls, r.nanoseconds - old.nanoseconds, r.nbytes - old.nbytes)
+            out.append(KernelRecord(r.node, r.op, r.kernel, *counts, r.macs - old.macs))
     return tuple(out)
 
 

@@ -47,6 +47,12 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kv-dtype", choices=KV_DTYPES, help="type of the K/V cache (default f16)")
     group.add_argument("--tokenizer", metavar="FILE", help="a tokenizer file that wins over the model's own")
     group.add_argument("--executor", metavar="NAME", help="auto, cpu or reference (default auto)")
+    group.add_argument(
+        "--threads-batch", type=int, metavar="N", help="threads that read prompts (default --threads)"
+    )
+    group.add_argument(
+        "--affinity", metavar="CPUS", help="bind threads to CPUs, as 0,1 or 0-3 (default: not bound)"
+    )
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -81,14 +87,31 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     """
     import tokamak
 
-    options = {name: getattr(args, name, None) for name in ("context", "kv_dtype", "executor", "tokenizer")}
+    names = ("context", "kv_dtype", "executor", "tokenizer", "threads_batch")
+    options = {name: getattr(args, name, None) for name in names}
+    if getattr(args, "affinity", None):
+        options["affinity"] = cpu_list(args.affinity)
     options |= more
     given = {name: value for name, value in options.items() if value is not None}
     with loading_bar(f"loading {args.model or 'the embedded model'}", quiet=args.quiet) as progress:
-        llm = tokamak.load(args.model, threads=args.threads, progress=progress, **given)
+        llm = tokamak.load(args.model, threads=args.threads_given, progress=progress, **given)
     for note in dict.fromkeys((*llm.facts["notes"], *(llm.tokenizer.notes if llm.tokenizer else ()))):
         remark(f"tokamak: {note}", quiet=args.quiet)
     return llm
+
+
+def cpu_list(text: str) -> list[int]:
+    """CPU numbers of "0,2-3": in the order given. Raises: InvalidParams."""
+    cpus: list[int] = []
+    for item in text.split(","):
+        first, dash, last = item.partition("-")
+        ends = [first, last if dash else first]
+        if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in ends):
+            raise InvalidParams(
+                f"--affinity {text!r} must be CPU numbers and ranges with commas between, as 0,2-3"
+            )
+        cpus += range(int(ends[0]), int(ends[1]) + 1)
+    return cpus
 
 
 def piped_text(what: str) -> str:

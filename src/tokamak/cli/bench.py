@@ -24,6 +24,7 @@ EXAMPLES = """  tokamak bench
   tokamak bench model.gguf --receipt receipt.json
   tokamak bench verify receipt.json --model model.gguf
   tokamak bench compare before.json after.json
+  tokamak bench model.gguf --profile -p 2048 -n 128 -b 1
 """
 
 
@@ -42,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kv-dtype", choices=KV_DTYPES, help="type of the K/V cache (default f16)")
     parser.add_argument("--executor", metavar="NAME", help="auto, cpu or reference (default auto)")
+    parser.add_argument(
+        "--threads-batch", type=int, metavar="N", help="threads that read prompts (default --threads)"
+    )
+    parser.add_argument(
+        "--affinity", metavar="CPUS", help="bind threads to CPUs, as 0,1 or 0-3 (default: not bound)"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="where the time goes: per op and kernel, with shares"
+    )
     parser.add_argument("--receipt", metavar="F", help="write the evidence of this run to a file")
 
 
@@ -93,6 +103,27 @@ def show(report: dict[str, Any]) -> None:
     print(table(("case", "tok/s", "spread", "bandwidth", "arithmetic", "ms p50 / p99"), rows))
 
 
+def show_profile(report: dict[str, Any]) -> None:
+    """Where the time of each case went, for people."""
+    heads = ("op", "kernel", "calls", "ms", "of wall", "MB read", "bandwidth", "arithmetic")
+    for r in report["results"]:
+        rows = [
+            (
+                row["op"],
+                row["kernel"],
+                str(row["calls"]),
+                f"{1e3 * row['seconds']:.1f}",
+                f"{100 * row['share']:.1f} %",
+                f"{row['nbytes'] / 1e6:.0f}",
+                f"{100 * row['bandwidth']:.0f} %",
+                f"{100 * row['arithmetic']:.0f} %",
+            )
+            for row in r["profile"]
+        ]
+        print(f"\n{r['name']}: {sum(s['seconds'] for s in r['samples']):.3f} s")
+        print(table(heads, rows))
+
+
 def write_receipt(
     args: argparse.Namespace, llm: LLM, checkpoint: Checkpoint, results: list[Result], limits: Limits
 ) -> None:
@@ -139,22 +170,29 @@ def execute(args: argparse.Namespace) -> int:
         raise InvalidParams("nothing to measure: -p and -n are empty")
     args.context = max(needed)
     with load_model(args) as llm:
+        args.threads = llm.facts["threads"]
         limits = probes.measure(args.threads)
         results = measured(args, llm, checkpoint)
-        report = {
+        report: dict[str, Any] = {
             "machine": Machine.here().facts(),
             "machine_line": Machine.here().line(),
             "model": Path(checkpoint.path).name,
             "threads": args.threads,
+            "threads_batch": llm.facts["threads_batch"],
             "load_s": llm.load_s,
             "memory": memory_now(),
             "limits": limits.facts(),
             "results": [r.facts(limits) for r in results],
         }
+        if args.profile:
+            for facts, result in zip(report["results"], results, strict=True):
+                facts["profile"] = [row.facts() for row in result.profile(limits)]
         if args.receipt:
             write_receipt(args, llm, checkpoint, results, limits)
     if args.json:
         print_json(report)
     else:
         show(report)
+        if args.profile:
+            show_profile(report)
     return 0

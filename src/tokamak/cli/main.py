@@ -97,6 +97,7 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     try:
         args = parser_of(verb).parse_args(arguments)
         settings = Settings.load(threads=args.threads)
+        args.threads_given = args.threads  # None: what was tuned may decide
         args.threads = settings.threads
         logging.basicConfig(level=settings.log.upper(), stream=sys.stderr, format="tokamak: %(message)s")
         code = int(args.execute(args))

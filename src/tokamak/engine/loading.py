@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokamak import executors, models
+from tokamak.engine import tuned
 from tokamak.engine.llm import LLM
 from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
 from tokamak.errors import CapacityError, InvalidParams, TokamakError, UnavailableError
 from tokamak.ir import passes
 from tokamak.loaders import open_checkpoint
 from tokamak.loaders.discover import Found, find_tokenizer
-from tokamak.settings import Settings
-from tokamak.types import KV_DTYPES, Limits
+from tokamak.settings import MAX_THREADS, Settings
+from tokamak.types import KV_DTYPES, Limits, Tuning
 
 if TYPE_CHECKING:
     from tokamak.ir.graph import Graph
@@ -38,6 +39,8 @@ def load(
     kv_dtype: str = "f16",
     seed: int | None = None,
     *,
+    threads_batch: int | None = None,
+    affinity: Sequence[int] | None = None,
     max_batch_rows: int = 512,
     max_sequences: int = 64,
     block_size: int = 32,
@@ -47,25 +50,24 @@ def load(
 ) -> LLM:
     """A model ready to answer.
 
-    path: a model file; None is the model that comes with the package. threads: None: the CPUs this process may use, or
-    TOKAMAK_THREADS. context: tokens of prompt and completion together; None: what the model was trained for, less if
-    memory does not hold it. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0.
-    seed: of the requests that have none: the i-th request then always draws the same.
-    max_batch_rows, max_sequences: of one step. block_size: positions per cache block. prefix_cache_nbytes: cache kept
-    for prefixes that may come again, None: as much as is free, 0: none. progress(done, total): bytes, while packing.
-    tokenizer: a tokenizer file that wins over the model's own.
+    path: a model file; None is the model that comes with the package. threads: None: TOKAMAK_THREADS, what `tokamak
+    tune` found, or all CPUs; threads_batch: of steps that read a prompt, None: as threads. affinity: a CPU for each
+    thread. context: tokens of prompt and completion together; None: what the model was trained for, less if memory
+    does not hold it. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0.
+    seed: of the requests that have none: the i-th then always draws the same. max_batch_rows, max_sequences: of one
+    step. block_size: positions per cache block. prefix_cache_nbytes: cache kept for prefixes that may come again,
+    None: what is free, 0: none. progress(done, total): bytes, while packing. tokenizer: a file that wins over the
+    model's own.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
     _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size)
-    settings = Settings.load(threads=threads)
+    placed = Threading.choose(threads, threads_batch, affinity)
     checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model())
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
-        num_blocks = -(-chosen.cache_tokens // block_size)
-        sizes = (num_blocks, block_size, max_batch_rows, max_sequences)
-        limits = Limits(*sizes, kv_dtype, settings.threads)
-        graph = passes.optimize(chosen.graph)
+        sizes = (chosen.num_blocks(block_size), block_size, max_batch_rows, max_sequences)
+        limits, graph = Limits(*sizes, kv_dtype, *placed), passes.optimize(chosen.graph)
         program = executors.get(executor).compile(graph, checkpoint.weights, limits, progress)
         found = find_tokenizer(checkpoint, tokenizer)
     except TokamakError as error:
@@ -78,8 +80,34 @@ def load(
         seed=seed,
         load_s=time.perf_counter() - began,
         prefix_cache_nbytes=prefix_cache_nbytes,
-        facts=_facts(checkpoint, chosen, kv_dtype, settings.threads, found),
+        facts=_facts(checkpoint, chosen, limits, found),
     )
+
+
+class Threading(NamedTuple):
+    """The last fields of `Limits`."""
+
+    threads: int
+    threads_batch: int | None
+    affinity: tuple[int, ...]
+    tuning: Tuning
+
+    @classmethod
+    def choose(
+        cls, threads: int | None, threads_batch: int | None = None, affinity: Sequence[int] | None = None
+    ) -> Threading:
+        """What was asked for, else what was tuned for this machine, else all CPUs.
+
+        Who asks for `threads` alone means prompts too. Raises: InvalidParams for counts outside [1, MAX_THREADS].
+        """
+        if threads_batch is not None and not 1 <= threads_batch <= MAX_THREADS:
+            raise InvalidParams(f"threads_batch is {threads_batch}; it must be from 1 to {MAX_THREADS}")
+        settings = Settings.load(threads=threads)
+        best = tuned.read(settings.cache_dir)
+        count, batch = settings.threads, threads_batch
+        if threads is None and not os.environ.get("TOKAMAK_THREADS"):
+            count, batch = best.threads or count, batch or best.threads_batch
+        return cls(count, batch, tuple(affinity or ()), best.tuning)
 
 
 def default_model() -> Path:
@@ -99,6 +127,10 @@ class Context:
     kv_nbytes_per_token: int
     reason: str
     graph: Graph  # of this context
+
+    def num_blocks(self, block_size: int) -> int:
+        """Cache blocks that hold `cache_tokens`."""
+        return -(-self.cache_tokens // block_size)
 
 
 def choose_context(
@@ -157,9 +189,7 @@ def _check(
             raise InvalidParams(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
 
 
-def _facts(
-    checkpoint: Checkpoint, chosen: Context, kv_dtype: str, threads: int, found: Found
-) -> dict[str, Any]:
+def _facts(checkpoint: Checkpoint, chosen: Context, limits: Limits, found: Found) -> dict[str, Any]:
     return {
         "path": checkpoint.path,
         "architecture": checkpoint.architecture,
@@ -167,10 +197,11 @@ def _facts(
         "context": chosen.context,
         "context_reason": chosen.reason,
         "trained_context": models.trained_context(checkpoint.config),
-        "kv_dtype": kv_dtype,
+        "kv_dtype": limits.kv_dtype,
         "kv_nbytes_per_token": chosen.kv_nbytes_per_token,
         "cache_tokens": chosen.cache_tokens,
-        "threads": threads,
+        "threads": limits.threads,
+        "threads_batch": limits.threads_batch or limits.threads,
         "notes": checkpoint.notes,
         "tokenizer": found.strategy,
         "tokenizer_tried": found.tried,
