@@ -56,8 +56,7 @@ def load(
     does not hold it. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0.
     seed: of the requests that have none: the i-th then always draws the same. max_batch_rows, max_sequences: of one
     step. block_size: positions per cache block. prefix_cache_nbytes: cache kept for prefixes that may come again,
-    None: what is free, 0: none. progress(done, total): bytes, while packing. tokenizer: a file that wins over the
-    model's own.
+    None: what is free, 0: none. progress(done, total): bytes, while packing. tokenizer: a file instead of the model's.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
@@ -66,8 +65,8 @@ def load(
     checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model())
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
-        sizes = (chosen.num_blocks(block_size), block_size, max_batch_rows, max_sequences)
-        limits, graph = Limits(*sizes, kv_dtype, *placed), passes.optimize(chosen.graph)
+        sizes = (chosen.num_blocks(block_size), block_size, max_batch_rows, max_sequences, kv_dtype)
+        limits, graph = Limits(*sizes, *placed), passes.optimize(chosen.graph)
         program = executors.get(executor).compile(graph, checkpoint.weights, limits, progress)
         found = find_tokenizer(checkpoint, tokenizer)
     except TokamakError as error:
