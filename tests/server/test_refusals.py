@@ -17,17 +17,14 @@ HELLO = [{"role": "user", "content": "Hi"}]
 KEY = "secret-key-1"
 
 
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
 def test_every_sampling_field_of_the_engine_is_a_field_of_the_server():
     """logits_processor is code; logprobs and echo belong to the routes."""
     assert set(FIELDS) - set(Sampling.__struct_fields__) == {
         *("logits_processor", "logprobs", "echo"),
-        *(
-            "grammar",
-            "grammar_triggers",
-            "json_schema",
-            "regex",
-            "choice",
-        ),  # constraints have no field of HTTP yet
     }
     assert set(SAME) <= set(FIELDS)
 
@@ -36,8 +33,18 @@ def test_every_sampling_field_of_the_engine_is_a_field_of_the_server():
     ("path", "body", "status", "param"),
     [
         (TEXT, {"prompt": "a", "best_off": 2}, 400, "best_off"),
-        (CHAT, {"messages": HELLO, "tools": []}, 400, "tools"),
-        (CHAT, {"messages": HELLO, "response_format": {"type": "json_object"}}, 400, "response_format.type"),
+        (CHAT, {"messages": HELLO, "tools": [{"type": "web_search"}]}, 400, "tools[0].type"),
+        (CHAT, {"messages": HELLO, "tool_choice": "required"}, 400, "tool_choice"),
+        (CHAT, {"messages": HELLO, "functions": [{"name": "f"}]}, 400, "functions"),
+        (CHAT, {"messages": HELLO, "response_format": {"type": "xml"}}, 400, "response_format.type"),
+        (CHAT, {"messages": HELLO, "response_format": {"type": "json_schema"}}, 400, "response_format"),
+        (CHAT, {"messages": HELLO, "modalities": ["audio"]}, 400, "modalities[0]"),
+        (TEXT, {"prompt": "a", "json_schema": {"type": "zork"}}, 400, "json_schema"),
+        (TEXT, {"prompt": "a", "grammar": "root ::= ("}, 400, "grammar"),
+        (TEXT, {"prompt": "a", "regex": "(a"}, 400, "regex"),
+        (TEXT, {"prompt": "a", "regex": "a", "choice": ["b"]}, 400, "regex"),
+        (TEXT, {"prompt": "a", "best_of": 3}, 400, "best_of"),
+        (TEXT, {"prompt": "a", "repeat_penalty": 1.5, "repetition_penalty": 1.0}, 400, "repeat_penalty"),
         (CHAT, {"messages": [{"role": "user", "content": "a", "x": 1}]}, 400, "messages[0].x"),
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "text": ""}]}]}, 400, None),
         (CHAT, {"messages": []}, 400, "messages"),
@@ -47,7 +54,6 @@ def test_every_sampling_field_of_the_engine_is_a_field_of_the_server():
         (TEXT, {"prompt": "a", "temperature": -1}, 400, "temperature"),
         (TEXT, {"prompt": "a", "temperature": "hot"}, 400, "temperature"),
         (TEXT, {"prompt": "a", "n": MAX_SAMPLES + 1}, 400, "n"),
-        (TEXT, {"prompt": "a", "stream_options": {"include_usage": True}}, 400, "stream_options"),
         (TEXT, {"prompt": []}, 400, "prompt"),
         (TEXT, {"prompt": ["a", 1]}, 400, "prompt"),
         (TEXT, {"prompt": [10**6]}, 400, None),
@@ -55,6 +61,8 @@ def test_every_sampling_field_of_the_engine_is_a_field_of_the_server():
         (TEXT, {"prompt": "a", "model": "other"}, 404, "model"),
         (TEXT, b"{", 400, None),
         (TEXT, b"[" * 100_000, 400, None),
+        (TEXT, b"[]", 400, None),
+        (TEXT, {"prompt": "a", "json_schema": {"items": nested(200)}}, 400, None),
         (TEXT, b'{"prompt": "\xff"}', 400, None),
         ("/detokenize", {"tokens": [10**6]}, 400, None),
         ("/tokenize", {"content": "a", "adds": 1}, 400, "adds"),

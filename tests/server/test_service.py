@@ -52,11 +52,13 @@ def test_health_is_ok_and_says_what_is_not(app):
 
 def test_a_dead_and_a_stuck_engine_are_not_live(app, monkeypatch):
     stats = {"turns": 7, "running": 1, "waiting": 0}
-    monkeypatch.setattr(app.state, "llm", SimpleNamespace(problem=None, stats=lambda: stats))
+    served = app.state.models.every[0]
+    engine = SimpleNamespace(problem=None, stats=lambda: stats)
+    monkeypatch.setattr(served, "_llm", engine)
     assert request(app, "/health/live").status_code == 200
-    app.state._turned = (7, app.state._turned[1] - 2 * app.state.config.stuck_s)
+    served.turned = (7, served.turned[1] - 2 * app.state.config.stuck_s)
     assert request(app, "/health/live").status_code == 503
-    app.state.llm.problem = "the engine ended"
+    engine.problem = "the engine ended"
     assert request(app, "/health").json()["components"]["engine"] == "the engine ended"
 
 
@@ -99,7 +101,7 @@ async def until(holds):
 def test_a_full_queue_is_429_with_retry_after(llm):
     places = llm.program.limits.max_sequences
     app = create_app(llm, ServerConfig(max_waiting=0))
-    app.state.num_admitted = places
+    app.state.models.every[0].line.num_running = places
     answer = request(app, TEXT, {"prompt": "Once"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
     assert int(answer.headers["retry-after"]) >= 1

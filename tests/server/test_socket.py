@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import pytest
 
-from command import environment, tokamak
+from command import tokamak
 from http_client import events
+from processes import serving
 
 TEXT = "/v1/completions"
 ENDLESS = {"prompt": "Once", "max_tokens": -1, "ignore_eos": True, "stream": True}
-
-
-@contextmanager
-def serving(model, *options):
-    """(process, url) of a server on a free port, which has to stop by itself on SIGTERM."""
-    words = [
-        sys.executable,
-        "-m",
-        "tokamak",
-        "serve",
-        model,
-        "--port",
-        "0",
-        "--json",
-        "--threads",
-        "1",
-        *options,
-    ]
-    with subprocess.Popen(
-        list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    ) as process:
-        try:
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            yield process, json.loads(line)["url"]
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0, process.stderr.read()
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -154,28 +122,3 @@ def test_a_taken_port_is_an_error_and_a_missing_extra_names_the_command(url, mon
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(UnavailableError, match=r"uvicorn: pip install 'tokamak\[server\]'"):
         serve.check_installed()
-
-
-def test_the_official_openai_client_works(url):
-    openai = pytest.importorskip("openai")
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="not needed here", max_retries=0) as client:
-        assert [m.id for m in client.models.list()] == ["tiny"]
-        messages = [{"role": "user", "content": "Hello"}]
-        asked = {"model": "tiny", "messages": messages, "max_tokens": 12, "temperature": 0}
-        whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
-        answer = whole.choices[0]
-        assert whole.usage.completion_tokens == len(answer.logprobs.content) == 12
-        messages = [*messages, answer.message, {"role": "user", "content": "And then?"}]
-        assert client.chat.completions.create(model="tiny", messages=messages, max_tokens=2).choices
-        chunks = list(
-            client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
-        )
-        assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
-        text = "".join(c.choices[0].delta.content or "" for c in chunks[:-1])
-        assert text == answer.message.content
-        text = client.completions.create(model="tiny", prompt="Once", max_tokens=3, extra_body={"top_k": 1})
-        assert text.usage.completion_tokens == 3
-        with pytest.raises(openai.NotFoundError, match="gpt-9"):
-            client.chat.completions.create(model="gpt-9", messages=messages)
-        with pytest.raises(openai.BadRequestError, match="tools"):
-            client.chat.completions.create(model="tiny", messages=messages, tools=[])

@@ -98,10 +98,13 @@ def execute(args: argparse.Namespace) -> int:
 
         def ready() -> None:
             if args.json:
-                print(json.dumps({"url": url, "model": app.state.model}))
+                print(json.dumps({"url": url, "model": app.state.models.every[0].name}))
                 sys.stdout.flush()
             else:
-                remark(f"{app.state.model} at {url} (OpenAI: {url}/v1); Ctrl-C stops", quiet=args.quiet)
+                remark(
+                    f"{app.state.models.every[0].name} at {url} (OpenAI: {url}/v1); Ctrl-C stops",
+                    quiet=args.quiet,
+                )
 
         serve(app, bound, drain_s=args.drain, ready=ready)
     return 0

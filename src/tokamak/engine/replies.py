@@ -64,21 +64,27 @@ class ToolParser:
 
     @classmethod
     def for_template(
-        cls, template: str | None, *, tools: Sequence[Mapping[str, Any]] | None = None, prompt: str = ""
+        cls,
+        template: str | None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        prompt: str = "",
+        reasoning: bool = True,
     ) -> ToolParser:
         """The parser for the replies of a model.
 
         template: source of its chat template, None for unknown: the most common marks. tools: as in a request of
         OpenAI's; None: any name is a call; empty: only reasoning is looked for. prompt: the rendered prompt, whose end may
-        have opened a section.
+        have opened a section. reasoning: False leaves it in the answer, with its marks.
         """
+        thoughts = REASONING if reasoning else ()
         calls = CALLS if tools is None or tools else ()
         if template is None:
             common = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<think>")
-            sections = [s for s in (*REASONING, *calls) if s.opens in common]
+            sections = [s for s in (*thoughts, *calls) if s.opens in common]
             frames: list[str] = []
         else:
-            sections = [s for s in (*REASONING, *calls) if _uses(template, s)]
+            sections = [s for s in (*thoughts, *calls) if _uses(template, s)]
             frames = [mark for mark, tell in FRAMES if (tell or mark) in template]
         marked = any(s.read is not None and s.opens != "<|python_tag|>" for s in sections)
         bare = bool(calls) and (template is None or not marked)

@@ -72,7 +72,7 @@ class Ticket:
         self._loop, self._described, self._on_output = loop, described, on_output
         self._samples = [_Sample() for _ in range(request.num_samples)]
         self._done = threading.Event()
-        request.submitted_s = time.perf_counter()
+        request.submitted_s = request.submitted_s or time.perf_counter()  # a server counts its own queue
         loop.submit(request, self.deliver)
 
     def deliver(self, output: StepOutput) -> None:

@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -20,13 +21,20 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tokamak.errors import TokamakError
 from tokamak.server.problems import Problem, problem_of
 from tokamak.server.state import ServerConfig, State
 
 log = logging.getLogger("tokamak.server")
+access = logging.getLogger("tokamak.access")
 PUBLIC = {"/health", "/health/live", "/health/ready"}
 CLIENT_GONE = 499  # counted under this status; nobody is left to read it
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+PREFLIGHT = {
+    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-headers": "authorization, content-type, x-api-key, x-request-id, anthropic-version, anthropic-beta",
+    "access-control-max-age": "600",
+}
 CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 
@@ -48,30 +56,50 @@ class Guard:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        status = 0
+        scope["request_id"] = request_id
+        status, began_s = 0, time.perf_counter()
+        allowed = self.cors(headers)
 
         async def numbered(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(raw=message["headers"])["x-request-id"] = request_id
+                fields = MutableHeaders(raw=message["headers"])
+                fields.update({"x-request-id": request_id, **allowed, **remarks(scope)})
             await send(message)
 
         try:
             try:
+                if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                    await send_whole(numbered, 204, b"", **PREFLIGHT)
+                    return
                 scope["app"], scope["salt"] = self, self.check(scope, headers)
                 await self.app(scope, receive, numbered)
             except ClientGone:
                 status = CLIENT_GONE
             except Exception as error:
                 problem = problem_of(error, request_id)
-                if problem.status >= 500 and not isinstance(error, Problem):
+                if problem.status >= 500 and not isinstance(error, Problem | TokamakError):
                     log.exception("request %s", request_id)
                 if status:  # the head of the answer is out: cut the body off
                     raise
-                await send_problem(numbered, problem)
+                body = problem.body_for(scope["path"], request_id)
+                await send_whole(numbered, problem.status, body, **problem.headers)
         finally:
-            self.state.metrics.requests.add(self.label(scope["path"]), str(status or CLIENT_GONE))
+            label = self.label(scope["path"])
+            self.state.metrics.requests.add(label, str(status or CLIENT_GONE))
+            note_access(scope, label, status or CLIENT_GONE, time.perf_counter() - began_s)
+
+    def cors(self, headers: Headers) -> dict[str, str]:
+        """Headers that let the page of this origin read the answer; none unless the configuration names it."""
+        origin, origins = headers.get("origin"), self.state.config.cors_origins
+        if origin is None or not (origin in origins or "*" in origins):
+            return {}
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": "x-request-id, x-tokamak-ignored, x-tokamak-notes, retry-after",
+            "vary": "origin",
+        }
 
     def check(self, scope: Scope, headers: Headers) -> str:
         """What can be said from the head of a request; returns the salt of its key.  Raises: Problem."""
@@ -85,29 +113,71 @@ class Guard:
         most = self.state.config.max_body_nbytes
         if len(length) > 18 or int(length) > most:
             raise Problem(413, f"the body has {length[:20]} bytes; at most {most} are read", headers=CLOSE)
+        scope["admin"] = False
         if scope["path"] in PUBLIC:
             return ""
-        if not self.state.key_digests:
+        if not self.state.num_plain_keys:
             check_local(headers, self.state.config)
-            return ""
-        return self.salt_of(headers)
+        if self.state.key_digests:
+            return self.salt_of(scope, headers, needed=self.state.num_plain_keys > 0)
+        return ""
 
-    def salt_of(self, headers: Headers) -> str:
-        """Which key opened the door: prefixes in the cache are shared under one key only.  Raises: Problem 401.
+    def salt_of(self, scope: Scope, headers: Headers, *, needed: bool) -> str:
+        """Which key opened the door: prefixes in the cache are shared under one key only.  Raises: Problem 401 if one is needed.
 
-        All keys are compared, each in constant time, over digests of one length.
+        All keys are compared, each in constant time, over digests of one length. Sets scope["admin"].
         """
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = hashlib.sha256(given.encode("latin-1", "replace")).digest()
         fits = [hmac.compare_digest(digest, key) for key in self.state.key_digests]
         if not any(fits):
+            if not needed:
+                return ""
             text = "no API key is given" if not given else "the API key is wrong"
             challenge = {"WWW-Authenticate": "Bearer", **CLOSE}
             raise Problem(
                 401, f"{text}; send Authorization: Bearer KEY", code="invalid_api_key", headers=challenge
             )
+        scope["admin"] = any(fits[self.state.num_plain_keys :])
         return f"key{fits.index(True)}"
+
+
+def remarks(scope: Scope) -> dict[str, str]:
+    """Headers that say what of a request had no effect, and what had to be made up for it."""
+    ignored = ", ".join(
+        name.encode("ascii", "backslashreplace").decode() for name in scope.get("ignored", ())
+    )
+    notes = "; ".join(dict.fromkeys(scope.get("notes", ())))
+    given = {"x-tokamak-ignored": _printable(ignored), "x-tokamak-notes": _printable(notes)}
+    return {name: text for name, text in given.items() if text}
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if " " <= c <= "~")
+
+
+def note_access(scope: Scope, route: str, status: int, seconds: float) -> None:
+    """One line of the log for a request: facts, never texts."""
+    if not access.isEnabledFor(logging.INFO):
+        return
+    facts = {
+        "id": scope["request_id"],
+        "method": scope["method"],
+        "route": route,
+        "status": status,
+        "ms": round(1e3 * seconds, 2),
+        "key": scope.get("salt", ""),
+        "client": (scope.get("client") or ("",))[0],
+    }
+    facts |= {name: scope[name] for name in ("model", "ignored") if scope.get(name)}
+    access.info("request", extra={"facts": facts | scope.get("counts", {})})
+
+
+def check_admin(scope: Scope) -> None:
+    """Raises: Problem 403 unless a key for administration came with the request."""
+    if not scope.get("admin"):
+        raise Problem(403, "this needs an admin key (tokamak serve --admin-key)", code="not_admin")
 
 
 def check_local(headers: Headers, config: ServerConfig) -> None:
@@ -120,6 +190,8 @@ def check_local(headers: Headers, config: ServerConfig) -> None:
             host = urlsplit(f"//{value}" if name == "host" else value).hostname or ""
         except ValueError:
             host = ""
+        if name == "origin" and (value in config.cors_origins or "*" in config.cors_origins):
+            continue
         if not (is_loopback(host) or host == config.host.lower()):
             text = (
                 f"{name.capitalize()} is {value[:100]!r}; without an API key only loopback names are answered"
@@ -133,11 +205,6 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-async def send_problem(send: Send, problem: Problem) -> None:
-    """A problem as a whole answer."""
-    await send_whole(send, problem.status, problem.body, **problem.headers)
 
 
 async def send_whole(send: Send, status: int, body: bytes, **headers: str) -> None:

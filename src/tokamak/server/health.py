@@ -9,18 +9,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tokamak.server.bodies import answer
 from tokamak.server.metrics import CONTENT_TYPE
-from tokamak.server.routes.models import answer
 from tokamak.server.state import State
+
+OPERATIONS = (
+    ("/health", "get", None, None, "Whether it works, and what does not."),
+    ("/health/live", "get", None, None, "200 unless it has to be restarted."),
+    ("/health/ready", "get", None, None, "200 while it takes requests."),
+    ("/metrics", "get", None, None, "Counters for Prometheus, as text."),
+)
 
 
 def components(state: State) -> dict[str, str | None]:
     """What can fail, each with what is wrong or None."""
-    full = state.num_admitted >= state.num_places
     return {
         "engine": state.engine_problem(),
         "admission": "the server is stopping" if state.draining else None,
-        "queue": f"all {state.num_places} places are taken" if full else None,
+        "queue": "all places are taken" if state.full else None,
     }
 
 
@@ -49,7 +55,7 @@ def routes(state: State) -> list[Route]:
         return report(("engine", "admission", "queue"), details=True)
 
     async def metrics(_: Request) -> Response:
-        text = state.metrics.text(state.llm.stats(), state.num_admitted)
+        text = state.metrics.text(state)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     return [

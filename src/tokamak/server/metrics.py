@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from tokamak import __version__
 from tokamak.engine.completion import Completion
+
+if TYPE_CHECKING:
+    from tokamak.server.state import State
 
 SECONDS = (
     0.001,
@@ -122,10 +126,18 @@ class Metrics:
         self.queue.observe(completions[0].timings.queue_s)
         self.e2e.observe(max(c.timings.total_s for c in completions))
 
-    def text(self, stats: Mapping[str, int | float], num_admitted: int) -> str:
-        """The whole page. stats: of `LLM.stats`. num_admitted: completions between acceptance and last byte."""
+    def text(self, state: State) -> str:
+        """The whole page: what was counted here, and what the engines say now, added up."""
         lines = [line for metric in vars(self).values() for line in metric.lines()]
-        for name, text, kind, labels, value in _engine(stats, num_admitted):
+        stats: dict[str, int | float] = {}
+        loaded = [served for served in state.models.every if served.loaded]
+        for served in loaded:
+            for name, value in served.llm.stats().items():
+                stats[name] = stats.get(name, 0) + value
+        waiting = sum(served.line.num_waiting for served in state.models.every)
+        stats["waiting"] = stats.get("waiting", 0) + waiting
+        stats |= {"models_loaded": len(loaded), "memory_nbytes": state.models.nbytes}
+        for name, text, kind, labels, value in _engine(stats, state.num_admitted):
             if f"# TYPE {name} {kind}" not in lines:
                 lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
             lines.append(sample(name, labels, value))
@@ -136,11 +148,19 @@ def _engine(
     stats: Mapping[str, int | float], num_admitted: int
 ) -> Iterator[tuple[str, str, str, Labels, int | float]]:
     yield "tokamak_completions_admitted", "Completions being answered.", "gauge", (), num_admitted
-    yield "tokamak_requests_running", "Sequences that the engine steps.", "gauge", (), stats["running"]
-    yield "tokamak_requests_waiting", "Sequences in the engine's queue.", "gauge", (), stats["waiting"]
+    yield "tokamak_requests_running", "Sequences that the engine steps.", "gauge", (), stats.get("running", 0)
+    yield "tokamak_requests_waiting", "Completions that wait for the engine.", "gauge", (), stats["waiting"]
+    yield "tokamak_models_loaded", "Models in memory.", "gauge", (), stats["models_loaded"]
+    yield (
+        "tokamak_models_nbytes",
+        "Bytes that models and their caches hold.",
+        "gauge",
+        (),
+        stats["memory_nbytes"],
+    )
     blocks = "K/V cache blocks: held by sequences, kept for prefixes, all."
     for state, key in (("held", "blocks_held"), ("kept", "blocks_kept"), ("all", "blocks_total")):
-        yield "tokamak_kv_blocks", blocks, "gauge", (("state", state),), stats[key]
+        yield "tokamak_kv_blocks", blocks, "gauge", (("state", state),), stats.get(key, 0)
     for name, text, key in (
         (
             "tokamak_prefix_cache_queried_tokens_total",
@@ -150,5 +170,5 @@ def _engine(
         ("tokamak_prefix_cache_hit_tokens_total", "Tokens found in the prefix cache.", "prefix_hit_tokens"),
         ("tokamak_preemptions_total", "Sequences that had to give their blocks back.", "preempted"),
     ):
-        yield name, text, "counter", (), stats[key]
+        yield name, text, "counter", (), stats.get(key, 0)
     yield "tokamak_build_info", "The version.", "gauge", (("version", __version__),), 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,54 +12,45 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tokamak import __version__
-from tokamak.server import schemas
-from tokamak.server.routes.models import answer
+from tokamak.server import answers, bodies
 
-# path, verb, type of the body, type of the answer (None: a plain object), what it does
-OPERATIONS: tuple[tuple[str, str, type | None, type | None, str], ...] = (
-    ("/v1/chat/completions", "post", schemas.ChatRequest, schemas.ChatCompletion, "Answer a conversation."),
-    ("/v1/completions", "post", schemas.CompletionRequest, schemas.TextCompletion, "Continue prompts."),
-    ("/v1/models", "get", None, schemas.ModelList, "The models that are loaded."),
-    ("/v1/models/{id}", "get", None, schemas.Model, "One model."),
-    ("/tokenize", "post", schemas.TokenizeRequest, None, "Text to token ids."),
-    ("/detokenize", "post", schemas.DetokenizeRequest, None, "Token ids to text."),
-    ("/apply-template", "post", schemas.TemplateRequest, None, "A conversation as the model reads it."),
-    ("/health", "get", None, None, "Whether it works, and what does not."),
-    ("/health/live", "get", None, None, "200 unless it has to be restarted."),
-    ("/health/ready", "get", None, None, "200 while it takes requests."),
-    ("/metrics", "get", None, None, "Counters for Prometheus, as text."),
-    ("/openapi.json", "get", None, None, "This document."),
-)
+_PLACE = re.compile(r"\{(\w+)\}")
+Operation = tuple[str, str, type[Any] | None, type[Any] | None, str]
+"""path, verb, type of the body, type of the answer (None: a plain object), what it does"""
+OPERATION: Operation = ("/openapi.json", "get", None, None, "This document.")
 
 
-def document() -> dict[str, Any]:
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """The OpenAPI document."""
-    types = {t for _, _, body, done, _ in OPERATIONS for t in (body, done) if t} | {schemas.ErrorAnswer}
+    types = {t for _, _, body, done, _ in operations for t in (body, done) if t} | {answers.ErrorAnswer}
     ordered = sorted(types, key=lambda t: t.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    with_unused(components, types)
     paths: dict[str, Any] = {}
-    for path, verb, body, done, text in OPERATIONS:
+    for path, verb, body, done, text in operations:
         good = content(done) if done else {"application/json": {"schema": {"type": "object"}}}
         if path == "/metrics":
             good = {"text/plain": {"schema": {"type": "string"}}}
-        if done in (schemas.ChatCompletion, schemas.TextCompletion):
-            good = {**good, "text/event-stream": {"schema": {"type": "string"}}}
+        if body and "stream" in body.__struct_fields__:
+            kind = "application/x-ndjson" if path.startswith("/api/") else "text/event-stream"
+            good = {**good, kind: {"schema": {"type": "string"}}}
         operation: dict[str, Any] = {
             "summary": text,
             "responses": {
                 "200": {"description": "done", "content": good},
-                "default": {"description": "an error", "content": content(schemas.ErrorAnswer)},
+                "default": {"description": "an error", "content": content(answers.ErrorAnswer)},
             },
         }
         if body:
             operation["requestBody"] = {"required": True, "content": content(body)}
-        if "{id}" in path:
-            place = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-            operation["parameters"] = [place]
+        names = _PLACE.findall(path)
+        if names:
+            place = {"in": "path", "required": True, "schema": {"type": "string"}}
+            operation["parameters"] = [{"name": name, **place} for name in names]
         if path.startswith("/health"):
             operation["security"] = []
             operation["responses"]["503"] = {"description": "unavailable", "content": good}
-        paths[path] = {verb: operation}
+        paths.setdefault(path, {})[verb] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": "tokamak", "version": __version__},
@@ -70,16 +63,28 @@ def document() -> dict[str, Any]:
     }
 
 
+def with_unused(components: dict[str, Any], types: Iterable[type[Any]]) -> None:
+    """Adds the fields that are accepted without effect, and other clients' names of fields."""
+    for kind in types:
+        if not issubclass(kind, bodies.Body):
+            continue
+        fields = components[kind.__name__]["properties"]
+        for name in kind.unused:
+            fields.setdefault(name, {"description": "accepted, without effect, listed in x-tokamak-ignored"})
+        for name, meant in kind.aliases.items():
+            fields.setdefault(name, {**fields.get(meant, {}), "description": f"another name of {meant}"})
+
+
 def content(kind: type) -> dict[str, Any]:
     """JSON of a named type."""
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
 
 
-def routes() -> list[Route]:
+def routes(operations: Sequence[Operation]) -> list[Route]:
     """The one route; the document is made once."""
-    body = document()
+    body = document(operations)
 
     async def endpoint(_: Request) -> Response:
-        return answer(body)
+        return bodies.answer(body)
 
-    return [Route("/openapi.json", endpoint)]
+    return [Route(OPERATION[0], endpoint)]

@@ -14,9 +14,10 @@ from tokamak.errors import (
     ContextOverflow,
     InvalidParams,
     TokamakError,
+    UnavailableError,
     UnsupportedError,
 )
-from tokamak.server.schemas import ErrorAnswer, ErrorFacts
+from tokamak.server.answers import ErrorAnswer, ErrorFacts
 
 TYPES = {
     401: "authentication_error",
@@ -24,13 +25,22 @@ TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
     500: "server_error",
+    501: "not_supported_error",
     503: "server_error",
+    504: "server_error",
+}
+ANTHROPIC_TYPES = {
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
 }
 RETRY_S = 1  # where nothing better is known
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*?)`")
 _PLACE = re.compile(r" - at `\$\.?(.*?)`$")
-_FIRST = re.compile(r"([a-z_]+) (?:is|has|of)\b")
+_FIRST = re.compile(r"([a-z_]+)(?: (?:is|has|of|and|asks|are)\b|: )")
 
 
 class Problem(Exception):  # an answer, not always an error of ours
@@ -52,8 +62,19 @@ class Problem(Exception):  # an answer, not always an error of ours
 
     @property
     def body(self) -> bytes:
-        """The JSON."""
+        """The JSON of OpenAI's routes."""
         return msgspec.json.encode(ErrorAnswer(self.facts))
+
+    def body_for(self, path: str, request_id: str) -> bytes:
+        """The JSON as clients of a route read it."""
+        facts = self.facts
+        if path.startswith("/v1/messages"):
+            kind = ANTHROPIC_TYPES.get(self.status, facts.type)
+            error = {"type": kind, "message": facts.message}
+            return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
+        if path.startswith("/api/"):
+            return msgspec.json.encode({"error": facts.message})
+        return self.body
 
 
 def retry_later(status: int, message: str, code: str, after_s: int = RETRY_S) -> Problem:
@@ -75,7 +96,10 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         return Problem(400, str(error), code="context_length_exceeded")
     if isinstance(error, InvalidParams):
         first = _FIRST.match(str(error))
-        return Problem(400, str(error), param=first and first[1], code="invalid_value")
+        param = first and {"gbnf": "grammar"}.get(first[1], first[1])
+        return Problem(400, str(error), param=param, code="invalid_value")
+    if isinstance(error, UnavailableError):
+        return Problem(501, str(error), code="unavailable")
     if isinstance(error, UnsupportedError):
         return Problem(400, str(error), code="unsupported")
     if isinstance(error, CapacityError):

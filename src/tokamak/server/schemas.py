@@ -1,23 +1,29 @@
-"""What clients send and what they get back, as msgspec types: the one table that decoding and /openapi.json use.
+"""What clients of OpenAI's routes send, as msgspec types: the one table that decoding, /openapi.json and the guide use.
 
-A field that is not here is refused by name. A field of OpenAI's that has only one value here (`tools`,
-`response_format`) is refused at every other one.
+A field that is not here is refused by name; one that is known and has no effect here is accepted and listed in the
+header x-tokamak-ignored.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from tokamak.errors import InvalidParams
 from tokamak.sampling import SamplingParams
+from tokamak.server.bodies import Body
+from tokamak.server.tools import Tool
 
 MAX_SAMPLES = 8  # n
 MAX_PROMPTS = 64  # prompts of one /v1/completions
 MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
 MAX_BIASES = 1024
+MAX_TOOLS = 256
+MAX_SCHEMA = 256 << 10  # characters of a schema, a grammar, an expression
+WHITE_SPACE = r"( |\n {0,12})?"
 MASK64 = (1 << 64) - 1
 DRAW_A_SEED = -1  # llama-server's clients send it to mean "any"
 
@@ -26,23 +32,80 @@ TokenIds = list[Annotated[int, Meta(ge=0, lt=1 << 31)]]
 
 
 class StreamOptions(Struct, forbid_unknown_fields=True):
-    """include_usage: one more chunk, with the counts of tokens, before [DONE]."""
+    """include_usage: one more chunk, with the counts of tokens, before [DONE]. Without `stream` it has no effect.
+
+    include_obfuscation: accepted; nothing is padded here.
+    """
 
     include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class SchemaFormat(Struct):
+    """json_schema of a response_format. strict: always, whatever is asked."""
+
+    schema: dict[str, Any] = {}
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 class Format(Struct, forbid_unknown_fields=True):
-    """Only plain text: nothing here holds an answer to a schema."""
+    """text, any JSON object, or JSON of a schema; `schema` beside the type is llama-server's spelling."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+    schema: dict[str, Any] | None = None
+
+    def constraint(self) -> dict[str, Any]:
+        """Fields of SamplingParams.  Raises: InvalidParams without a schema."""
+        if self.type == "text":
+            return {}
+        given = self.json_schema.schema if self.json_schema else self.schema
+        if self.type == "json_schema" and given is None:
+            raise InvalidParams("response_format has no json_schema; type json_schema needs one")
+        return {"json_schema": bounded({"type": "object"} if given is None else given)}
 
 
-class Sampling(Struct, kw_only=True, forbid_unknown_fields=True):
+def bounded(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema whose JSON has no endless white space, which small models fall for.  Raises: InvalidParams if it is huge."""
+    if len(str(schema)) > MAX_SCHEMA:
+        raise InvalidParams(f"the JSON schema has more than {MAX_SCHEMA} characters")
+    return {"x-guidance": {"whitespace_pattern": WHITE_SPACE}, **schema}
+
+
+def spelled(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same for JSON that a program reads: in the one spelling that models are taught for calls."""
+    one = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    return {**bounded(schema), "x-guidance": one}
+
+
+class Sampling(Body, kw_only=True, forbid_unknown_fields=True):
     """How to continue: OpenAI's fields, then the fields of `tokamak.SamplingParams`, absent or null for the default.
 
     model: absent, or a name from /v1/models. seed: any 64-bit number; -1 draws one, as if it were absent; the answer says
-    which. user: accepted, not used.
+    which. grammar (GBNF), json_schema, regex, choice: the text follows it; one that cannot be compiled is refused.
+    timings_per_token: speeds in the answer, as llama-server gives them.
     """
+
+    unused: ClassVar[frozenset[str]] = frozenset(
+        (
+            *("user", "metadata", "store", "service_tier", "safety_identifier", "moderation", "prediction"),
+            *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "verbosity"),
+            *("web_search_options", "audio", "cache_prompt", "id_slot", "n_keep", "suffix"),
+        )
+    )
+    aliases: ClassVar[dict[str, str]] = {
+        "repeat_penalty": "repetition_penalty",
+        "repeat_last_n": "repetition_last_n",
+        "n_predict": "max_tokens",
+        "guided_json": "json_schema",
+        "guided_regex": "regex",
+        "guided_choice": "choice",
+        "guided_grammar": "grammar",
+        "dry_penalty_last_n": "dry_last_n",
+        "dry_sequence_breakers": "dry_breakers",
+    }
 
     model: str | None = None
     stream: bool | None = None
@@ -56,7 +119,6 @@ class Sampling(Struct, kw_only=True, forbid_unknown_fields=True):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: Annotated[dict[str, float], Meta(max_length=MAX_BIASES)] | None = None
-    user: str | None = None
 
     preset: str | None = None
     min_tokens: int | None = None
@@ -86,6 +148,12 @@ class Sampling(Struct, kw_only=True, forbid_unknown_fields=True):
     stop_token_ids: Annotated[TokenIds, Meta(max_length=64)] | None = None
     ignore_eos: bool | None = None
     samplers: Annotated[list[str], Meta(max_length=32)] | None = None
+    grammar: Annotated[str, Meta(max_length=MAX_SCHEMA)] | None = None
+    json_schema: dict[str, Any] | None = None
+    regex: Annotated[str, Meta(max_length=MAX_SCHEMA)] | None = None
+    choice: Annotated[list[str], Meta(max_length=4096)] | None = None
+    grammar_triggers: Annotated[list[Text], Meta(max_length=16)] | None = None
+    timings_per_token: bool | None = None
 
     @property
     def num_samples(self) -> int:
@@ -95,12 +163,10 @@ class Sampling(Struct, kw_only=True, forbid_unknown_fields=True):
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the counts of tokens."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return bool(self.stream) and self.stream_options is not None and self.stream_options.include_usage
 
     def params(self, **more: Any) -> SamplingParams:
         """The same as SamplingParams; `more` wins.  Raises: InvalidParams."""
-        if self.stream_options is not None and not self.stream:
-            raise InvalidParams("stream_options is given without stream; it must be absent then")
         given = {name: getattr(self, name) for name in SAME if getattr(self, name) is not None}
         if self.seed is not None and self.seed != DRAW_A_SEED:
             given["seed"] = self.seed & MASK64
@@ -108,54 +174,182 @@ class Sampling(Struct, kw_only=True, forbid_unknown_fields=True):
             given["logit_bias"] = {int(k) if k.isdecimal() else k: v for k, v in self.logit_bias.items()}
         if self.dry_breakers is not None:
             given["dry_breakers"] = tuple(self.dry_breakers)
+        if self.json_schema is not None:
+            given["json_schema"] = bounded(self.json_schema)
         return SamplingParams(**{**given, **more})
 
 
-OWN_WAY = {"model", "stream", "stream_options", "user", "seed", "logit_bias", "dry_breakers"}
+OWN_WAY = {
+    "model",
+    "stream",
+    "stream_options",
+    "seed",
+    "logit_bias",
+    "dry_breakers",
+    "json_schema",
+    "timings_per_token",
+}
 SAME = tuple(name for name in Sampling.__struct_fields__ if name not in OWN_WAY)
 
 
 class TextPart(Struct, forbid_unknown_fields=True):
-    """A piece of a message. Pictures and sound are refused."""
+    """A piece of a message. Pictures and sound are refused. cache_control: accepted; prefixes are always kept."""
 
     type: Literal["text"]
     text: str
+    cache_control: dict[str, Any] | None = None
+
+
+class CallGiven(Struct):
+    """What was called. arguments: JSON text."""
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCallGiven(Struct):
+    """A call in a message of the assistant that a client sends back."""
+
+    function: CallGiven
+    id: str = ""
+    type: Literal["function"] = "function"
+    index: int | None = None
 
 
 class Message(Struct, forbid_unknown_fields=True):
-    """One message of a conversation. The fields that are only null are those OpenAI's client sends back with an answer."""
+    """One message of a conversation. The fields that are only null are those OpenAI's client sends back with an answer.
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    tool: the result of the call `tool_call_id`. reasoning_content: of an earlier answer, for templates that read it.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
     name: str | None = None
-    refusal: None = None
-    annotations: None = None
+    tool_calls: Annotated[list[ToolCallGiven], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: None = None
 
-    def plain(self) -> dict[str, str]:
-        """For the chat template: parts joined by line ends, "developer" as "system"."""
+    def plain(self) -> dict[str, Any]:
+        """For the chat template: parts joined by line ends, "developer" as "system", arguments as objects.
+
+        Raises: InvalidParams for a message that says nothing.
+        """
         parts = self.content
-        content = parts if isinstance(parts, str) else "\n".join(part.text for part in parts)
-        out = {"role": "system" if self.role == "developer" else self.role, "content": content}
-        return out if self.name is None else {**out, "name": self.name}
+        if parts is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
+            raise InvalidParams(f"content is missing in a message of the {self.role}")
+        content = (
+            "\n".join(part.text for part in parts) if isinstance(parts, list) else parts or self.refusal or ""
+        )
+        out: dict[str, Any] = {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": content,
+        }
+        more = {
+            "name": self.name,
+            "tool_call_id": self.tool_call_id,
+            "reasoning_content": self.reasoning_content,
+        }
+        out |= {key: value for key, value in more.items() if value is not None}
+        if self.tool_calls:
+            out["tool_calls"] = [
+                called(call.id, call.function.name, call.function.arguments) for call in self.tool_calls
+            ]
+        return out
+
+
+def called(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    """A call as templates read it.  Raises: InvalidParams for arguments that are no JSON object."""
+    try:
+        values = json.loads(arguments or "{}")
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise InvalidParams(
+            f"arguments of the call of {name[:64]!r} are {arguments[:64]!r}; they must be a JSON object"
+        )
+    return {"type": "function", "id": call_id, "function": {"name": name, "arguments": values}}
 
 
 Messages = Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
 
 
+class FunctionGiven(Struct):
+    """A function that may be called. parameters: JSON schema of its arguments."""
+
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,128}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolGiven(Struct):
+    """A tool; only functions are known."""
+
+    type: Literal["function"]
+    function: FunctionGiven
+
+    def tool(self) -> Tool:
+        """In the server's own form."""
+        return Tool(self.function.name, self.function.description or "", self.function.parameters or {})
+
+
+class NamedFunction(Struct):
+    """See NamedTool."""
+
+    name: str
+
+
+class NamedTool(Struct):
+    """This function has to be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class TemplateOptions(Struct, forbid_unknown_fields=True):
+    """chat_template_kwargs: the variables of templates that a client may set."""
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+    reasoning_effort: str | None = None
+    add_generation_prompt: bool | None = None
+
+    def variables(self) -> dict[str, Any]:
+        """Those that are given."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
-    """Body of /v1/chat/completions. Without a limit of tokens the answer ends where the context ends."""
+    """Body of /v1/chat/completions. Without a limit of tokens the answer ends where the context ends.
+
+    tools, tool_choice: none, auto, required or one function; a choice that must call is held to a schema.
+    reasoning_format: none leaves <think> in the content. reasoning_effort: none turns it off where the template can.
+    """
 
     messages: Messages
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: Format | None = None
+    tools: Annotated[list[ToolGiven], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[FunctionGiven] | None = None
+    function_call: Literal["none"] | None = None
+    modalities: list[Literal["text"]] | None = None
+    reasoning_effort: str | None = None
+    reasoning_format: Literal["auto", "none", "deepseek"] | None = None
+    chat_template_kwargs: TemplateOptions | None = None
 
     def sampling_params(self) -> SamplingParams:
         """Raises: InvalidParams for values outside their range or that contradict each other."""
+        if self.functions and self.function_call != "none":
+            raise InvalidParams("functions is given; it is not implemented, use tools")
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidParams("top_logprobs is given without logprobs; logprobs must be true then")
         both = self.max_tokens, self.max_completion_tokens
@@ -165,7 +359,8 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
             )
         limit = both[0] if both[1] is None else both[1]
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self.params(max_tokens=-1 if limit is None else limit, logprobs=logprobs)
+        constraint = self.response_format.constraint() if self.response_format else {}
+        return self.params(max_tokens=-1 if limit is None else limit, logprobs=logprobs, **constraint)
 
 
 class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
@@ -174,9 +369,12 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     prompt: str | list[str | Annotated[int, Meta(ge=0, lt=1 << 31)] | TokenIds]
     logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
+    best_of: Annotated[int, Meta(ge=0, le=MAX_SAMPLES)] | None = None
 
     def sampling_params(self) -> SamplingParams:
         """Raises: InvalidParams for values outside their range."""
+        if self.best_of not in (None, 0, self.num_samples):
+            raise InvalidParams(f"best_of is {self.best_of}; it must be n, {self.num_samples}, or absent")
         limit = 16 if self.max_tokens is None else self.max_tokens
         return self.params(max_tokens=limit, logprobs=self.logprobs, echo=bool(self.echo))
 
@@ -196,154 +394,28 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
         return list(self.prompt)  # type: ignore[arg-type]  # none is an int
 
 
-class TokenizeRequest(Struct, forbid_unknown_fields=True):
+class TokenizeRequest(Body, forbid_unknown_fields=True):
     """Body of /tokenize. with_pieces: each id with its text, or its bytes where they are no text."""
 
     content: str
     add_special: bool = False
     parse_special: bool = True
     with_pieces: bool = False
+    model: str | None = None
 
 
-class DetokenizeRequest(Struct, forbid_unknown_fields=True):
+class DetokenizeRequest(Body, forbid_unknown_fields=True):
     """Body of /detokenize."""
 
     tokens: TokenIds
+    model: str | None = None
 
 
-class TemplateRequest(Struct, forbid_unknown_fields=True):
-    """Body of /apply-template."""
+class TemplateRequest(Body, forbid_unknown_fields=True):
+    """Body of /apply-template. tools: as of /v1/chat/completions."""
 
     messages: Messages
     add_generation_prompt: bool = True
-
-
-class PromptDetails(Struct):
-    """cached_tokens: of the prompt, found in the cache and not computed."""
-
-    cached_tokens: int
-
-
-class Usage(Struct):
-    """Exact counts. completion_tokens: of all choices, tokens that end a completion included."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptDetails
-
-
-class TopLogprob(Struct):
-    """A likely token. bytes: what it stands for, also where that is no text."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class ContentLogprob(TopLogprob):
-    """The token that was drawn, and the likeliest ones at its place."""
-
-    top_logprobs: list[TopLogprob]
-
-
-class ChatLogprobs(Struct):
-    """Log-probabilities of the tokens of a content, from the model's own distribution."""
-
-    content: list[ContentLogprob]
-    refusal: None = None
-
-
-class CompletionLogprobs(Struct):
-    """The same as /v1/completions has it. text_offset: characters from the beginning of the choice's text."""
-
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None]
-    text_offset: list[int]
-
-
-Finish = Literal["stop", "length"]
-
-
-class Answer(Struct):
-    """The message of a choice, or what a chunk adds to it."""
-
-    role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
-    refusal: UnsetType | None = UNSET
-
-
-class ChatChoice(Struct, kw_only=True):
-    """One answer, or a chunk of it."""
-
-    index: int
-    message: Answer | UnsetType = UNSET
-    delta: Answer | UnsetType = UNSET
-    logprobs: ChatLogprobs | None = None
-    finish_reason: Finish | None = None
-
-
-class TextChoice(Struct, kw_only=True):
-    """One completion, or a chunk of it."""
-
-    index: int
-    text: str
-    logprobs: CompletionLogprobs | None = None
-    finish_reason: Finish | None = None
-
-
-class Generated(Struct, kw_only=True):
-    """What both routes answer, whole or in chunks. seed: what the draws depended on."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    system_fingerprint: str
-    seed: int | UnsetType = UNSET
-    usage: Usage | UnsetType | None = UNSET
-
-
-class ChatCompletion(Generated, kw_only=True):
-    """Answer of /v1/chat/completions."""
-
-    choices: list[ChatChoice]
-
-
-class TextCompletion(Generated, kw_only=True):
-    """Answer of /v1/completions."""
-
-    choices: list[TextChoice]
-
-
-class Model(Struct, kw_only=True):
-    """A loaded model. meta: what the file and the machine gave: architecture, bytes, context, vocabulary."""
-
-    id: str
-    created: int
-    object: Literal["model"] = "model"
-    owned_by: str = "tokamak"
-    meta: dict[str, str | int]
-
-
-class ModelList(Struct):
-    """Answer of /v1/models."""
-
-    data: list[Model]
-    object: Literal["list"] = "list"
-
-
-class ErrorFacts(Struct):
-    """What went wrong: for people, for programs, and which field."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-
-class ErrorAnswer(Struct):
-    """Body of every answer that is not 2xx."""
-
-    error: ErrorFacts
+    model: str | None = None
+    tools: Annotated[list[ToolGiven], Meta(max_length=MAX_TOOLS)] | None = None
+    chat_template_kwargs: TemplateOptions | None = None

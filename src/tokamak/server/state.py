@@ -1,19 +1,20 @@
-"""What the routes of one server share: the model, the limits, the counters, and who may still come in."""
+"""What the routes of one server share: the models, the limits, the counters, and who may still come in."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokamak.engine.llm import LLM
 from tokamak.errors import InvalidParams
 from tokamak.server.metrics import Metrics
-from tokamak.server.problems import Problem, retry_later
+from tokamak.server.problems import retry_later
+from tokamak.server.registry import Models, Served
 
 MOST_RETRY_S = 60
 
@@ -22,91 +23,110 @@ MOST_RETRY_S = 60
 class ServerConfig:
     """Limits and keys of a server.
 
-    model: its name for clients, None: of the file. api_keys: any of them opens every route; none: only loopback names are
-    answered. host: what it is bound to, a further name that is answered. max_waiting: completions that may wait for a place
-    in the engine. max_body_nbytes, body_s: of a request. stall_s: a reader that takes nothing for so long is dropped.
-    stuck_s: an engine that has work and does not turn for so long is reported dead.
+    model: its name for clients, None: of the file; aliases: further names. api_keys: any of them opens every route; none:
+    only loopback names are answered. admin_keys: open loading and unloading too; without any, those routes are closed.
+    host: what it is bound to, a further name that is answered. cors_origins: pages that may call it, "*" for all.
+    max_waiting: completions that may wait for a place in the engine; max_each: of one key at once, 0: all;
+    max_waiting_tokens: of prompts that wait. max_body_nbytes, body_s: of a request. request_s: for an answer.
+    ping_s: of silence in a stream. stall_s: a reader that takes nothing for so long is dropped. stuck_s: an engine that
+    has work and does not turn for so long is reported dead. idle_s: a model that can be loaded again is unloaded after it, 0:
+    never. memory_nbytes: for loaded models, 0: no limit. exact_names: only names of models here are answered.
     """
 
     model: str | None = None
+    aliases: tuple[str, ...] = ()
     api_keys: tuple[str, ...] = ()
+    admin_keys: tuple[str, ...] = ()
     host: str = "127.0.0.1"
+    cors_origins: tuple[str, ...] = ()
     max_waiting: int = 64
+    max_each: int = 0
+    max_waiting_tokens: int = 1 << 20
     max_body_nbytes: int = 8 << 20
     body_s: float = 30.0
+    request_s: float = 3600.0
+    ping_s: float = 15.0
     stall_s: float = 60.0
     stuck_s: float = 60.0
+    idle_s: float = 0.0
+    memory_nbytes: int = 0
+    exact_names: bool = False
 
     def __post_init__(self) -> None:
-        for key in self.api_keys:
+        for key in (*self.api_keys, *self.admin_keys):
             if len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key:
                 raise InvalidParams(
                     "an API key must be of 8 or more printable ASCII characters without spaces"
                 )
-        if self.max_waiting < 0:
-            raise InvalidParams(f"max_waiting is {self.max_waiting}; it must be 0 or more")
+        for name in ("max_waiting", "max_each", "max_waiting_tokens", "idle_s", "memory_nbytes"):
+            if getattr(self, name) < 0:
+                raise InvalidParams(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("body_s", "request_s", "ping_s", "stall_s", "stuck_s", "max_body_nbytes"):
+            if getattr(self, name) <= 0:
+                raise InvalidParams(f"{name} is {getattr(self, name)}; it must be more than 0")
+
+
+def served_alone(llm: LLM, config: ServerConfig) -> Served:
+    """A loaded model under the names of the configuration."""
+    path = llm.facts.get("path")
+    name = config.model or (Path(str(path)).stem if path else "model")
+    return Served((name, *config.aliases), llm, most_waiting=config.max_waiting, most_each=config.max_each)
+
+
+def digests(keys: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Of keys, all of one length."""
+    return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
 
 class State:
     """One per application."""
 
-    def __init__(self, llm: LLM, config: ServerConfig) -> None:
-        self.llm, self.config = llm, config
+    def __init__(self, models: Models, config: ServerConfig) -> None:
+        self.models, self.config = models, config
         self.metrics = Metrics()
         self.created = int(time.time())
         self.draining = False
-        self.num_admitted = 0  # completions between acceptance and the last byte
-        self.key_digests = tuple(hashlib.sha256(key.encode()).digest() for key in config.api_keys)
-        path = llm.facts.get("path")
-        self.model = config.model or (Path(str(path)).stem if path else "model")
-        limits = llm.program.limits
-        self.num_places = limits.max_sequences + config.max_waiting
-        self._turned = (-1, 0.0)  # the engine's turns when they last changed, and when
+        self.waiting_tokens = 0  # of prompts whose completions have no token yet
+        self.key_digests = digests((*config.api_keys, *config.admin_keys))
+        self.num_plain_keys = len(config.api_keys)  # those after them are for administration
 
-    def check_model(self, name: str | None) -> None:
-        """Raises: Problem 404 for a name that is not the model's."""
-        if name is not None and name != self.model:
-            raise Problem(
-                404,
-                f"the model {name!r} is not here; {self.model!r} is",
-                param="model",
-                code="model_not_found",
-            )
+    @property
+    def num_admitted(self) -> int:
+        """Completions between acceptance and the last byte."""
+        return sum(served.line.num_admitted for served in self.models.every)
 
-    @contextmanager
-    def admitted(self, num: int) -> Iterator[None]:
+    @property
+    def full(self) -> bool:
+        """Whether no model has a place left."""
+        return all(served.line.full for served in self.models.every)
+
+    @asynccontextmanager
+    async def admitted(self, served: Served, key: str, num: int) -> AsyncIterator[None]:
         """Places for num completions.  Raises: Problem 503 while stopping, 429 when there are too few, 400 if never enough."""
         if self.draining:
             self.metrics.rejections.add("stopping")
             raise retry_later(503, "the server is stopping", "stopping")
-        if num > self.num_places:
-            raise Problem(
-                400,
-                f"{num} completions at once are asked for; the server has {self.num_places} places",
-                code="too_many",
-            )
-        if self.num_admitted + num > self.num_places:
+        reason = served.line.refusal(key, num)
+        if reason is not None:
             self.metrics.rejections.add("queue_full")
-            text = f"{self.num_admitted} of {self.num_places} places are taken and {num} are asked for; try again later"
-            raise retry_later(429, text, "queue_full", self._retry_s())
-        self.num_admitted += num
-        try:
+            raise retry_later(429, reason, "queue_full", self.retry_s())
+        async with served.line.place(key, num):
             yield
-        finally:
-            self.num_admitted -= num
 
-    def _retry_s(self) -> int:
+    def check_tokens(self, num: int) -> None:
+        """Raises: Problem 429 if the prompts that wait are too long together with num tokens more."""
+        most = self.config.max_waiting_tokens
+        if self.waiting_tokens and self.waiting_tokens + num > most:
+            self.metrics.rejections.add("queue_tokens")
+            text = f"prompts of {self.waiting_tokens} tokens are waiting, with {num} more they are over {most}; try again later"
+            raise retry_later(429, text, "queue_full", self.retry_s())
+
+    def retry_s(self) -> int:
         """Seconds until about one round of completions has ended, as long as they took on average so far."""
         e2e = self.metrics.e2e
         return min(MOST_RETRY_S, max(1, math.ceil(e2e.sum / e2e.count))) if e2e.count else 1
 
     def engine_problem(self) -> str | None:
-        """Why the engine cannot answer: it ended, or it has work and has not turned for stuck_s; None if it can."""
-        if self.llm.problem is not None:
-            return self.llm.problem
-        stats, now = self.llm.stats(), time.monotonic()
-        turns = int(stats["turns"])
-        if turns != self._turned[0] or not (stats["running"] or stats["waiting"]):
-            self._turned = (turns, now)
-        still_s = now - self._turned[1]
-        return f"the engine has not turned for {still_s:.0f} s" if still_s > self.config.stuck_s else None
+        """What is wrong with the first model that cannot answer, None if all can."""
+        found = (served.problem(self.config.stuck_s) for served in self.models.every)
+        return next((problem for problem in found if problem), None)

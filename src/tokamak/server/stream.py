@@ -1,5 +1,5 @@
 """Between the engine and a socket: outputs of several prompts in one order of arrival, sent as a whole or as
-server-sent events, cancelled within a step when the client goes away.
+events, cancelled within a step when the client goes away.
 
 A slow reader holds nobody up: sending waits for the socket, unread outputs stay in the stream's inbox, and
 when that is full the engine leaves the request out of its steps.
@@ -8,8 +8,9 @@ when that is full the engine leaves the request out of its steps.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -17,37 +18,52 @@ import msgspec
 from starlette.types import Receive, Send
 
 from tokamak.engine.async_llm import AsyncStream
-from tokamak.engine.llm import Prepared
+from tokamak.engine.llm import LLM, Prepared
 from tokamak.engine.request import StepOutput
 from tokamak.errors import Cancelled
+from tokamak.server.answers import PromptDetails, Usage
 from tokamak.server.guard import ClientGone, send_whole
-from tokamak.server.problems import problem_of
-from tokamak.server.schemas import Generated, PromptDetails, Usage
+from tokamak.server.problems import Problem, problem_of
 from tokamak.server.state import State
 
-SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+SSE = b"text/event-stream; charset=utf-8"
+NDJSON = b"application/x-ndjson"
 DONE = b"data: [DONE]\n\n"
+COMMENT = b": ping\n\n"
 AHEAD = 16  # outputs of several prompts together that may lie between their inboxes and the socket
+encode = msgspec.json.Encoder().encode
 
 
 class Form(Protocol):
-    """How a route writes what was generated. Made anew for each request."""
+    """How a route writes what was generated. Made anew for each request. Pieces are bytes of the body, in order."""
 
-    def opening(self) -> list[Generated]:
-        """Chunks before the first output."""
+    media_type: bytes
+    ping: bytes  # after a silence, b"" for none
 
-    def chunks(self, prompt: int, output: StepOutput) -> list[Generated]:
-        """Chunks of one output of a prompt, in order."""
+    def opening(self) -> Iterable[bytes]:
+        """Before the first output."""
 
-    def counts(self, usage: Usage) -> Generated:
-        """The last chunk, if usage is asked for."""
+    def chunks(self, prompt: int, output: StepOutput) -> Iterable[bytes]:
+        """Of one output of a prompt."""
 
-    def whole(self, streams: list[AsyncStream], usage: Usage) -> Generated:
+    def closing(self, streams: list[AsyncStream]) -> Iterable[bytes]:
+        """After the last output."""
+
+    def failure(self, problem: Problem) -> bytes:
+        """In place of the rest."""
+
+    def whole(self, streams: list[AsyncStream]) -> object:
         """Everything at once, after the end."""
+
+
+def event(value: object) -> bytes:
+    """A server-sent event without a type."""
+    return b"data: " + encode(value) + b"\n\n"
+
+
+def named(kind: str, value: object) -> bytes:
+    """A server-sent event of a type."""
+    return b"event: " + kind.encode() + b"\ndata: " + encode(value) + b"\n\n"
 
 
 async def outputs(streams: list[AsyncStream]) -> AsyncIterator[tuple[int, StepOutput]]:
@@ -83,31 +99,45 @@ async def outputs(streams: list[AsyncStream]) -> AsyncIterator[tuple[int, StepOu
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def measured(state: State, streams: list[AsyncStream]) -> AsyncIterator[tuple[int, StepOutput]]:
-    """The same, with the time between tokens of one completion observed. Counts what ended when it is left."""
-    last: dict[tuple[int, int], float] = {}
-    async for number, output in outputs(streams):
-        if output.finish_reason == "abort":
-            raise output.error or Cancelled("the engine cancelled the completion")
-        now, key = time.perf_counter(), (number, output.index)
-        if key in last:
-            state.metrics.inter_token.observe(now - last[key])
-        last[key] = now
-        yield number, output
+class Run:
+    """The completions of one request while they are generated.
 
+    first: whether each prompt has given a token. Prompts that have not count as waiting.
+    """
 
-@contextmanager
-def running(state: State, asked: list[Prepared]) -> Any:
-    """Streams of prepared requests; cancelled, if they are not done, and counted at the end."""
-    streams: list[AsyncStream] = []
-    try:
-        for prepared in asked:
-            streams.append(state.llm.astart(prepared))  # noqa: PERF401  # those made before a failure are closed
-        yield streams
-    finally:
-        for stream in streams:
-            stream.close()
-            state.metrics.finished(stream.completions)
+    def __init__(self, state: State, llm: LLM, asked: list[Prepared], arrived_s: float) -> None:
+        self.state, self.llm, self.asked = state, llm, asked
+        self.streams: list[AsyncStream] = []
+        self._waiting = {i: len(request.prompt) for i, (request, _) in enumerate(asked)}
+        for request, _ in asked:
+            request.submitted_s = arrived_s
+
+    @contextmanager
+    def running(self) -> Iterator[list[AsyncStream]]:
+        """Streams of the requests; cancelled, if they are not done, and counted at the end."""
+        self.state.waiting_tokens += sum(self._waiting.values())
+        try:
+            for prepared in self.asked:
+                self.streams.append(self.llm.astart(prepared))
+            yield self.streams
+        finally:
+            self.state.waiting_tokens -= sum(self._waiting.values())
+            for stream in self.streams:
+                stream.close()
+                self.state.metrics.finished(stream.completions)
+
+    async def outputs(self) -> AsyncIterator[tuple[int, StepOutput]]:
+        """As they come, with the time between tokens of one completion observed."""
+        last: dict[tuple[int, int], float] = {}
+        async for number, output in outputs(self.streams):
+            if output.finish_reason == "abort":
+                raise output.error or Cancelled("the engine cancelled the completion")
+            self.state.waiting_tokens -= self._waiting.pop(number, 0)
+            now, key = time.perf_counter(), (number, output.index)
+            if key in last:
+                self.state.metrics.inter_token.observe(now - last[key])
+            last[key] = now
+            yield number, output
 
 
 def usage_of(streams: list[AsyncStream]) -> Usage:
@@ -119,31 +149,69 @@ def usage_of(streams: list[AsyncStream]) -> Usage:
     return Usage(prompt, made, prompt + made, PromptDetails(cached))
 
 
-async def send_answer(state: State, send: Send, streams: list[AsyncStream], form: Form) -> None:
-    """Generate everything, then answer."""
-    async for _ in measured(state, streams):
-        pass
-    await send_whole(send, 200, msgspec.json.encode(form.whole(streams, usage_of(streams))))
+class Deadline:
+    """Cancels the task that made it after seconds, and remembers that it did."""
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.passed, self._seconds = False, seconds
+
+        def end() -> None:
+            self.passed = True
+            task.cancel()
+
+        self._timer = asyncio.get_running_loop().call_later(seconds, end)
+
+    def problem(self) -> Problem:
+        """What to say then."""
+        return Problem(504, f"the answer was not done within {self._seconds:g} s", code="timeout")
+
+    def stop(self) -> None:
+        """In time."""
+        self._timer.cancel()
 
 
-async def send_events(
-    state: State, send: Send, streams: list[AsyncStream], form: Form, *, include_usage: bool
-) -> None:
-    """Answer while it is generated. A failure on the way is an event of its own, and no [DONE] follows."""
-    sender = Sender(send, state.config.stall_s)
-    await send({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
-    encode = msgspec.json.Encoder().encode
+async def send_answer(send: Send, run: Run, form: Form, deadline: Deadline) -> None:
+    """Generate everything, then answer.  Raises: Problem 504 after the deadline."""
     try:
-        for chunk in form.opening():
-            await sender.send(b"data: " + encode(chunk) + b"\n\n")
-        async for number, output in measured(state, streams):
-            for chunk in form.chunks(number, output):
-                await sender.send(b"data: " + encode(chunk) + b"\n\n")
-        if include_usage:
-            await sender.send(b"data: " + encode(form.counts(usage_of(streams))) + b"\n\n")
-        await sender.send(DONE)
+        async for _ in run.outputs():
+            pass
+    except asyncio.CancelledError:
+        if deadline.passed:
+            raise deadline.problem() from None
+        raise
+    deadline.stop()
+    await send_whole(send, 200, encode(form.whole(run.streams)))
+
+
+async def send_events(send: Send, run: Run, form: Form, deadline: Deadline) -> None:
+    """Answer while it is generated. A failure on the way is an event of its own, and nothing follows."""
+    config = run.state.config
+    sender = Sender(send, config.stall_s)
+    headers = [
+        (b"content-type", form.media_type),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    pings = asyncio.ensure_future(sender.ping(form.ping, config.ping_s)) if form.ping else None
+    try:
+        await sender.send_all(form.opening())
+        async for number, output in run.outputs():
+            await sender.send_all(form.chunks(number, output))
+        await sender.send_all(form.closing(run.streams))
+    except asyncio.CancelledError:
+        if not deadline.passed:
+            raise
+        await sender.send(form.failure(deadline.problem()))
     except Exception as error:  # noqa: BLE001  # the head is out: this is the only place left to say it
-        await sender.send(b"data: " + problem_of(error, "in a stream").body + b"\n\n")
+        await sender.send(form.failure(problem_of(error, "in a stream")))
+    finally:
+        deadline.stop()
+        if pings is not None:
+            pings.cancel()
+            await asyncio.gather(pings, return_exceptions=True)
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -153,16 +221,34 @@ class Sender:
     def __init__(self, send: Send, stall_s: float) -> None:
         self._send, self._stall_s = send, stall_s
         self._loop = asyncio.get_running_loop()
+        self._sent_s = self._loop.time()
+        self._busy = False
+
+    async def send_all(self, pieces: Iterable[bytes]) -> None:
+        """Several at once."""
+        body = b"".join(pieces)
+        if body:
+            await self.send(body)
 
     async def send(self, piece: bytes) -> None:
         """One piece, when the socket has room."""
         task = asyncio.current_task()
         assert task is not None
         timer = self._loop.call_later(self._stall_s, task.cancel)
+        self._busy = True
         try:
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         finally:
+            self._busy, self._sent_s = False, self._loop.time()
             timer.cancel()
+
+    async def ping(self, piece: bytes, after_s: float) -> None:
+        """A piece after each silence, so that proxies and clients see that somebody is at work."""
+        while True:
+            left = self._sent_s + after_s - self._loop.time()
+            await asyncio.sleep(max(left, 0.01))
+            if not self._busy and self._loop.time() - self._sent_s >= after_s:
+                await self.send(piece)
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
@@ -181,5 +267,6 @@ async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) ->
 
 
 async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    with contextlib.suppress(StopAsyncIteration):
+        while (await receive())["type"] != "http.disconnect":
+            pass

@@ -11,26 +11,25 @@ from tokamak.engine.completion import Completion
 from tokamak.engine.llm import LLM, Prepared
 from tokamak.engine.request import StepOutput
 from tokamak.sampling import TokenLogprob
+from tokamak.server.answers import CompletionLogprobs, TextChoice, TextCompletion
 from tokamak.server.routes.generation import (
+    Context,
     Generate,
     Work,
     content_entries,
     content_entry,
+    failure_event,
     finish_of,
     head,
+    timings_of,
     token_text,
 )
-from tokamak.server.schemas import (
-    CompletionLogprobs,
-    CompletionRequest,
-    Generated,
-    TextChoice,
-    TextCompletion,
-    Usage,
-)
+from tokamak.server.schemas import CompletionRequest
 from tokamak.server.state import State
+from tokamak.server.stream import COMMENT, DONE, SSE, Form, event, usage_of
 
 PATH = "/v1/completions"
+OPERATIONS = ((PATH, "post", CompletionRequest, TextCompletion, "Continue prompts."),)
 
 
 def routes(state: State) -> list[Route]:
@@ -38,39 +37,41 @@ def routes(state: State) -> list[Route]:
     return [Route(PATH, Generate(state, CompletionRequest, plan), methods=["POST"])]
 
 
-def plan(state: State, asked: CompletionRequest) -> Work:
+def plan(context: Context, asked: CompletionRequest) -> Work:
     """Every prompt a request of the engine."""
-    llm, params, prompts = state.llm, asked.sampling_params(), asked.prompts()
+    llm, params, prompts = context.llm, asked.sampling_params(), asked.prompts()
 
-    def prepare(salt: str) -> list[Prepared]:
-        return [llm.prepare(prompt, params, salt=salt) for prompt in prompts]
+    def ready(salt: str) -> tuple[list[Prepared], Form]:
+        prepared = [llm.prepare(prompt, params, salt=salt) for prompt in prompts]
+        return prepared, TextForm(context, asked, prepared)
 
-    return Work(len(prompts), prepare, lambda prepared: TextForm(state, asked, prepared))
+    return Work(len(prompts) * asked.num_samples, ready, bool(asked.stream))
 
 
 class TextForm:
     """See `Form`. Choice i * n + j is sample j of prompt i."""
 
-    def __init__(self, state: State, asked: CompletionRequest, prepared: list[Prepared]) -> None:
-        self._llm, self._num, self._prepared = state.llm, asked.num_samples, prepared
-        self._with_logprobs = asked.logprobs is not None
-        self._head = head(state, "cmpl", "text_completion", prepared)
+    media_type, ping = SSE, COMMENT
+
+    def __init__(self, context: Context, asked: CompletionRequest, prepared: list[Prepared]) -> None:
+        self._llm, self._asked, self._prepared = context.llm, asked, prepared
+        self._head = head(context, "cmpl", "text_completion", prepared)
         self._usage: dict[str, Any] = {"usage": None} if asked.include_usage else {}
         self._offsets: dict[int, Offsets] = {}  # of each choice that has begun
 
-    def opening(self) -> list[Generated]:
+    def opening(self) -> list[bytes]:
         """Nothing is known yet."""
         return []
 
-    def chunks(self, prompt: int, output: StepOutput) -> list[Generated]:
+    def chunks(self, prompt: int, output: StepOutput) -> list[bytes]:
         """Text as it becomes certain, the last one with the finish reason; an echo before the first."""
-        index = prompt * self._num + output.index
+        index = prompt * self._asked.num_samples + output.index
         described = self._prepared[prompt][1]
         begins = index not in self._offsets
         offsets = self._offsets.setdefault(index, Offsets(self._llm, described.echo_text))
         text = described.echo_text + output.text if begins else output.text
         entry, logprobs = content_entry(output), None
-        if self._with_logprobs:
+        if self._asked.logprobs is not None:
             echoed = described.prompt_logprobs if begins else None
             ids = self._prepared[prompt][0].prompt.tolist() if echoed else []
             entries = echoed.entries if echoed else []
@@ -81,29 +82,38 @@ class TextForm:
         if not (text or logprobs or finish):
             return []
         choice = TextChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish)
-        return [TextCompletion(choices=[choice], **self._head, **self._usage)]
+        return [event(TextCompletion(choices=[choice], **self._head, **self._usage))]
 
-    def counts(self, usage: Usage) -> Generated:
-        """No choice, only usage."""
-        return TextCompletion(choices=[], **{**self._head, "usage": usage})
+    def closing(self, streams: list[AsyncStream]) -> list[bytes]:
+        """No choice, only usage, if asked for; then [DONE]."""
+        if not self._asked.include_usage:
+            return [DONE]
+        return [event(TextCompletion(choices=[], **{**self._head, "usage": usage_of(streams)})), DONE]
 
-    def whole(self, streams: list[AsyncStream], usage: Usage) -> Generated:
+    def failure(self, problem: Any) -> bytes:
+        """An event, and no [DONE]."""
+        return failure_event(problem)
+
+    def whole(self, streams: list[AsyncStream]) -> TextCompletion:
         """All choices."""
         choices = [
             self._choice(number, done) for number, stream in enumerate(streams) for done in stream.completions
         ]
-        return TextCompletion(choices=choices, **{**self._head, "usage": usage})
+        more: dict[str, Any] = {"usage": usage_of(streams)}
+        if self._asked.timings_per_token:
+            more["timings"] = timings_of(streams[0].completion)
+        return TextCompletion(choices=choices, **{**self._head, **more})
 
     def _choice(self, prompt: int, done: Completion) -> TextChoice:
         request, described = self._prepared[prompt]
         logprobs = None
-        if self._with_logprobs:
+        if self._asked.logprobs is not None:
             entries = content_entries(done)
             ids = (request.prompt.tolist() if described.prompt_logprobs else []) + done.token_ids
             offsets = Offsets(self._llm, described.echo_text)
             logprobs = logprobs_of(self._llm, ids[: len(entries)], entries, offsets)
         return TextChoice(
-            index=prompt * self._num + done.index,
+            index=prompt * self._asked.num_samples + done.index,
             text=done.text,
             logprobs=logprobs,
             finish_reason=finish_of(done.finish_reason),

@@ -1,0 +1,189 @@
+"""The models of a server: found by name or alias, loaded when asked for, unloaded when idle or when memory is short."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tokamak.engine.llm import LLM
+from tokamak.errors import CapacityError
+from tokamak.server.admission import Line
+from tokamak.server.problems import Problem, retry_later
+
+# Names that clients of hosted services have built in. A server of one model answers them, and says its own name.
+HOSTED = re.compile(r"(gpt-[345]|chatgpt-|o[134](-|$)|codex-|claude-|text-embedding-|gemini-)")
+
+
+class Served:
+    """One model. names: the first is its own, the others are aliases. load: makes it again after an unload; None: it stays."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        llm: LLM | None,
+        load: Callable[[], LLM] | None = None,
+        *,
+        most_waiting: int = 64,
+        most_each: int = 0,
+    ) -> None:
+        self.names, self.load, self.created = tuple(names), load, int(time.time())
+        self.most_waiting, self.most_each = most_waiting, most_each
+        self.line = Line(1, most_waiting, most_each)
+        self.num_users = 0
+        self.used_s = time.monotonic()
+        self._llm: LLM | None = None
+        self.set(llm)
+        self.lock = asyncio.Lock()
+        self.turned = (-1, 0.0)  # the engine's turns when they last changed, and when
+
+    @property
+    def name(self) -> str:
+        """Its own."""
+        return self.names[0]
+
+    @property
+    def llm(self) -> LLM:
+        """The model.  Raises: Problem 503 while it is not loaded."""
+        if self._llm is None:
+            raise retry_later(503, f"the model {self.name!r} is not loaded", "model_not_loaded")
+        return self._llm
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it is in memory."""
+        return self._llm is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Held in memory now."""
+        return sum(self._llm.program.memory().values()) if self._llm else 0
+
+    def set(self, llm: LLM | None) -> None:
+        """In memory from now on, or no more."""
+        self._llm = llm
+        if llm is not None:
+            self.line = Line(llm.program.limits.max_sequences, self.most_waiting, self.most_each)
+            self.turned = (-1, 0.0)
+
+    def problem(self, stuck_s: float) -> str | None:
+        """Why its engine cannot answer: it ended, or has work and has not turned for stuck_s; None if it can."""
+        if self._llm is None:
+            return None
+        if self._llm.problem is not None:
+            return self._llm.problem
+        stats, now = self._llm.stats(), time.monotonic()
+        turns = int(stats["turns"])
+        if turns != self.turned[0] or not (stats["running"] or stats["waiting"]):
+            self.turned = (turns, now)
+        still_s = now - self.turned[1]
+        return f"the engine has not turned for {still_s:.0f} s" if still_s > stuck_s else None
+
+
+class Models:
+    """All of them. budget_nbytes: of memory for loaded models, 0: no limit. exact: hosted names are not answered."""
+
+    def __init__(self, every: Sequence[Served], *, budget_nbytes: int = 0, exact: bool = False) -> None:
+        self.every, self.budget_nbytes, self.exact = list(every), budget_nbytes, exact
+        self._by_name = {name: served for served in reversed(every) for name in served.names}
+
+    def find(self, name: str | None) -> Served:
+        """By name; the first without one.  Raises: Problem 404."""
+        if name is None:
+            return self.every[0]
+        found = self._by_name.get(name) or self._by_name.get(name.removesuffix(":latest"))
+        if found is None and len(self.every) == 1 and not self.exact and HOSTED.match(name):
+            found = self.every[0]
+        if found is None:
+            known = ", ".join(repr(served.name) for served in self.every)
+            text = f"the model {name[:200]!r} is not here; {known} {'is' if len(self.every) == 1 else 'are'}"
+            raise Problem(404, text, param="model", code="model_not_found")
+        return found
+
+    @asynccontextmanager
+    async def use(self, name: str | None) -> AsyncIterator[Served]:
+        """A model that stays loaded meanwhile; loads it first.  Raises: Problem 404, 503."""
+        served = self.find(name)
+        served.num_users += 1
+        try:
+            if not served.loaded:
+                await self.load(served)
+            yield served
+        finally:
+            served.num_users -= 1
+            served.used_s = time.monotonic()
+
+    async def load(self, served: Served) -> None:
+        """Into memory, after making room.  Raises: Problem 503 without room, what loading raises."""
+        async with served.lock:
+            if served.loaded:
+                return
+            if served.load is None:
+                raise retry_later(503, f"the model {served.name!r} is not loaded", "model_not_loaded")
+            await self._make_room(served)
+            try:
+                served.set(await asyncio.to_thread(served.load))
+            except CapacityError as error:
+                raise retry_later(503, str(error), "no_memory") from error
+            if self.budget_nbytes and self.nbytes > self.budget_nbytes:
+                held = served.nbytes
+                await self._close(served)
+                text = f"{served.name!r} takes {held} bytes; the budget of {self.budget_nbytes} does not hold it beside the others"
+                raise retry_later(503, text, "no_memory")
+
+    @property
+    def nbytes(self) -> int:
+        """Held by all."""
+        return sum(served.nbytes for served in self.every)
+
+    async def unload(self, served: Served) -> None:
+        """Out of memory.  Raises: Problem 409 while it is used or cannot be loaded again."""
+        async with served.lock:
+            if served.num_users:
+                raise Problem(409, f"{served.num_users} requests use {served.name!r}", code="model_in_use")
+            if served.load is None:
+                raise Problem(409, f"{served.name!r} cannot be loaded again", code="model_stays")
+            await self._close(served)
+
+    async def _close(self, served: Served) -> None:
+        if served.loaded:
+            llm = served.llm
+            served.set(None)
+            await asyncio.to_thread(llm.close)
+
+    async def _make_room(self, wanted: Served) -> None:
+        """Unload what has been idle longest while the budget is short by the size of the model's file."""
+        if not self.budget_nbytes:
+            return
+        idle = sorted(
+            (s for s in self.every if s.loaded and s.load and not s.num_users), key=lambda s: s.used_s
+        )
+        for served in idle:
+            if self.nbytes + file_nbytes(wanted) <= self.budget_nbytes:
+                return
+            await self.unload(served)
+
+    async def unload_idle(self, after_s: float) -> None:
+        """Those that nobody has used for so long."""
+        now = time.monotonic()
+        for served in self.every:
+            if served.loaded and served.load and not served.num_users and now - served.used_s > after_s:
+                await self.unload(served)
+
+    def close(self) -> None:
+        """All of them, at the end."""
+        for served in self.every:
+            if served.loaded:
+                served.llm.close()
+
+
+def file_nbytes(served: Served) -> int:
+    """Of the file a model comes from, 0 where that is not known."""
+    path = getattr(served.load, "path", None)
+    try:
+        return Path(path).stat().st_size if path else 0
+    except OSError:
+        return 0
