@@ -10,7 +10,6 @@ import pytest
 
 from tokamak.errors import InvalidParams
 from tokamak.observe.alerts import Alerts, Rule, default_rules, webhook
-from tokamak.observe.window import Window
 
 SLOW = Rule("latency", "p95", fire=5.0, clear=4.0, for_s=30)
 
@@ -89,12 +88,3 @@ def test_rules_that_make_no_sense_are_refused():
         Alerts([SLOW, SLOW])
     with pytest.raises(InvalidParams, match="http"):
         webhook("file:///etc/passwd")
-
-
-def test_a_window_forgets_and_ranks():
-    window = Window(10)
-    assert window.percentile(0.5, 0) is None
-    for i in range(1, 101):
-        window.add(float(i), i / 100)
-    assert (window.percentile(0.5, 1), window.percentile(0.95, 1), window.mean(1)) == (50, 95, 50.5)
-    assert window.values(10.5) == [float(i) for i in range(50, 101)]
