@@ -26,6 +26,7 @@ VERBS = {
     "detokenize": "token ids to text",
     "inspect": "metadata, tensors, formats, memory and graph of a model file",
     "bench": "prompt and decode speed against the limits of this machine",
+    "crosscheck": "ids, logits and greedy text against llama.cpp or transformers",
     "diff": "the first node of the graph where two executors differ",
     "doctor": "what this machine has and what tokamak makes of it",
 }
