@@ -10,6 +10,7 @@ void bind_gguf(nb::module_& m);
 void bind_text(nb::module_& m);
 void bind_cpu(nb::module_& m);
 void bind_probe(nb::module_& m);
+void bind_packing(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_quant(nb::module_& m);
 }  // namespace tokamak
@@ -54,6 +55,7 @@ NB_MODULE(_native, m) {
   tokamak::bind_text(m);
   tokamak::bind_cpu(m);
   tokamak::bind_probe(m);
+  tokamak::bind_packing(m);
   tokamak::bind_sampling(m);
   tokamak::bind_quant(m);
 }

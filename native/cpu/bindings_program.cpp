@@ -24,6 +24,7 @@ namespace {
 using cpu::Operand;
 using Int1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Int2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Byte1 = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Byte2 = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Float1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 // (lead: 0 rows, 1 wanted, 2 result; offset, column, width, stride): see cpu::Operand
@@ -97,6 +98,7 @@ struct Handle {
   cpu::Program program;
   cpu::Builder builder{program};
   std::shared_ptr<Results> results = std::make_shared<Results>();
+  std::vector<nb::object> mapped;  // arrays of packed files that matrices lie in
 
   Handle(const cpu::ProgramLimits& limits, const std::string& isa) : program(limits, isa) {}
 };
@@ -198,6 +200,16 @@ size_t add_matrix(Handle& self, const std::string& format, nb::handle rows, int6
       known, bytes_of(bytes), static_cast<int64_t>(bytes.shape(0)), cols, self.program.pool());
 }
 
+size_t add_packed(Handle& self, const std::string& format, nb::handle panels, int64_t rows,
+                  int64_t cols) {
+  const auto bytes = array<Byte1>("panels", "uint8, one axis", panels);
+  const size_t index = self.program.weights().add_packed(
+      format_named(format), {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()}, rows,
+      cols);
+  self.mapped.push_back(nb::borrow(panels));
+  return index;
+}
+
 size_t add_vector(Handle& self, nb::handle values) {
   const auto floats = array<Float1>("values", "float32, one axis", values);
   return self.program.weights().add_vector({floats.data(), floats.size()});
@@ -214,6 +226,7 @@ nb::list records(Handle& self) {
 nb::dict memory(Handle& self) {
   nb::dict sizes;
   sizes["weights"] = self.program.weights().nbytes();
+  sizes["weights_mapped"] = self.program.weights().mapped_nbytes();
   sizes["weights_on_huge_pages"] = self.program.weights().huge_nbytes();
   sizes["weights_interleaved"] =
       self.program.weights().interleaved() ? nb::object(sizes["weights"]) : nb::object(nb::int_(0));
@@ -356,6 +369,7 @@ void bind_program(nb::module_& m) {
   c.def(
       "reserve", [](Handle& h, size_t nbytes) { h.program.weights().reserve(nbytes); }, "nbytes"_a);
   c.def("add_matrix", &add_matrix, "format"_a, "rows"_a, "cols"_a);
+  c.def("add_packed", &add_packed, "format"_a, "panels"_a, "rows"_a, "cols"_a);
   c.def("add_vector", &add_vector, "values"_a);
   c.def(
       "add_cache",

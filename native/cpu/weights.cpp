@@ -70,6 +70,19 @@ size_t Weights::add_matrix(quant::Format format, std::span<const std::byte> byte
   return matrices_.size() - 1;
 }
 
+size_t Weights::add_packed(quant::Format format, std::span<const std::byte> bytes, int64_t rows,
+                           int64_t cols) {
+  const size_t nbytes = packed_nbytes(format, rows, cols);
+  if (bytes.size() != nbytes || reinterpret_cast<uintptr_t>(bytes.data()) % 64 != 0) {
+    refuse("a packed matrix of " + std::to_string(rows) + " x " + std::to_string(cols) + " takes " +
+           std::to_string(nbytes) + " bytes at a multiple of 64, not " +
+           std::to_string(bytes.size()));
+  }
+  matrices_.push_back({format, rows, cols, kernels_.panel_nbytes(format, cols), bytes.data()});
+  mapped_nbytes_ += nbytes;
+  return matrices_.size() - 1;
+}
+
 size_t Weights::add_vector(std::span<const float> values) {
   vectors_.emplace_back(values.begin(), values.end());
   vector_nbytes_ += values.size_bytes();

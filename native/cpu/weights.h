@@ -25,13 +25,19 @@ class Weights {
   // was reserved, invalid_params for bytes that do not fit the shape.
   size_t add_matrix(quant::Format format, std::span<const std::byte> bytes, int64_t rows,
                     int64_t cols, Pool& pool);
+  // Takes a matrix that lies packed in memory of the caller's, who keeps it alive. Throws
+  // Error(invalid_params) unless `bytes` is as long as packing would make it and 64-byte aligned.
+  size_t add_packed(quant::Format format, std::span<const std::byte> bytes, int64_t rows,
+                    int64_t cols);
   size_t add_vector(std::span<const float> values);
 
   // Throw Error(invalid_params) for an index that is none.
   const PackedMatrix& matrix(int64_t index) const;
   std::span<const float> vector(int64_t index) const;
 
-  size_t nbytes() const noexcept { return used_ + vector_nbytes_; }
+  size_t nbytes() const noexcept { return used_ + mapped_nbytes_ + vector_nbytes_; }
+  // Of them, in the caller's memory: mapped from a packed file.
+  size_t mapped_nbytes() const noexcept { return mapped_nbytes_; }
   size_t huge_nbytes() const { return pages_.huge_nbytes(); }
   // Whether the matrices are spread over several memory nodes.
   bool interleaved() const noexcept { return interleaved_; }
@@ -41,6 +47,7 @@ class Weights {
   Pages pages_;
   bool interleaved_ = false;
   size_t used_ = 0;
+  size_t mapped_nbytes_ = 0;
   size_t vector_nbytes_ = 0;
   std::vector<PackedMatrix> matrices_;
   std::vector<std::vector<float>> vectors_;

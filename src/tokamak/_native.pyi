@@ -220,6 +220,7 @@ class CpuProgram:
     def packed_nbytes(self, format: str, rows: int, cols: int) -> int: ...
     def reserve(self, nbytes: int) -> None: ...
     def add_matrix(self, format: str, rows: object, cols: int) -> int: ...
+    def add_packed(self, format: str, panels: object, rows: int, cols: int) -> int: ...
     def add_vector(self, values: object) -> int: ...
     def add_cache(self, kv_heads: int, head_dim: int) -> int: ...
     def embed(
@@ -326,6 +327,17 @@ def probe_int8_rates(isa: str, threads: int, repeats: int) -> list[float]:
 
 def probe_isas() -> list[str]:
     """Instruction sets with a probe that runs here, weakest first."""
+
+def pack_matrix(
+    isa: str, format: str, rows: numpy.typing.NDArray[numpy.uint8], num_rows: int, cols: int, threads: int = 1
+) -> numpy.typing.NDArray[numpy.uint8]:
+    """The panels of a matrix as the kernels of `isa` read them: u8[nbytes]."""
+
+def packed_nbytes(isa: str, format: str, rows: int, cols: int) -> int:
+    """Bytes of such a matrix when packed."""
+
+def checksums(bytes: numpy.typing.NDArray[numpy.uint8], piece: int, threads: int = 1) -> list[int]:
+    """A sum of 64 bits for every `piece` bytes."""
 
 MAX_TOP_K: int = 1024
 

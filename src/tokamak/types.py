@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,36 @@ class Weight(Protocol):
 
     def release(self) -> None:
         """Tell the system that the mapped pages of this tensor are no longer needed; reading again still works."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBytes:
+    """A matrix, or several of one shape after another, as the kernels of one instruction set read it."""
+
+    isa: str  # "avx2"
+    fingerprint: str  # of the layout: what packing a known matrix gave when these bytes were made
+    panels: Array  # u8[nbytes], 64-byte aligned
+    check: Callable[
+        [], None
+    ]  # waits until the bytes are known to be whole; raises ModelFileError if they are not
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMatrix:
+    """A parameter about to be packed: how long it will be, and `read` to do it."""
+
+    format: str
+    fingerprint: str
+    nbytes: int
+    read: Callable[[], Array]  # u8[nbytes]
+
+
+@runtime_checkable
+class PackedWeight(Weight, Protocol):
+    """A `Weight` that is there in packed form only; `rows` raises UnsupportedError."""
+
+    def packed(self) -> PackedBytes:
+        """The packed bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +172,8 @@ class Executor(Protocol):
         progress: Callable[[int, int], None] | None = None,
     ) -> Program:
         """Pack weights and lay out memory. `progress(done_nbytes, total_nbytes)` is called as tensors are packed."""
+
+    def packed(
+        self, graph: Graph, weights: Mapping[str, Weight], threads: int
+    ) -> tuple[str, dict[str, PackedMatrix]]:
+        """(instruction set, {parameter: how to pack it}) for a packed file. Raises: UnsupportedError if it packs none."""

@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tokamak import _native
 from tokamak._native import CpuProgram
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
+from tokamak.executors.packing import check_layout, matrix_inputs, packed_matrices
 from tokamak.ir.graph import Graph, Node, S, T, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import plan
 from tokamak.quant import FORMATS
-from tokamak.types import Batch, Floats, KernelRecord, Limits, Weight
+from tokamak.types import Batch, Floats, KernelRecord, Limits, PackedMatrix, PackedWeight, Weight
 
 BLOCK = 32  # positions of a cache block; the attention kernels are built for it
 ROWS, WANTED, RESULT = 0, 1, 2  # arenas of native/cpu/step.h: Lead
@@ -50,10 +52,19 @@ class Tap:
 class CpuProgramHandle:
     """A native program and the names of what it computes; see `types.Program`."""
 
-    def __init__(self, native: CpuProgram, limits: Limits, vocab_size: int, taps: Mapping[str, Tap]) -> None:
+    def __init__(
+        self,
+        native: CpuProgram,
+        limits: Limits,
+        vocab_size: int,
+        taps: Mapping[str, Tap],
+        checks: tuple[Callable[[], None], ...] = (),
+    ) -> None:
+        """checks: run before the first step, raise if mapped weights are damaged."""
         self.limits, self.vocab_size = limits, vocab_size
         self._native: CpuProgram | None = native
         self._taps = taps
+        self._checks = checks
 
     @property
     def native(self) -> CpuProgram:
@@ -71,8 +82,9 @@ class CpuProgramHandle:
         """Logits f32[S, vocab_size] of one step.
 
         Raises: InvalidParams naming the array, index and value of a batch that does not fit; Cancelled after
-        `cancel`; UnavailableError in a forked child.
+        `cancel`; UnavailableError in a forked child; ModelFileError if weights in a packed file are damaged.
         """
+        self._check()
         return self.native.run(batch)
 
     def taps(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Floats]:
@@ -80,6 +92,7 @@ class CpuProgramHandle:
 
         Raises: InvalidParams for a name the program does not compute.
         """
+        self._check()
         chosen = list(self._taps) if names is None else list(names)
         if unknown := [name for name in chosen if name not in self._taps]:
             raise InvalidParams(f"no value is called {unknown[0]!r}; `inspect --graph` lists them")
@@ -90,6 +103,11 @@ class CpuProgramHandle:
             name: array.reshape(len(array), *self._taps[name].tail)
             for name, array in zip(chosen, found, strict=True)
         }
+
+    def _check(self) -> None:
+        for check in self._checks:
+            check()
+        self._checks = ()
 
     def cancel(self) -> None:
         """Make the step that is running in another thread, if any, raise Cancelled at its next instruction."""
@@ -138,6 +156,16 @@ class Cpu:
             )
         return Lowering(graph, limits, self.isa).lower(weights, progress)
 
+    def packed(
+        self, graph: Graph, weights: Mapping[str, Weight], threads: int
+    ) -> tuple[str, dict[str, PackedMatrix]]:
+        """The instruction set, and per matrix of the graph how to pack it for that; see `types.Executor`.
+
+        Raises: UnsupportedError for a format without kernel.
+        """
+        isa = self.isa or _native.isa()
+        return isa, dict(packed_matrices(graph, weights, isa, threads))
+
 
 class Lowering:
     """One graph on its way to a native program."""
@@ -166,6 +194,7 @@ class Lowering:
         self.caches: dict[Value, int] = {}
         self.rope_tables: dict[tuple[Value, float], int] = {}
         self.taps: dict[str, Tap] = {}
+        self.checks: dict[Callable[[], None], None] = {}
 
     def lower(self, weights: Mapping[str, Weight], progress: Progress | None) -> CpuProgramHandle:
         """Pack, then emit every node in order."""
@@ -177,7 +206,9 @@ class Lowering:
         for node in self.graph.nodes:
             self.emit(node)
         self.native.seal()
-        return CpuProgramHandle(self.native, self.limits, self.output.type.tail[0], self.taps)
+        return CpuProgramHandle(
+            self.native, self.limits, self.output.type.tail[0], self.taps, tuple(self.checks)
+        )
 
     def pack(self, weights: Mapping[str, Weight], progress: Progress | None) -> None:
         """Parameters of embed and linear become matrices, those of experts one each, the others vectors."""
@@ -190,7 +221,8 @@ class Lowering:
                     sizes[name] = prod(count) * self.native.packed_nbytes(weights[name].format, rows, cols)
             else:
                 sizes[name] = 4 * prod(value.type.shape)
-        self.native.reserve(sum(sizes[n] for n, v in self.graph.params.items() if v in matrices))
+        here = [n for n in sizes if not isinstance(weights[n], PackedWeight)]
+        self.native.reserve(sum(sizes[n] for n in here if self.graph.params[n] in matrices))
         done, total = 0, sum(sizes.values())
         for name, value in self.graph.params.items():
             with located(name):
@@ -207,13 +239,28 @@ class Lowering:
 
     def matrix(self, weight: Weight, cols: int) -> int:
         """Index of the packed form."""
+        if isinstance(weight, PackedWeight):
+            return self.mapped(weight, 1, weight.shape[0], cols)[0]
         return self.native.add_matrix(weight.format, np.ascontiguousarray(weight.rows()), cols)
 
     def stacked(self, weight: Weight, count: int, rows: int, cols: int) -> list[int]:
         """Indices of the packed forms of `count` matrices that lie one after another."""
+        if isinstance(weight, PackedWeight):
+            return self.mapped(weight, count, rows, cols)
         stack = np.ascontiguousarray(weight.rows())
         return [
             self.native.add_matrix(weight.format, stack[i * rows : (i + 1) * rows], cols)
+            for i in range(count)
+        ]
+
+    def mapped(self, weight: PackedWeight, count: int, rows: int, cols: int) -> list[int]:
+        """Indices of `count` matrices that lie packed in a file: they stay where they are."""
+        packed, format_ = weight.packed(), weight.format
+        check_layout(packed, format_, self.native.isa)
+        self.checks[packed.check] = None
+        size = packed.panels.size // count
+        return [
+            self.native.add_packed(format_, packed.panels[i * size : (i + 1) * size], rows, cols)
             for i in range(count)
         ]
 
@@ -242,15 +289,6 @@ class Lowering:
     def args(self, node: Node) -> tuple[Operand, Operand]:
         """First input and first output."""
         return self.operands[node.inputs[0]], self.operands[node.outputs[0]]
-
-
-def matrix_inputs(node: Node) -> tuple[Value, ...]:
-    """The inputs that are read as packed matrices."""
-    if node.op == "embed":
-        return node.inputs[1:2]
-    if node.op == "experts":
-        return node.inputs[2:]
-    return node.inputs[1 : 1 + int(node.attrs["num_weights"])] if node.op == "linear" else ()
 
 
 def vector(weight: Weight) -> Floats:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tokamak.errors import CapacityError, InvalidParams
+from tokamak.errors import CapacityError, InvalidParams, UnsupportedError
 from tokamak.ir.graph import Dim, Graph, Node, S, T, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import Plan
 from tokamak.quant import FORMATS
-from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, Weight
+from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, PackedMatrix, Weight
 
 _ERF = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -315,6 +315,12 @@ class Reference:
 
     def __init__(self, dtype: type[np.floating] = np.float64) -> None:
         self.dtype = dtype
+
+    def packed(
+        self, _graph: Graph, _weights: Mapping[str, Weight], _threads: int
+    ) -> tuple[str, dict[str, PackedMatrix]]:
+        """Raises: UnsupportedError, always: the reference decodes what files hold."""
+        raise UnsupportedError("the reference executor has no packed form; use executor cpu")
 
     def compile(
         self,

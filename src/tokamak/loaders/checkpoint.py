@@ -6,7 +6,7 @@ The format is told by content, not by name. Weights stay mapped; nothing is copi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from tokamak.errors import ModelFileError, TokamakError, UnsupportedError
 from tokamak.loaders.config import extents, read_config, resolve_vocab_size
 from tokamak.loaders.gguf import GgufModel, Tensor, TensorInfo, open_gguf
 from tokamak.loaders.names import FAMILIES, FamilyNames, Row
+from tokamak.loaders.packed import PackedTensor, is_packed, packed_weights, source_model
+from tokamak.settings import available_cpus
 from tokamak.types import Floats
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Checkpoint:
     path: str
     architecture: str
     config: Mapping[str, object]
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor | PackedTensor]
     tokenizer: TokenizerSpec | None
     metadata: Mapping[str, object]
     num_tokens: int
@@ -60,9 +62,17 @@ def open_checkpoint(path: str | Path, *, prefault: bool = False) -> Checkpoint:
     if kind != "gguf":
         raise UnsupportedError(f"{path}: is {kind}. Convert it to GGUF")
     try:
-        return _from_gguf(open_gguf(path, prefault=prefault))
+        model = open_gguf(path, prefault=prefault)
+        return _from_packed(model) if is_packed(model.metadata) else _from_gguf(model)
     except TokamakError as error:
         raise error.located(str(path)) from error.__cause__
+
+
+def _from_packed(model: GgufModel) -> Checkpoint:
+    """What the source would give, with matrices in packed form; notes say what they are packed for."""
+    checkpoint = _from_gguf(source_model(model))
+    weights = packed_weights(model, checkpoint.weights, available_cpus())
+    return replace(checkpoint, weights=weights, nbytes=model.nbytes)
 
 
 def sniff(path: Path) -> str:
