@@ -29,9 +29,20 @@ WORKER = Path(__file__).with_name("compare_worker.py")
 class Peer:
     """One engine in its own process."""
 
-    def __init__(self, engine: str, model: str, threads: int, context: int, *, repack: bool = True) -> None:
+    def __init__(
+        self,
+        engine: str,
+        model: str,
+        threads: int,
+        context: int,
+        *,
+        repack: bool = True,
+        kv: str = "f16",
+        sequences: int = 1,
+    ) -> None:
         self.name = engine
-        words = [sys.executable, str(WORKER), engine, model, str(threads), str(context), str(int(repack))]
+        options = [threads, context, int(repack), kv, sequences]
+        words = [sys.executable, str(WORKER), engine, model, *map(str, options)]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.start = self.answer()
 

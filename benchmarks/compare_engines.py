@@ -1,0 +1,308 @@
+"""tokamak and its peers on the same files: one table for all weight formats.
+
+Per model and test the engines take turns, `--pairs` times; the order turns round after each pair. A pair during which
+other processes took more than a tenth of a CPU is done again. llama.cpp runs with the better of its two weight
+layouts; llama-bench of ik_llama.cpp (`--ik PATH`) with the best of plain, `-rtr 1` and huge pages from malloc, each
+chosen by a trial. A peer that is not there is said to be absent. Limits of the machine are measured in the same run.
+
+Tests: pp512 reads a prompt; tg32 makes tokens one by one; tg16x8 makes 16 for each of 8 sequences at once; tg32@2048
+makes 32 after a prompt of 2048.
+
+usage: compare_engines.py MODEL.gguf ... [--tests pp512,tg32] [--threads 2] [--pairs 5] [--kv f16] [--ik llama-bench] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from compare_llama_cpp import QUIET_CPUS, Neighbours, Peer
+
+from tokamak.bench import probes
+from tokamak.observe.machine import Machine
+
+TEST = re.compile(r"(?P<kind>pp|tg)(?P<count>\d+)(x(?P<batch>\d+))?(@(?P<depth>\d+))?")
+IK_MODES = {"plain": [], "-rtr 1": ["-rtr", "1"], "huge pages": []}
+
+
+@dataclass(frozen=True)
+class Test:
+    """What is asked of every engine."""
+
+    name: str
+    kind: str  # pp, tg
+    count: int
+    batch: int
+    depth: int
+
+    @classmethod
+    def of(cls, name: str) -> Test:
+        match = TEST.fullmatch(name)
+        if match is None:
+            raise SystemExit(f"{name}: no such test; pp512, tg32, tg16x8 and tg32@2048 are")
+        number = {key: int(match[key] or (1 if key == "batch" else 0)) for key in ("count", "batch", "depth")}
+        return cls(name, match["kind"], **number)
+
+    @property
+    def tokens(self) -> int:
+        """That count: those read, or those made."""
+        return self.count * self.batch
+
+    def shortened(self) -> Test:
+        """For a trial."""
+        return Test(
+            self.name,
+            self.kind,
+            min(self.count, 64 if self.kind == "pp" else 8),
+            self.batch,
+            min(self.depth, 64),
+        )
+
+
+class Worker:
+    """tokamak or llama.cpp, loaded once in a process of its own."""
+
+    def __init__(
+        self, engine: str, model: str, args: argparse.Namespace, context: int, *, repack: bool
+    ) -> None:
+        self.name, self.mode = engine, "repacked" if repack else "as in the file"
+        self.peer = Peer(engine, model, args.threads, context, repack=repack, kv=args.kv, sequences=args.most)
+        self.process = self.peer.process
+
+    def rate(self, test: Test, seed: int) -> float:
+        answer = self.peer.ask(f"{test.kind}:{test.batch}:{test.depth}", test.count, seed)
+        if answer["tokens"] != test.tokens:
+            raise SystemExit(f"{self.name}: asked for {test.tokens} tokens, got {answer['tokens']}")
+        return test.tokens / answer["seconds"]
+
+    def close(self) -> None:
+        self.peer.close()
+
+
+class LlamaBench:
+    """A llama-bench: loads the model for every figure, measures after a warm-up of its own."""
+
+    process = None
+
+    def __init__(self, path: str, model: str, args: argparse.Namespace, mode: str) -> None:
+        self.name, self.mode = "ik_llama.cpp", mode
+        kinds = ["-ctk", args.kv, "-ctv", args.kv] if args.kv != "f16" else []
+        self.words = [
+            path,
+            "-m",
+            model,
+            "-t",
+            str(args.threads),
+            "-r",
+            "1",
+            "-o",
+            "json",
+            "-fa",
+            "1",
+            *kinds,
+            *IK_MODES[mode],
+        ]
+        self.environ = {**os.environ}
+        if mode == "huge pages":
+            self.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+
+    def rate(self, test: Test, _seed: int) -> float:
+        if test.depth:
+            what = ["-p", "0", "-n", "0", "-gp", f"{test.depth},{test.count}"]
+        else:
+            what = [
+                "-p",
+                str(test.count if test.kind == "pp" else 0),
+                "-n",
+                str(test.count if test.kind == "tg" else 0),
+            ]
+        done = subprocess.run(
+            [*self.words, *what], capture_output=True, text=True, env=self.environ, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"{self.name}: {done.stderr[-400:]}")
+        return float(json.loads(done.stdout)[0]["avg_ts"])
+
+    def can(self, test: Test) -> bool:
+        return test.batch == 1
+
+    def close(self) -> None:
+        pass
+
+
+def best(candidates: list, tests: list[Test]):
+    """The candidate that is fastest in a trial of every test (geometric mean); the others are closed."""
+    scores = []
+    for candidate in candidates:
+        rates = [
+            candidate.rate(t.shortened(), 1)
+            for t in tests
+            if not hasattr(candidate, "can") or candidate.can(t)
+        ]
+        scores.append(statistics.geometric_mean(rates) if rates else 0.0)
+    chosen = candidates[scores.index(max(scores))]
+    for candidate in candidates:
+        if candidate is not chosen:
+            candidate.close()
+    return chosen
+
+
+def engines(model: str, tests: list[Test], args: argparse.Namespace) -> list:
+    """Those that are here, ours first."""
+    context = max(t.count * (t.kind == "tg" or 1) + t.depth for t in tests) + 64
+    found = [Worker("tokamak", model, args, context, repack=True)]
+    try:
+        import llama_cpp  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        found.append(
+            best(
+                [Worker("llama.cpp", model, args, context, repack=repack) for repack in (True, False)], tests
+            )
+        )
+    if args.ik and Path(args.ik).exists():
+        found.append(best([LlamaBench(args.ik, model, args, mode) for mode in IK_MODES], tests))
+    return found
+
+
+def compare(test: Test, peers: list, pairs: int) -> tuple[dict[str, list[float]], float]:
+    """Rates of every engine in quiet pairs, and the most that others took in one of them."""
+    able = [p for p in peers if not hasattr(p, "can") or p.can(test)]
+    rates: dict[str, list[float]] = {p.name: [] for p in able}
+    worst, seed = 0.0, 1
+    for attempt in range(3 * pairs):
+        if len(rates["tokamak"]) == pairs:
+            break
+        watch = Neighbours([p for p in able if p.process is not None])
+        order = able if attempt % 2 == 0 else able[::-1]
+        got = {p.name: p.rate(test, seed := seed + 1) for p in order}
+        foreign = watch.cpus() if all(p.process is not None for p in able) else 0.0
+        last = 3 * pairs - attempt <= pairs - len(rates["tokamak"])
+        if foreign > QUIET_CPUS and not last:
+            continue
+        worst = max(worst, foreign)
+        for name, rate in got.items():
+            rates[name].append(rate)
+    return rates, worst
+
+
+def rows_of(model: str, args: argparse.Namespace, limits: probes.Limits) -> list[dict]:
+    tests = [Test.of(name) for name in args.tests.split(",")]
+    peers = engines(model, tests, args)
+    facts = peers[0].peer.start
+    rows = []
+    for test in tests:
+        for peer in peers:
+            if not hasattr(peer, "can"):
+                peer.rate(test.shortened(), 0)  # warm-up
+        rates, foreign = compare(test, peers, args.pairs)
+        ours = rates["tokamak"]
+        row = {"model": Path(model).name, "test": test.name, "foreign_cpus": foreign, "samples": rates}
+        row["tokamak"] = statistics.median(ours)
+        row["bandwidth"] = (
+            row["tokamak"] / test.batch * facts["weight_nbytes"] / limits.read_bytes_s
+            if test.kind == "tg"
+            else None
+        )
+        row["arithmetic"] = row["tokamak"] * facts["macs_per_token"] / limits.int8_macs_s
+        for name in ("llama.cpp", "ik_llama.cpp"):
+            theirs = rates.get(name)
+            if theirs:
+                ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+                mode = next(p.mode for p in peers if p.name == name)
+                row[name] = {
+                    "rate": statistics.median(theirs),
+                    "mode": mode,
+                    "ratio": statistics.median(ratios),
+                    "low": min(ratios),
+                    "high": max(ratios),
+                }
+        rows.append(row)
+    for peer in peers:
+        peer.close()
+    return rows
+
+
+def cell(peer: dict | None) -> str:
+    if peer is None:
+        return "peer absent"
+    return f"{peer['rate']:.1f} ({peer['mode']})  {peer['ratio']:.2f} [{peer['low']:.2f}..{peer['high']:.2f}]"
+
+
+def show(report: dict) -> None:
+    limits = report["limits"]
+    print(report["machine_line"])
+    print(
+        f"{report['threads']} threads, {report['kv']} cache, {report['pairs']} alternating pairs; in this run "
+        f"{limits['read_bytes_s'] / 1e9:.1f} GB/s read, {limits['int8_macs_s'] / 1e9:.0f} G int8 multiply-adds/s\n"
+    )
+    line = "{:<28}{:<12}{:>9}{:>7}{:>7}{:>7}  {:<42}{}"
+    print(
+        line.format(
+            "model",
+            "test",
+            "tok/s",
+            "read",
+            "int8",
+            "other",
+            "llama.cpp: tok/s, ratio [range]",
+            "ik_llama.cpp",
+        )
+    )
+    for r in report["rows"]:
+        read = f"{100 * r['bandwidth']:.0f} %" if r["bandwidth"] is not None else ""
+        print(
+            line.format(
+                r["model"][:27],
+                r["test"],
+                f"{r['tokamak']:.1f}",
+                read,
+                f"{100 * r['arithmetic']:.0f} %",
+                f"{r['foreign_cpus']:.2f}",
+                cell(r.get("llama.cpp")),
+                cell(r.get("ik_llama.cpp")),
+            )
+        )
+    if any(r["foreign_cpus"] > QUIET_CPUS for r in report["rows"]):
+        print(f"\nNOT A RESULT where other processes took more than {QUIET_CPUS} CPUs (column other)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--tests", default="pp512,tg32")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--kv", default="f16", choices=("f32", "f16", "bf16", "q8_0", "q4_0"))
+    parser.add_argument("--ik", metavar="PATH", help="llama-bench of ik_llama.cpp")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    args.most = max(Test.of(name).batch for name in args.tests.split(","))
+    began = time.time()
+    limits = probes.measure(args.threads)
+    rows = [row for model in args.models for row in rows_of(model, args, limits)]
+    report = {
+        "machine": Machine.here().facts(),
+        "machine_line": Machine.here().line(),
+        "threads": args.threads,
+        "kv": args.kv,
+        "pairs": args.pairs,
+        "seconds": time.time() - began,
+        "limits": limits.facts(),
+        "rows": rows,
+    }
+    print(json.dumps(report)) if args.json else show(report)
+
+
+if __name__ == "__main__":
+    main()
