@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import tokamak as package
@@ -13,11 +14,13 @@ SITE = (
     Path(package.__file__).resolve().parents[1]
 )  # installed, built in place or instrumented: the same as here
 
+CACHE = tempfile.TemporaryDirectory(prefix="tokamak-tests-")  # nobody's own caches and histories are touched
+
 
 def environment(**extra: str) -> dict[str, str]:
     """The environment without TOKAMAK_* and with the package under test first."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("TOKAMAK_")}
-    return env | {"PYTHONPATH": str(SITE)} | extra
+    return env | {"PYTHONPATH": str(SITE), "TOKAMAK_CACHE_DIR": CACHE.name} | extra
 
 
 def tokamak(*words: object, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from tokamak.cli.arguments import add_loading, add_model, load_model
 from tokamak.cli.console import remark
 from tokamak.errors import InvalidParams, UnavailableError
+from tokamak.settings import Settings
 
 SUMMARY = "Serve a model over HTTP: OpenAI's chat and text completions, models, health and metrics."
 EXAMPLES = """  tokamak serve
@@ -19,6 +20,12 @@ EXAMPLES = """  tokamak serve
   tokamak serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
   curl -s http://127.0.0.1:8080/v1/completions -d '{"prompt": "Once upon a time"}'
 """
+ALERTS = (
+    ("latency", 5.0, "seconds of the 95th percentile of whole requests"),
+    ("memory", 1024.0, "MB of growth since the start"),
+    ("errors", 0.01, "share of answers with status 5xx"),
+    ("throughput", 0.0, "tokens made per second at least while requests run, 0: no alert"),
+)
 NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
 
 
@@ -47,7 +54,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drain", type=int, default=30, metavar="S", help="seconds to finish on SIGTERM (default 30)"
     )
+    add_evidence(parser)
     add_loading(parser)
+
+
+def add_evidence(parser: argparse.ArgumentParser) -> None:
+    """What is kept of what happened, and who hears when it is bad."""
+    group = parser.add_argument_group("history and alerts")
+    group.add_argument(
+        "--history",
+        metavar="FILE",
+        help="samples of every 10 s, for 90 days (default: in the cache directory)",
+    )
+    group.add_argument("--no-history", action="store_true", help="keep none")
+    group.add_argument(
+        "--alert-webhook", metavar="URL", help="gets a JSON object for every alert; the log always does"
+    )
+    for name, usual, text in ALERTS:
+        group.add_argument(
+            f"--alert-{name}", type=float, default=usual, metavar="X", help=f"{text} (default {usual:g})"
+        )
+
+
+def evidence(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ServerConfig for those options."""
+    from tokamak.observe.alerts import default_rules
+
+    rules = default_rules(
+        latency_s=args.alert_latency,
+        memory_nbytes=args.alert_memory * 1e6,
+        error_share=args.alert_errors,
+        tokens_per_s=args.alert_throughput,
+    )
+    usual = Settings.load().cache_dir / "history.sqlite"
+    history = None if args.no_history else args.history or str(usual)
+    return {"history": history, "alerts": rules, "alert_webhook": args.alert_webhook}
 
 
 def keys(args: argparse.Namespace) -> tuple[str, ...]:
@@ -85,6 +126,7 @@ def execute(args: argparse.Namespace) -> int:
         host=args.host,
         max_waiting=args.max_queue,
         max_body_nbytes=args.max_body,
+        **evidence(args),
     )
     check_exposure(args.host, config.api_keys)
     if args.drain < 0:

@@ -34,9 +34,17 @@ def available_nbytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
     return max(0, min(known)) if known else None
 
 
-def _meminfo(path: Path) -> int | None:
+def total_nbytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Memory this process may use at most: the machine's or its control group's limit, None if unknown."""
+    limits = [_meminfo(proc / "meminfo", "MemTotal:"), _number(cgroup / "memory.max")]
+    limits.append(_number(cgroup / "memory" / "memory.limit_in_bytes"))
+    known = [nbytes for nbytes in limits if nbytes is not None]
+    return min(known) if known else None
+
+
+def _meminfo(path: Path, name: str = "MemAvailable:") -> int | None:
     for line in _lines(path):
-        if line.startswith("MemAvailable:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return None
 

@@ -1,6 +1,6 @@
 """The door: every request passes here first. Keys, hosts, sizes; request ids, counting, and errors as JSON.
 
-Everything but health is denied until a key fits, or, without keys, unless the request is for a loopback name
+Everything but health and the page is denied until a key fits, or, without keys, unless the request is for a loopback name
 and comes from no foreign page (so that neither DNS rebinding nor a form on a web site reaches the model).
 """
 
@@ -27,7 +27,8 @@ from tokamak.server.state import ServerConfig, State
 
 log = logging.getLogger("tokamak.server")
 access = logging.getLogger("tokamak.access")
-PUBLIC = {"/health", "/health/live", "/health/ready"}
+PUBLIC = {"/", "/health", "/health/live", "/health/ready"}
+PUBLIC_FOLDER = "/ui/"  # the page's own files
 CLIENT_GONE = 499  # counted under this status; nobody is left to read it
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 PREFLIGHT = {
@@ -114,7 +115,7 @@ class Guard:
         if len(length) > 18 or int(length) > most:
             raise Problem(413, f"the body has {length[:20]} bytes; at most {most} are read", headers=CLOSE)
         scope["admin"] = False
-        if scope["path"] in PUBLIC:
+        if scope["path"] in PUBLIC or scope["path"].startswith(PUBLIC_FOLDER):
             return ""
         if not self.state.num_plain_keys:
             check_local(headers, self.state.config)

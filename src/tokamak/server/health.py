@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tokamak import __version__
+from tokamak.engine.memory import available_nbytes, total_nbytes
 from tokamak.server.bodies import answer
 from tokamak.server.metrics import CONTENT_TYPE
 from tokamak.server.state import State
@@ -20,6 +22,9 @@ OPERATIONS = (
     ("/metrics", "get", None, None, "Counters for Prometheus, as text."),
 )
 
+MUCH_USED, MOST_USED = 0.8, 0.9  # shares of memory: degraded, unavailable
+NEEDED = ("engine", "admission", "queue", "memory")  # the history is not: answers go on without it
+
 
 def components(state: State) -> dict[str, str | None]:
     """What can fail, each with what is wrong or None."""
@@ -27,7 +32,26 @@ def components(state: State) -> dict[str, str | None]:
         "engine": state.engine_problem(),
         "admission": "the server is stopping" if state.draining else None,
         "queue": "all places are taken" if state.full else None,
+        "memory": memory_problem(MOST_USED),
+        "history": state.recorder.problem,
     }
+
+
+def memory_problem(most: float) -> str | None:
+    """Why the next request may find no memory: a greater share than `most` is used, the control group's limit included."""
+    free, total = available_nbytes(), total_nbytes()
+    if free is None or not total or free >= (1 - most) * total:
+        return None
+    return f"{100 * (1 - free / total):.0f} % is used, {free >> 20} MB are left"
+
+
+def warnings(state: State) -> list[str]:
+    """What an operator should look at while everything still works."""
+    tight = memory_problem(MUCH_USED)
+    found = [f"memory: {tight}"] if tight else []
+    if state.recorder.problem:
+        found.append(f"history: {state.recorder.problem}")
+    return found + [f"alert: {name}" for name in state.recorder.alerts.firing]
 
 
 def routes(state: State) -> list[Route]:
@@ -38,8 +62,18 @@ def routes(state: State) -> list[Route]:
         bad = {name: found[name] for name in names if found[name] is not None}
         body: dict[str, object] = {"status": "unavailable" if bad else "ok"}
         if details:
-            body["components"] = {name: found[name] or "ok" for name in names}
+            sample = state.recorder.latest
+            body["components"] = {name: found[name] or "ok" for name in found}
+            body["version"] = __version__
+            body["warnings"] = warnings(state)
+            if body["warnings"] and not bad:
+                body["status"] = "degraded"
+            body["gpu_utilisation"] = None  # no executor here uses one
+            body |= {
+                name: sample.get(name) for name in ("e2e_p50_s", "e2e_p95_s", "ttft_p95_s", "error_share")
+            }
         response = answer(body)
+        response.headers["cache-control"] = "no-store"
         if bad:
             response.status_code = 503
             response.headers["retry-after"] = "1"
@@ -49,10 +83,10 @@ def routes(state: State) -> list[Route]:
         return report(("engine",), details=False)
 
     async def ready(_: Request) -> Response:
-        return report(("engine", "admission", "queue"), details=False)
+        return report(NEEDED, details=False)
 
     async def health(_: Request) -> Response:
-        return report(("engine", "admission", "queue"), details=True)
+        return report(NEEDED, details=True)
 
     async def metrics(_: Request) -> Response:
         text = state.metrics.text(state)

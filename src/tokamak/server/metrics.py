@@ -129,15 +129,7 @@ class Metrics:
     def text(self, state: State) -> str:
         """The whole page: what was counted here, and what the engines say now, added up."""
         lines = [line for metric in vars(self).values() for line in metric.lines()]
-        stats: dict[str, int | float] = {}
-        loaded = [served for served in state.models.every if served.loaded]
-        for served in loaded:
-            for name, value in served.llm.stats().items():
-                stats[name] = stats.get(name, 0) + value
-        waiting = sum(served.line.num_waiting for served in state.models.every)
-        stats["waiting"] = stats.get("waiting", 0) + waiting
-        stats |= {"models_loaded": len(loaded), "memory_nbytes": state.models.nbytes}
-        for name, text, kind, labels, value in _engine(stats, state.num_admitted):
+        for name, text, kind, labels, value in _engine(state.models.stats(), state.num_admitted):
             if f"# TYPE {name} {kind}" not in lines:
                 lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
             lines.append(sample(name, labels, value))

@@ -108,8 +108,8 @@ class Recorder:
 
     def _gauges(self, totals: Totals, last: Totals) -> dict[str, float]:
         stats, resident = self.stats(), memory_now()["resident_nbytes"]
-        found = {"running": float(stats["running"]), "waiting": float(stats["waiting"])}
-        if stats["blocks_total"]:
+        found = {"running": float(stats.get("running", 0)), "waiting": float(stats.get("waiting", 0))}
+        if stats.get("blocks_total"):
             found["kv_used_share"] = stats["blocks_held"] / stats["blocks_total"]
         queried = totals.queried_tokens - last.queried_tokens
         if queried:
@@ -130,8 +130,8 @@ class Recorder:
             errors=sum(n for key, n in m.requests.values.items() if key[-1].startswith("5")),
             prompt_tokens=sum(m.prompt_tokens.values.values()),
             generated_tokens=sum(m.generated_tokens.values.values()),
-            queried_tokens=int(stats["prefix_queried_tokens"]),
-            hit_tokens=int(stats["prefix_hit_tokens"]),
+            queried_tokens=int(stats.get("prefix_queried_tokens", 0)),
+            hit_tokens=int(stats.get("prefix_hit_tokens", 0)),
             histograms={name: tuple(h.counts) for name, h in histograms.items()},
         )
 

@@ -173,6 +173,17 @@ class Models:
             if served.loaded and served.load and not served.num_users and now - served.used_s > after_s:
                 await self.unload(served)
 
+    def stats(self) -> dict[str, int | float]:
+        """What the engines say now (`LLM.stats`), added up, with what waits before them."""
+        stats: dict[str, int | float] = {}
+        loaded = [served for served in self.every if served.loaded]
+        for served in loaded:
+            for name, value in served.llm.stats().items():
+                stats[name] = stats.get(name, 0) + value
+        waiting = sum(served.line.num_waiting for served in self.every)
+        stats["waiting"] = stats.get("waiting", 0) + waiting
+        return stats | {"models_loaded": len(loaded), "memory_nbytes": self.nbytes}
+
     def close(self) -> None:
         """All of them, at the end."""
         for served in self.every:

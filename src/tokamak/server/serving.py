@@ -62,8 +62,16 @@ class DrainingServer(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says that it is ready when it is: handlers of signals are in place, connections are taken."""
         await super().startup(sockets)
+        self._recording = asyncio.create_task(self._guard.state.recorder.run())
         if self._ready is not None:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The recorder goes on while requests drain."""
+        await super().shutdown(sockets)
+        self._recording.cancel()
+        await asyncio.gather(self._recording, return_exceptions=True)
+        self._guard.state.recorder.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

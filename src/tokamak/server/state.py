@@ -12,8 +12,11 @@ from pathlib import Path
 
 from tokamak.engine.llm import LLM
 from tokamak.errors import InvalidParams
+from tokamak.observe.alerts import Alerts, Rule, to_log, webhook
+from tokamak.observe.history import History
 from tokamak.server.metrics import Metrics
 from tokamak.server.problems import retry_later
+from tokamak.server.recorder import Recorder
 from tokamak.server.registry import Models, Served
 
 MOST_RETRY_S = 60
@@ -31,6 +34,7 @@ class ServerConfig:
     ping_s: of silence in a stream. stall_s: a reader that takes nothing for so long is dropped. stuck_s: an engine that
     has work and does not turn for so long is reported dead. idle_s: a model that can be loaded again is unloaded after it, 0:
     never. memory_nbytes: for loaded models, 0: no limit. exact_names: only names of models here are answered.
+    history: a file for samples, None: none is kept. alerts: rules over the samples; alert_webhook: an address that hears of them.
     """
 
     model: str | None = None
@@ -51,6 +55,9 @@ class ServerConfig:
     idle_s: float = 0.0
     memory_nbytes: int = 0
     exact_names: bool = False
+    history: str | None = None
+    alerts: tuple[Rule, ...] = ()
+    alert_webhook: str | None = None
 
     def __post_init__(self) -> None:
         for key in (*self.api_keys, *self.admin_keys):
@@ -78,12 +85,20 @@ def digests(keys: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
 
+def recorder_of(metrics: Metrics, models: Models, config: ServerConfig) -> Recorder:
+    """With the history and the alerts of a configuration.  Raises: FileRefused, InvalidParams."""
+    history = History(config.history) if config.history else None
+    sinks = [to_log, *([webhook(config.alert_webhook)] if config.alert_webhook else [])]
+    return Recorder(metrics, models.stats, history=history, alerts=Alerts(config.alerts, sinks))
+
+
 class State:
     """One per application."""
 
     def __init__(self, models: Models, config: ServerConfig) -> None:
         self.models, self.config = models, config
         self.metrics = Metrics()
+        self.recorder = recorder_of(self.metrics, models, config)
         self.created = int(time.time())
         self.draining = False
         self.waiting_tokens = 0  # of prompts whose completions have no token yet
