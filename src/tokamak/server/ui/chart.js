@@ -26,7 +26,7 @@ export function chart(title, series, from, to, step) {
   const top = Math.max(...all, 0) || 1;
   const x = (time) => LEFT + ((time - from) / (to - from)) * (WIDTH - LEFT);
   const y = (value) => (HEIGHT - BOTTOM) * (1 - value / (1.08 * top)) + 2;
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
   for (const share of [0, 0.5, 1]) {
     picture.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: y(share * top), y2: y(share * top) }));
     picture.append(svg("text", { x: LEFT - 4, y: y(share * top) + 4, "text-anchor": "end" }, number(share * top)));
