@@ -116,7 +116,8 @@ def tensors(shape: dict, wanted: str, rng: np.random.Generator) -> Iterator[Tens
     mix = recipe(wanted)
     gqa = shape["num_attention_heads"] // shape["num_key_value_heads"]
     model = Model(shape["num_hidden_layers"], gqa, tied=shape["tied"])
-    family, sizes = FAMILIES[shape["arch"]], extents(shape, shape["vocab_size"])
+    shaped = {**shape, "max_position_embeddings": shape["context"]}
+    family, sizes = FAMILIES[shape["arch"]], extents(shaped, shape["vocab_size"])
     rows: list[tuple[str, Row]] = [(row.tensor, row) for row in family.model]
     for layer in range(shape["num_hidden_layers"]):
         rows += [(f"blk.{layer}.{row.tensor}", row) for row in family.layer]

@@ -18,6 +18,7 @@ namespace tokamak {
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Target = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 [[noreturn]] void refuse(const std::string& message) {
@@ -39,7 +40,7 @@ nb::object bytes_of(size_t nbytes, uint8_t** data) {
 
 nb::object transcode(const Bytes& rows, const std::string& source, const std::string& target,
                      int64_t columns, const std::optional<Vector>& importance, int threads,
-                     const std::optional<std::string>& isa) {
+                     const std::optional<std::string>& isa, const std::optional<Target>& into) {
   quant::Transcoding job{
       quant::codec_named(source), quant::codec_named(target), columns, {}, &table_named(isa)};
   const quant::CodecFormat& from = quant::codec_format(job.source);
@@ -63,8 +64,12 @@ nb::object transcode(const Bytes& rows, const std::string& source, const std::st
   }
   const size_t nbytes = rows.size() / row_nbytes * static_cast<size_t>(columns / to.block_size) *
                         static_cast<size_t>(to.type_size);
-  uint8_t* data = nullptr;
-  nb::object out = bytes_of(nbytes, &data);
+  if (into && into->size() != nbytes) {
+    refuse("the result takes " + std::to_string(nbytes) + " bytes, `out` has " +
+           std::to_string(into->size()));
+  }
+  uint8_t* data = into ? into->data() : nullptr;
+  nb::object out = into ? nb::cast(*into) : bytes_of(nbytes, &data);
   {
     nb::gil_scoped_release release;
     quant::transcode(job, {rows.data(), rows.size()}, {data, nbytes}, threads);
@@ -89,14 +94,16 @@ std::vector<std::string> codec_isas() {
 void bind_quant(nb::module_& m) {
   m.def("transcode", transcode, nb::arg("rows"), nb::arg("source"), nb::arg("target"),
         nb::arg("columns"), nb::arg("importance").none() = nb::none(), nb::arg("threads") = 1,
-        nb::arg("isa") = nb::none(),
+        nb::arg("isa") = nb::none(), nb::arg("out").none() = nb::none(),
         nb::sig("def transcode(rows: numpy.typing.NDArray[numpy.uint8], source: str, target: str, "
                 "columns: int, "
                 "importance: numpy.typing.NDArray[numpy.float32] | None = None, threads: int = 1, "
-                "isa: str | None = None) -> numpy.typing.NDArray[numpy.uint8]"),
+                "isa: str | None = None, out: numpy.typing.NDArray[numpy.uint8] | None = None) -> "
+                "numpy.typing.NDArray[numpy.uint8]"),
         "Whole rows of `columns` elements, back to back, from one weight format to another, "
         "without the GIL.\n\n"
-        "importance: f32[columns], > 0. isa: a name of codec_isas(); all write the same bytes.\n"
+        "importance: f32[columns], > 0. isa: a name of codec_isas(); all write the same bytes. "
+        "out: where the result goes.\n"
         "Raises: UnsupportedError for a format without native codec; InvalidParams for rows that "
         "do not fit and for\n"
         "values that are not finite.");

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tokamak.engine.completion import Completion
     from tokamak.engine.llm import LLM
     from tokamak.engine.loading import load
+    from tokamak.loaders.quantize import quantize
     from tokamak.sampling import SamplingParams
     from tokamak.tokenizers import Tokenizer
 
@@ -52,6 +53,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "load",
+    "quantize",
 ]
 
 _HOME = {
@@ -60,6 +62,7 @@ _HOME = {
     "SamplingParams": "tokamak.sampling",
     "Tokenizer": "tokamak.tokenizers",
     "load": "tokamak.engine.loading",
+    "quantize": "tokamak.loaders.quantize",
 }
 
 

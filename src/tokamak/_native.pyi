@@ -362,11 +362,12 @@ def transcode(
     importance: numpy.typing.NDArray[numpy.float32] | None = None,
     threads: int = 1,
     isa: str | None = None,
+    out: numpy.typing.NDArray[numpy.uint8] | None = None,
 ) -> numpy.typing.NDArray[numpy.uint8]:
     """
     Whole rows of `columns` elements, back to back, from one weight format to another, without the GIL.
 
-    importance: f32[columns], > 0. isa: a name of codec_isas(); all write the same bytes.
+    importance: f32[columns], > 0. isa: a name of codec_isas(); all write the same bytes. out: where the result goes.
     Raises: UnsupportedError for a format without native codec; InvalidParams for rows that do not fit and for
     values that are not finite.
     """

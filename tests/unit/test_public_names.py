@@ -11,6 +11,7 @@ PROMISED = {
     "SamplingParams",
     "Tokenizer",
     "load",
+    "quantize",
     "TokamakError",
     "Cancelled",
     "CapacityError",

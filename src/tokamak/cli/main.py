@@ -28,6 +28,7 @@ VERBS = {
     "convert": "write a model in another form: packed for this machine",
     "bench": "prompt and decode speed against the limits of this machine",
     "crosscheck": "ids, logits and greedy text against llama.cpp or transformers",
+    "quantize": "a GGUF file in a smaller weight format",
     "diff": "the first node of the graph where two executors differ",
     "doctor": "what this machine has and what tokamak makes of it",
 }

@@ -104,7 +104,7 @@ class Recipe:
             role = "output"
         match = _LAYER.search(name)
         layer = int(match[1]) if match else 0
-        return _fitting(self._rule(role, layer, shape, model), shape[-1])
+        return fitting(self._rule(role, layer, shape, model), shape[-1])
 
     def _rule(self, role: str, layer: int, shape: tuple[int, ...], model: Model) -> str:
         if FORMATS[self.base].block_size == 1:
@@ -142,7 +142,8 @@ def role_of(name: str, shape: tuple[int, ...]) -> str | None:
 _FALLBACK = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0", "tq1_0": "q4_0", "tq2_0": "q4_0"}
 
 
-def _fitting(name: str, columns: int) -> str:
+def fitting(name: str, columns: int) -> str:
+    """The format itself where it can hold rows of `columns`, else what llama-quantize takes instead."""
     if columns % FORMATS[name].block_size == 0:
         return name
     other = _FALLBACK.get(name, "iq4_nl")
