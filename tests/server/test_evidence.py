@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -105,3 +107,14 @@ def test_short_memory_is_degraded_then_unavailable(app, monkeypatch):
         answer = request(app, "/health")
         assert (answer.json()["status"], answer.status_code) == (status, code)
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_every_series_of_the_dashboard_file_is_one_of_ours(app):
+    path = Path(__file__).parents[2] / "docs" / "operations" / "grafana.json"
+    dashboard = json.loads(path.read_text())
+    ours = set(re.findall(r"^# TYPE (\S+)", request(app, "/metrics").text, re.MULTILINE))
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            names = {name.removesuffix("_bucket") for name in re.findall(r"tokamak_\w+", target["expr"])}
+            assert names, panel["title"]
+            assert names <= ours, panel["title"]
