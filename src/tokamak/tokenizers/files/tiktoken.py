@@ -109,10 +109,8 @@ def looks_like_tiktoken(data: bytes) -> bool:
     return True
 
 
-def spec_from_tiktoken(
-    data: bytes, pattern: str | None = None, special_tokens: Mapping[str, int] | None = None
-) -> TokenizerSpec:
-    """Read a .tiktoken file. Raises: TokenizerFileError if it is malformed, or not known and without a pattern."""
+def ranks_of(data: bytes) -> dict[bytes, int]:
+    """Byte strings and ranks of a .tiktoken file. Raises: TokenizerFileError for a line that is neither."""
     ranks: dict[bytes, int] = {}
     for i, line in enumerate(data.splitlines()):
         if not line.strip():
@@ -122,6 +120,21 @@ def spec_from_tiktoken(
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (binascii.Error, ValueError) as e:
             raise TokenizerFileError(f"line {i + 1} is not a base64 token and a rank") from e
+    return ranks
+
+
+def spec_from_ranks(
+    ranks: Mapping[bytes, int], pattern: str, special_tokens: Mapping[str, int]
+) -> TokenizerSpec:
+    """A vocabulary that is given as ranks, as `tiktoken.Encoding` takes it."""
+    return _spec(ranks, Published("given", pattern, special_tokens))
+
+
+def spec_from_tiktoken(
+    data: bytes, pattern: str | None = None, special_tokens: Mapping[str, int] | None = None
+) -> TokenizerSpec:
+    """Read a .tiktoken file. Raises: TokenizerFileError if it is malformed, or not known and without a pattern."""
+    ranks = ranks_of(data)
     digest = hashlib.sha256(data).hexdigest()
     known = PUBLISHED.get(digest)
     if known is None or pattern is not None or special_tokens is not None:
