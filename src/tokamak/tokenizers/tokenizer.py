@@ -73,6 +73,11 @@ class Tokenizer:
                     self._native = _native.make_text_engine(self.spec.parts())
         return self._native
 
+    @property
+    def engine(self) -> Any:
+        """The native engine, built now if it was not."""
+        return self._engine
+
     # -- encoding
 
     def encode(self, text: Text, add_special: bool = True, parse_special: bool = False) -> list[int]:
@@ -328,6 +333,18 @@ class Tokenizer:
 
     def _text_of(self, token_id: int | None) -> str:
         return "" if token_id is None else self.id_to_token(token_id)
+
+    # -- files
+
+    def save(self, path: str | PathLike[str], *, form: str = "auto") -> None:
+        """Write to a file that `load` opens as an equal tokenizer.
+
+        form: "tokenizer.json" (Raises: UnsupportedError for what that format cannot say), "spec" (a form of our own, for
+        every tokenizer), or "auto": the first where it can be.
+        """
+        from tokamak.tokenizers.files.saving import written
+
+        Path(path).write_text(written(self.spec, form), encoding="utf-8")
 
     # -- identity
 

@@ -49,9 +49,13 @@ def _by_content(
     from tokamak.tokenizers.files import hf_json, sentencepiece, tiktoken, vocabularies
 
     if data.lstrip()[:1] == b"{":
+        from tokamak.tokenizers.files.saving import SPEC_KEY, spec_from_parsed
+
         parsed = read_json(data)
         if isinstance(parsed.get("model"), dict):
             return hf_json.spec_from_data(parsed, config_beside(path))
+        if SPEC_KEY in parsed:
+            return spec_from_parsed(parsed)
         if isinstance(parsed.get("config"), dict) and isinstance(parsed.get("vocab"), list):
             return tiktoken.spec_from_tekken(parsed)
         return vocabularies.spec_from_vocab_and_merges(parsed, _merges_beside(path), config_beside(path))
