@@ -11,10 +11,20 @@ from tokamak.engine.llm import LLM
 from tokamak.server import health, openapi
 from tokamak.server.guard import Guard
 from tokamak.server.registry import Models
-from tokamak.server.routes import chat, completions, evidence, models, page, text
+from tokamak.server.routes import (
+    chat,
+    completions,
+    evidence,
+    messages,
+    models,
+    ollama,
+    page,
+    responses,
+    text,
+)
 from tokamak.server.state import ServerConfig, State, served_alone
 
-GROUPS = (chat, completions, evidence, models, text, health, page)
+GROUPS = (chat, completions, responses, messages, ollama, models, evidence, text, health, page)
 OPERATIONS = (*(operation for group in GROUPS for operation in group.OPERATIONS), openapi.OPERATION)
 
 

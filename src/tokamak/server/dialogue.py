@@ -40,6 +40,7 @@ class Dialogue:
 
     choice: "auto", "none", "required", or "function" with the one in `only`. parallel: more than one call an answer.
     variables: of the template. reasoning: whether <think> is told apart from the text.
+    capped: a limit of tokens that is more than the context leaves is taken as that, and said; otherwise it is refused.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -50,6 +51,7 @@ class Dialogue:
     parallel: bool = True
     variables: Mapping[str, Any] = field(default_factory=dict)
     reasoning: bool = True
+    capped: bool = False
 
     @property
     def offered(self) -> tuple[Tool, ...]:
@@ -122,6 +124,11 @@ def prepare(llm: LLM, asked: Dialogue, salt: str) -> tuple[Prepared, Written]:
     written, params = write(llm, asked), asked.params
     if NOTE_PLAIN in written.notes:
         params = params.replaced(stop=(*params.stops, PLAIN_STOP))
+    room, limit = llm.context - len(written.token_ids), params.max_tokens
+    if asked.capped and limit is not None and limit > room > 0:
+        params = params.replaced(max_tokens=room)
+        note = f"at most {limit} tokens are asked for; the context leaves {room}"
+        written = Written(written.token_ids, written.text, (*written.notes, note))
     if asked.forced:
         tools = [t for t in asked.tools if asked.choice != "function" or t.name == asked.only]
         several = asked.parallel and asked.choice != "function"

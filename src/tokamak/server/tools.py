@@ -280,3 +280,40 @@ def _rebased(schema: Any, root: str) -> Any:
             for k, v in schema.items()
         }
     return [_rebased(item, root) for item in schema] if isinstance(schema, list) else schema
+
+
+@dataclass(slots=True)
+class Block:
+    """A run of pieces of one kind. kind, id, name: as of Piece."""
+
+    kind: str
+    text: str = ""
+    id: str = ""
+    name: str = ""
+
+
+class Blocks:
+    """Pieces in the order of an answer as blocks, for protocols that number them. every: those so far."""
+
+    def __init__(self) -> None:
+        self.every: list[Block] = []
+
+    def add(self, pieces: Sequence[Piece]) -> list[tuple[str, int, str]]:
+        """("begin" | "more" | "end", number of the block, text that it gets)."""
+        steps: list[tuple[str, int, str]] = []
+        for piece in pieces:
+            last = self.every[-1] if self.every else None
+            same = last is not None and last.kind == piece.kind and not piece.name
+            if not same or last is None:
+                steps += self.end() if self.every else []
+                last = Block(piece.kind, "", piece.id, piece.name)
+                self.every.append(last)
+                steps.append(("begin", len(self.every) - 1, ""))
+            if piece.text:
+                last.text += piece.text
+                steps.append(("more", len(self.every) - 1, piece.text))
+        return steps
+
+    def end(self) -> list[tuple[str, int, str]]:
+        """The last block gets no more."""
+        return [("end", len(self.every) - 1, "")] if self.every else []
