@@ -24,7 +24,7 @@ from tokamak.server.routes import (
 )
 from tokamak.server.state import ServerConfig, State, served_alone
 
-GROUPS = (chat, completions, responses, messages, ollama, models, evidence, text, health, page)
+GROUPS = (chat, completions, responses, messages, ollama, evidence, models, text, health, page)
 OPERATIONS = (*(operation for group in GROUPS for operation in group.OPERATIONS), openapi.OPERATION)
 
 
