@@ -30,6 +30,7 @@ VERBS = {
     "crosscheck": "ids, logits and greedy text against llama.cpp or transformers",
     "quantize": "a GGUF file in a smaller weight format",
     "diff": "the first node of the graph where two executors differ",
+    "tune": "find the settings with which this machine is fastest",
     "doctor": "what this machine has and what tokamak makes of it",
 }
 # Words that make a verb another one: `tokamak bench verify` is bench_verify.py.

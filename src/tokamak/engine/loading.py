@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 UNKNOWN_CONTEXT = 2048  # where the file does not say what the model was trained for
 MAX_CONTEXT = 1 << 24
+MAX_BATCH_ROWS = 512  # of a step, unless asked or tuned
 SHARE = 0.9  # of the memory that is left after the weights, for the cache; the rest is for everything else
 CONTEXTS = 4  # contexts that the cache holds if they take less than a quarter of that
 
@@ -41,7 +42,7 @@ def load(
     *,
     threads_batch: int | None = None,
     affinity: Sequence[int] | None = None,
-    max_batch_rows: int = 512,
+    max_batch_rows: int | None = None,
     max_sequences: int = 64,
     block_size: int = 32,
     prefix_cache_nbytes: int | None = None,
@@ -54,8 +55,8 @@ def load(
     tune` found, or all CPUs; threads_batch: of steps that read a prompt, None: as threads. affinity: a CPU for each
     thread. context: tokens of prompt and completion together; None: what the model was trained for, less if memory
     does not hold it. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0.
-    seed: of the requests that have none: the i-th then always draws the same. max_batch_rows, max_sequences: of one
-    step. block_size: positions per cache block. prefix_cache_nbytes: cache kept for prefixes that may come again,
+    seed: of the requests that have none: the i-th then always draws the same. max_batch_rows (512, or tuned),
+    max_sequences: of one step. block_size: positions per cache block. prefix_cache_nbytes: cache kept for prefixes that may come again,
     None: what is free, 0: none. progress(done, total): bytes, while packing. tokenizer: a file instead of the model's.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
@@ -65,8 +66,14 @@ def load(
     checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model())
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
-        sizes = (chosen.num_blocks(block_size), block_size, max_batch_rows, max_sequences, kv_dtype)
-        limits, graph = Limits(*sizes, *placed), passes.optimize(chosen.graph)
+        sizes = (
+            chosen.num_blocks(block_size),
+            block_size,
+            max_batch_rows or placed.rows,
+            max_sequences,
+            kv_dtype,
+        )
+        limits, graph = Limits(*sizes, *placed[:4]), passes.optimize(chosen.graph)
         program = executors.get(executor).compile(graph, checkpoint.weights, limits, progress)
         found = find_tokenizer(checkpoint, tokenizer)
     except TokamakError as error:
@@ -84,12 +91,13 @@ def load(
 
 
 class Threading(NamedTuple):
-    """The last fields of `Limits`."""
+    """The last four fields of `Limits`, and the most rows of a step."""
 
     threads: int
     threads_batch: int | None
     affinity: tuple[int, ...]
     tuning: Tuning
+    rows: int
 
     @classmethod
     def choose(
@@ -106,7 +114,7 @@ class Threading(NamedTuple):
         count, batch = settings.threads, threads_batch
         if threads is None and not os.environ.get("TOKAMAK_THREADS"):
             count, batch = best.threads or count, batch or best.threads_batch
-        return cls(count, batch, tuple(affinity or ()), best.tuning)
+        return cls(count, batch, tuple(affinity or ()), best.tuning, best.max_batch_rows or MAX_BATCH_ROWS)
 
 
 def default_model() -> Path:
@@ -170,7 +178,7 @@ def _check(
     context: int | None,
     kv_dtype: str,
     seed: int | None,
-    max_batch_rows: int,
+    max_batch_rows: int | None,
     max_sequences: int,
     block_size: int,
 ) -> None:

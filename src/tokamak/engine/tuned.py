@@ -22,6 +22,7 @@ from tokamak.types import TUNING_RANGES, Tuning
 __all__ = ["FILE", "Tuned", "forget", "machine_key", "read", "write"]
 
 FILE = "tuning.json"
+_COUNTS = {"threads": (1, MAX_THREADS), "threads_batch": (1, MAX_THREADS), "max_batch_rows": (16, 4096)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Tuned:
 
     threads: int | None = None
     threads_batch: int | None = None
+    max_batch_rows: int | None = None  # in [16, 4096]
     tuning: Tuning = field(default_factory=Tuning)
 
 
@@ -54,10 +56,10 @@ def read(cache_dir: Path) -> Tuned:
     if not isinstance(found, dict):
         return Tuned()
     sizes = {name: found.get(name) for name in TUNING_RANGES}
-    counts = {name: found.get(name) for name in ("threads", "threads_batch")}
+    counts = {name: found.get(name) for name in _COUNTS}
     if not all(_within(sizes[name], low, high) for name, (low, high) in TUNING_RANGES.items()):
         return Tuned()
-    if not all(value is None or _within(value, 1, MAX_THREADS) for value in counts.values()):
+    if not all(counts[name] is None or _within(counts[name], *ends) for name, ends in _COUNTS.items()):
         return Tuned()
     return Tuned(**counts, tuning=Tuning(**{name: int(str(value)) for name, value in sizes.items()}))
 
@@ -69,8 +71,7 @@ def write(cache_dir: Path, tuned: Tuned) -> Path:
     """
     entries = _entries(cache_dir)
     entries[machine_key()] = {
-        "threads": tuned.threads,
-        "threads_batch": tuned.threads_batch,
+        **{name: getattr(tuned, name) for name in _COUNTS},
         **dataclasses.asdict(tuned.tuning),
     }
     return _replace(cache_dir, entries)

@@ -10,7 +10,7 @@ from tokamak.engine.tuned import Tuned
 from tokamak.errors import InvalidParams
 from tokamak.types import Tuning
 
-FOUND = Tuned(3, 5, Tuning(32 << 10, 1 << 20, 100))
+FOUND = Tuned(3, 5, 256, Tuning(32 << 10, 1 << 20, 100))
 
 
 def test_a_finding_is_read_back_and_can_be_forgotten(tmp_path):
@@ -57,8 +57,8 @@ def test_arguments_and_environment_win_over_what_was_tuned(monkeypatch, tmp_path
     monkeypatch.setenv("TOKAMAK_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("TOKAMAK_THREADS", raising=False)
     tuned.write(tmp_path, FOUND)
-    assert Threading.choose(2) == (2, None, (), FOUND.tuning)
-    assert Threading.choose(2, 4, [1, 0]) == (2, 4, (1, 0), FOUND.tuning)
+    assert Threading.choose(2) == (2, None, (), FOUND.tuning, 256)
+    assert Threading.choose(2, 4, [1, 0]) == (2, 4, (1, 0), FOUND.tuning, 256)
     assert Threading.choose(None)[:2] == (3, 5)
     assert Threading.choose(None, 7)[:2] == (3, 7)
     monkeypatch.setenv("TOKAMAK_THREADS", "2")
