@@ -351,6 +351,9 @@ void bind_program(nb::module_& m) {
         "How often native code has asked for memory so far.");
   m.def("memory_nodes", &cpu::memory_nodes,
         "Memory nodes that have memory, rising; [0] if unknown.");
+  m.def(
+      "cpu_list", [](const std::string& list) { return cpu::listed(list); }, "list"_a,
+      "Numbers of a list as the system writes it, \"0-2,5\"; empty if it is none.");
   m.def("allowed_cpus", &cpu::allowed_cpus, "CPUs that this thread may run on, rising.");
   nb::class_<Handle> c(m, "CpuProgram",
                        "Instructions over arenas, with packed weights and a paged cache.");

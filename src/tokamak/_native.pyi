@@ -191,6 +191,11 @@ def allocation_count() -> int:
 def memory_nodes() -> list[int]:
     """Memory nodes that have memory, rising; [0] if unknown."""
 
+def cpu_list(list: str) -> list[int]:
+    """
+    Numbers of a list as the system writes it, "0-2,5"; empty if it is none.
+    """
+
 def allowed_cpus() -> list[int]:
     """CPUs that this thread may run on, rising."""
 

@@ -10,6 +10,7 @@ from typing import cast
 
 from tokamak.cli.console import human_nbytes, print_json
 from tokamak.observe.machine import Machine, memory_now
+from tokamak.observe.surroundings import Surroundings
 from tokamak.settings import VARIABLES, Settings
 
 SUMMARY = "Say what this machine has (CPU, memory, limits, accelerators) and what tokamak chose and why."
@@ -52,6 +53,7 @@ def findings(threads: int) -> dict[str, object]:
     """Everything doctor knows, as plain data."""
     return {
         "machine": Machine.here().facts(),
+        "surroundings": Surroundings.here().facts(),
         "memory": memory_now(),
         "threads": threads,
         "kernels": kernels(Settings.load()),
@@ -76,7 +78,7 @@ def lines(found: Mapping[str, object], machine: Machine) -> list[str]:
         ("cpus", f"{machine.allowed_cpus} usable of {machine.cpus}, {quota}"),
         ("threads", f"{found['threads']} (--threads, TOKAMAK_THREADS, else the usable CPUs)"),
         ("memory", memory),
-        ("huge pages", machine.huge_pages or "unknown"),
+        *Surroundings.here().lines(),
     ]
     chosen = kernels(Settings.load())
     rows.append(("kernels", f"{chosen['isa']}: {chosen['why']}"))

@@ -12,6 +12,7 @@ from tokamak.cli.console import print_json, remark
 from tokamak.settings import Settings, available_cpus
 
 if TYPE_CHECKING:
+    from tokamak.bench.tune import Outcome
     from tokamak.engine.trial import Bench
     from tokamak.engine.tuned import Tuned
 
@@ -65,6 +66,33 @@ def scorer(bench: Bench, goal: str, default: Mapping[str, int]) -> Callable[[Map
     return score
 
 
+def show(args: argparse.Namespace, outcome: Outcome, default: Mapping[str, int], where: str | None) -> None:
+    """What came out. where: the file it was kept in."""
+    report = {
+        "goal": args.goal,
+        "improved": outcome.improved,
+        "ratio": outcome.ratio,
+        "ratios": list(outcome.ratios),
+        "choice": dict(outcome.choice),
+        "default": dict(default),
+        "kept": where,
+        "trials": len(outcome.trials),
+    }
+    if args.json:
+        print_json(report)
+    elif not outcome.improved:
+        print(
+            f"the default stays: the best of {report['trials']} was {outcome.ratio:.3f} x as good when checked"
+        )
+    else:
+        print(f"{outcome.ratio:.3f} x as good as the default for {args.goal}, when checked:")
+        changed = {n: v for n, v in outcome.choice.items() if v != default[n]}
+        print(
+            "\n".join(f"  {name:<16}{value}   (default {default[name]})" for name, value in changed.items())
+        )
+        print(f"kept in {where}" if where else "not kept (--dry-run)")
+
+
 def execute(args: argparse.Namespace) -> int:
     """Search, check, keep."""
     from tokamak.bench.tune import search, space
@@ -90,27 +118,5 @@ def execute(args: argparse.Namespace) -> int:
     )
     keep = outcome.improved and not args.dry_run
     where = str(tuned.write(folder, as_tuned(outcome.choice))) if keep else None
-    report = {
-        "goal": args.goal,
-        "improved": outcome.improved,
-        "ratio": outcome.ratio,
-        "ratios": list(outcome.ratios),
-        "choice": dict(outcome.choice),
-        "default": default,
-        "kept": where,
-        "trials": len(outcome.trials),
-    }
-    if args.json:
-        print_json(report)
-    elif not outcome.improved:
-        print(
-            f"the default stays: the best of {report['trials']} was {outcome.ratio:.3f} x as good when checked"
-        )
-    else:
-        print(f"{outcome.ratio:.3f} x as good as the default for {args.goal}, when checked:")
-        changed = {n: v for n, v in outcome.choice.items() if v != default[n]}
-        print(
-            "\n".join(f"  {name:<16}{value}   (default {default[name]})" for name, value in changed.items())
-        )
-        print(f"kept in {where}" if where else "not kept (--dry-run)")
+    show(args, outcome, default, where)
     return 0

@@ -56,8 +56,8 @@ def load(
     thread. context: tokens of prompt and completion together; None: what the model was trained for, less if memory
     does not hold it. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0.
     seed: of the requests that have none: the i-th then always draws the same. max_batch_rows (512, or tuned),
-    max_sequences: of one step. block_size: positions per cache block. prefix_cache_nbytes: cache kept for prefixes that may come again,
-    None: what is free, 0: none. progress(done, total): bytes, while packing. tokenizer: a file instead of the model's.
+    max_sequences: of one step. block_size: positions per cache block. prefix_cache_nbytes: cache kept for prefixes that
+    may come again, None: what is free. progress(done, total): bytes packed. tokenizer: a file instead of the model's.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
@@ -66,14 +66,8 @@ def load(
     checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model())
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
-        sizes = (
-            chosen.num_blocks(block_size),
-            block_size,
-            max_batch_rows or placed.rows,
-            max_sequences,
-            kv_dtype,
-        )
-        limits, graph = Limits(*sizes, *placed[:4]), passes.optimize(chosen.graph)
+        limits = chosen.limits(block_size, max_batch_rows, max_sequences, kv_dtype, placed)
+        graph = passes.optimize(chosen.graph)
         program = executors.get(executor).compile(graph, checkpoint.weights, limits, progress)
         found = find_tokenizer(checkpoint, tokenizer)
     except TokamakError as error:
@@ -135,9 +129,12 @@ class Context:
     reason: str
     graph: Graph  # of this context
 
-    def num_blocks(self, block_size: int) -> int:
-        """Cache blocks that hold `cache_tokens`."""
-        return -(-self.cache_tokens // block_size)
+    def limits(
+        self, block_size: int, rows: int | None, sequences: int, kv_dtype: str, placed: Threading
+    ) -> Limits:
+        """What a program must hold for this context, as many blocks as `cache_tokens` take."""
+        blocks = -(-self.cache_tokens // block_size)
+        return Limits(blocks, block_size, rows or placed.rows, sequences, kv_dtype, *placed[:4])
 
 
 def choose_context(
