@@ -28,18 +28,20 @@ struct Attention::Tile {
 struct Attention::Workspace {
   float* block;
   float* q;
+  float* slope;
   int64_t low[kTileRows];
   int64_t high[kTileRows];
   std::byte* rest;  // two sets of sums
 
-  Workspace(std::byte* at, int64_t head_dim, int64_t width) {
+  Workspace(std::byte* at, int64_t head_dim, int64_t width, int64_t value_width) {
     const auto take = [&](int64_t n) {
       auto* p = reinterpret_cast<float*>(at);
       at += floats(n);
       return p;
     };
-    block = take((head_dim + width) * kBlock);
+    block = take((head_dim + value_width) * kBlock);
     q = take(width * kTileRows);
+    slope = take(kTileRows);
     rest = at;
   }
 };
@@ -53,13 +55,16 @@ Attention::Attention(Operand q, Operand k, Operand v, Operand out, LayerCache& c
       cache_(cache),
       shape_(shape),
       group_(shape.heads / cache.kv_heads()),
-      width_((cache.head_dim() + 15) / 16 * 16) {}
+      width_((cache.head_dim() + 15) / 16 * 16),
+      value_width_((cache.value_dim() + 15) / 16 * 16) {}
 
-size_t Attention::sums_nbytes() const { return floats(width_ * kTileRows) + 2 * floats(kTileRows); }
+size_t Attention::sums_nbytes() const {
+  return floats(value_width_ * kTileRows) + 2 * floats(kTileRows);
+}
 
 size_t Attention::worker_nbytes() const {
-  return floats((cache_.head_dim() + width_) * kBlock) + floats(width_ * kTileRows) +
-         2 * sums_nbytes();
+  return floats((cache_.head_dim() + value_width_) * kBlock) + floats(width_ * kTileRows) +
+         floats(kTileRows) + 2 * sums_nbytes();
 }
 
 size_t Attention::scratch_nbytes(int64_t /*rows*/, int threads) const {
@@ -77,13 +82,14 @@ int64_t Attention::nbytes(const Step& step) const noexcept {
 
 void Attention::store(const Step& step) const {
   const int64_t dim = cache_.head_dim();
+  const int64_t value_dim = cache_.value_dim();
   step.each_row(step.batch.rows(), 4 * dim * cache_.kv_heads(), [&](int64_t t) {
     const int32_t slot = step.batch.slots[static_cast<size_t>(t)];
     for (int64_t g = 0; g < cache_.kv_heads(); ++g) {
       step.vectors.store_key(cache_.type(), step.row(k_, t) + g * dim, dim, slot % kBlock,
                              cache_.keys(slot / kBlock, g));
-      step.vectors.store_value(cache_.type(), step.row(v_, t) + g * dim, dim, slot % kBlock,
-                               cache_.values(slot / kBlock, g));
+      step.vectors.store_value(cache_.type(), step.row(v_, t) + g * value_dim, value_dim,
+                               slot % kBlock, cache_.values(slot / kBlock, g));
     }
   });
 }
@@ -128,7 +134,8 @@ Attention::Tile Attention::tile_at(const Step& step, int64_t index) const {
 
 Attention::Range Attention::visible(const Tile& tile, int64_t pair) const {
   const int64_t position = tile.first_index + (tile.first + pair) / group_;
-  const int64_t low = shape_.window > 0 ? std::max<int64_t>(0, position - shape_.window + 1) : 0;
+  int64_t low = shape_.window > 0 ? std::max<int64_t>(0, position - shape_.window + 1) : 0;
+  if (shape_.chunk > 0) low = std::max(low, position / shape_.chunk * shape_.chunk);
   return {low, position + 1};
 }
 
@@ -143,19 +150,24 @@ void Attention::load_queries(const Step& step, const Tile& tile, Workspace& w) c
     const Range range = visible(tile, i);
     w.low[i] = range.low;
     w.high[i] = range.high;
+    if (!shape_.slopes.empty()) {
+      w.slope[i] = shape_.slopes[static_cast<size_t>(tile.head * group_ + pair % group_)];
+    }
   }
 }
 
 AttentionRows Attention::sums_at(std::byte* at, const Workspace& w) const {
   auto* acc = reinterpret_cast<float*>(at);
-  auto* most = reinterpret_cast<float*>(at + floats(width_ * kTileRows));
-  auto* total = reinterpret_cast<float*>(at + floats(width_ * kTileRows) + floats(kTileRows));
-  return {kTileRows, width_, w.q, acc, most, total, w.low, w.high, shape_.softcap};
+  auto* most = reinterpret_cast<float*>(at + floats(value_width_ * kTileRows));
+  auto* total = reinterpret_cast<float*>(at + floats(value_width_ * kTileRows) + floats(kTileRows));
+  const float* slope = shape_.slopes.empty() ? nullptr : w.slope;
+  return {kTileRows, width_, value_width_, w.q,   acc,           most,
+          total,     w.low,  w.high,       slope, shape_.softcap};
 }
 
 void Attention::attend_split(const Step& step, const Tile& tile, int64_t split, const Workspace& w,
                              const AttentionRows& rows) const {
-  std::memset(rows.acc, 0, static_cast<size_t>(tile.count * width_) * sizeof(float));
+  std::memset(rows.acc, 0, static_cast<size_t>(tile.count * value_width_) * sizeof(float));
   for (int64_t i = 0; i < tile.count; ++i) {
     rows.most[i] = -std::numeric_limits<float>::infinity();
     rows.total[i] = 0.0f;
@@ -168,25 +180,31 @@ void Attention::attend_split(const Step& step, const Tile& tile, int64_t split, 
   for (int64_t block = low / kBlock; block * kBlock < high; ++block) {
     const int32_t id =
         step.batch.tables[static_cast<size_t>(tile.sequence * step.batch.table_width + block)];
-    step.vectors.attend(active, block * kBlock, cache_.type(), dim, cache_.keys(id, tile.head),
-                        cache_.values(id, tile.head), w.block);
+    step.vectors.attend(active, block * kBlock, cache_.type(), dim, cache_.value_dim(),
+                        cache_.keys(id, tile.head), cache_.values(id, tile.head), w.block);
   }
 }
 
+// 1 / the sum of exp(score - most), where a sink is one more score.
+float Attention::share(int64_t head, const AttentionRows& sums, int64_t i) const {
+  if (shape_.sinks.empty()) return 1.0f / sums.total[i];
+  return 1.0f / (sums.total[i] + std::exp(shape_.sinks[static_cast<size_t>(head)] - sums.most[i]));
+}
+
 void Attention::finish(const Step& step, const Tile& tile, const AttentionRows& sums) const {
-  const int64_t dim = cache_.head_dim();
+  const int64_t dim = cache_.value_dim();
   for (int64_t i = 0; i < tile.count; ++i) {
     const int64_t pair = tile.first + i;
-    float* out =
-        step.row(out_, tile.first_row + pair / group_) + (tile.head * group_ + pair % group_) * dim;
-    step.vectors.scale(sums.acc + i * width_, 1.0f / sums.total[i], dim, out);
+    const int64_t head = tile.head * group_ + pair % group_;
+    float* out = step.row(out_, tile.first_row + pair / group_) + head * dim;
+    step.vectors.scale(sums.acc + i * value_width_, share(head, sums, i), dim, out);
   }
 }
 
 void Attention::run_tiles(const Step& step, int64_t tiles) const {
   step.pool.run(tiles, [&](int64_t index, int worker) {
     Workspace w(step.scratch + static_cast<size_t>(worker) * worker_nbytes(), cache_.head_dim(),
-                width_);
+                width_, value_width_);
     const Tile tile = tile_at(step, index);
     load_queries(step, tile, w);
     const AttentionRows part = sums_at(w.rest, w);
@@ -197,8 +215,8 @@ void Attention::run_tiles(const Step& step, int64_t tiles) const {
       attend_split(step, tile, split, w, split == first ? all : part);
       for (int64_t i = 0; i < tile.count && split > first; ++i) {
         if (part.total[i] == 0.0f) continue;
-        step.vectors.merge(width_, part.acc + i * width_, part.most[i], part.total[i],
-                           all.acc + i * width_, all.most + i, all.total + i);
+        step.vectors.merge(value_width_, part.acc + i * value_width_, part.most[i], part.total[i],
+                           all.acc + i * value_width_, all.most + i, all.total + i);
       }
     }
     finish(step, tile, all);
@@ -209,13 +227,13 @@ void Attention::run_splits(const Step& step, int64_t tiles, int64_t splits) cons
   std::byte* partials = step.scratch + static_cast<size_t>(step.pool.capacity()) * worker_nbytes();
   step.pool.run(tiles * splits, [&](int64_t task, int worker) {
     Workspace w(step.scratch + static_cast<size_t>(worker) * worker_nbytes(), cache_.head_dim(),
-                width_);
+                width_, value_width_);
     const Tile tile = tile_at(step, task / splits);
     load_queries(step, tile, w);
     attend_split(step, tile, task % splits, w,
                  sums_at(partials + static_cast<size_t>(task) * sums_nbytes(), w));
   });
-  Workspace w(step.scratch, cache_.head_dim(), width_);
+  Workspace w(step.scratch, cache_.head_dim(), width_, value_width_);
   for (int64_t index = 0; index < tiles; ++index) {
     const Tile tile = tile_at(step, index);
     AttentionRows all = sums_at(partials + static_cast<size_t>(index * splits) * sums_nbytes(), w);
@@ -224,8 +242,8 @@ void Attention::run_splits(const Step& step, int64_t tiles, int64_t splits) cons
           sums_at(partials + static_cast<size_t>(index * splits + split) * sums_nbytes(), w);
       for (int64_t i = 0; i < tile.count; ++i) {
         if (part.total[i] == 0.0f) continue;
-        step.vectors.merge(width_, part.acc + i * width_, part.most[i], part.total[i],
-                           all.acc + i * width_, all.most + i, all.total + i);
+        step.vectors.merge(value_width_, part.acc + i * value_width_, part.most[i], part.total[i],
+                           all.acc + i * value_width_, all.most + i, all.total + i);
       }
     }
     finish(step, tile, all);

@@ -8,6 +8,8 @@
 // number of threads.
 #pragma once
 
+#include <span>
+
 #include "cpu/instruction.h"
 
 namespace tokamak::cpu {
@@ -18,7 +20,10 @@ class Attention final : public Instruction {
     int64_t heads;
     int64_t window;  // 0: none
     float scale;
-    float softcap;  // 0: none
+    float softcap;                  // 0: none
+    int64_t chunk;                  // 0: none; else keys of the query's own chunk only
+    std::span<const float> slopes;  // [heads] or empty
+    std::span<const float> sinks;   // [heads] or empty
   };
   Attention(Operand q, Operand k, Operand v, Operand out, LayerCache& cache, const Shape& shape);
   void run(const Step& step) noexcept override;
@@ -44,6 +49,7 @@ class Attention final : public Instruction {
                     const AttentionRows& rows) const;
   void run_tiles(const Step& step, int64_t tiles) const;
   void run_splits(const Step& step, int64_t tiles, int64_t splits) const;
+  float share(int64_t head, const AttentionRows& sums, int64_t i) const;
   void finish(const Step& step, const Tile& tile, const AttentionRows& sums) const;
   size_t worker_nbytes() const;
   size_t sums_nbytes() const;
@@ -52,8 +58,9 @@ class Attention final : public Instruction {
   Operand q_, k_, v_, out_;
   LayerCache& cache_;
   Shape shape_;
-  int64_t group_;  // query heads per kv head
-  int64_t width_;  // head_dim rounded up to 16
+  int64_t group_;        // query heads per kv head
+  int64_t width_;        // the keys' head_dim rounded up to 16
+  int64_t value_width_;  // the same of the values
 };
 
 }  // namespace tokamak::cpu

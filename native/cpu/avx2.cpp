@@ -32,6 +32,7 @@ namespace {
 #include "cpu/generic/elementwise.inl"
 #include "cpu/generic/cache.inl"
 #include "cpu/generic/attention.inl"
+#include "cpu/generic/recurrent.inl"
 // clang-format on
 
 }  // namespace
@@ -62,6 +63,8 @@ extern const VectorTable kAvx2Vectors = {
     .store_value = store_value,
     .attend = attend,
     .merge = merge,
+    .scan = scan_row,
+    .linear_attention = matrix_row,
 };
 
 }  // namespace tokamak::cpu

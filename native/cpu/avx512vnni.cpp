@@ -46,6 +46,7 @@ namespace {
 #include "cpu/generic/elementwise.inl"
 #include "cpu/generic/cache.inl"
 #include "cpu/generic/attention.inl"
+#include "cpu/generic/recurrent.inl"
 // clang-format on
 
 }  // namespace
@@ -76,6 +77,8 @@ extern const VectorTable kAvx512VnniVectors = {
     .store_value = store_value,
     .attend = attend,
     .merge = merge,
+    .scan = scan_row,
+    .linear_attention = matrix_row,
 };
 
 }  // namespace tokamak::cpu

@@ -304,16 +304,6 @@ void bind_instructions(nb::class_<Handle>& c) {
       },
       "node"_a, "act"_a, "gated"_a, "x"_a, "out"_a);
   c.def(
-      "experts",
-      [](Handle& h, const string& node, const OperandTuple& x, const OperandTuple& router,
-         const Ids& gate, const Ids& up, const Ids& down, int64_t used, bool normed, float scaling,
-         const string& act, const OperandTuple& out) {
-        h.builder.experts(node, operand(x), operand(router), {gate, up, down}, used, normed,
-                          scaling, act, operand(out));
-      },
-      "node"_a, "x"_a, "router"_a, "gate"_a, "up"_a, "down"_a, "used"_a, "normed"_a, "scaling"_a,
-      "act"_a, "out"_a);
-  c.def(
       "rope_table",
       [](Handle& h, int64_t inv_freq, float mscale) {
         return h.builder.rope_table(inv_freq, mscale);
@@ -329,17 +319,80 @@ void bind_instructions(nb::class_<Handle>& c) {
   c.def(
       "attention",
       [](Handle& h, const string& node, int64_t cache, int64_t heads, float scale, int64_t window,
-         float softcap, const Tuples& qkv, const OperandTuple& out) {
-        h.builder.attention(node, cache, heads, scale, window, softcap, operands(qkv),
-                            operand(out));
+         float softcap, int64_t chunk, int64_t slopes, int64_t sinks, const Tuples& qkv,
+         const OperandTuple& out) {
+        h.builder.attention(node, cache, {heads, scale, window, softcap, chunk, slopes, sinks},
+                            operands(qkv), operand(out));
       },
-      "node"_a, "cache"_a, "heads"_a, "scale"_a, "window"_a, "softcap"_a, "qkv"_a, "out"_a);
+      "node"_a, "cache"_a, "heads"_a, "scale"_a, "window"_a, "softcap"_a, "chunk"_a, "slopes"_a,
+      "sinks"_a, "qkv"_a, "out"_a);
   c.def(
       "take_rows",
       [](Handle& h, const string& node, const OperandTuple& x, const OperandTuple& out) {
         h.builder.take_rows(node, operand(x), operand(out));
       },
       "node"_a, "x"_a, "out"_a);
+}
+
+void bind_mixed_instructions(nb::class_<Handle>& c) {
+  using std::string;
+  using Tuples = std::vector<OperandTuple>;
+  using Ids = std::vector<int64_t>;
+  c.def(
+      "affine",
+      [](Handle& h, const string& node, int64_t weight, int64_t bias, const OperandTuple& x,
+         const OperandTuple& out) {
+        h.builder.affine(node, weight, bias, operand(x), operand(out));
+      },
+      "node"_a, "weight"_a, "bias"_a, "x"_a, "out"_a);
+  c.def(
+      "join",
+      [](Handle& h, const string& node, int64_t heads, int64_t y_heads, const OperandTuple& x,
+         const OperandTuple& y, const OperandTuple& out) {
+        h.builder.join(node, heads, y_heads, operand(x), operand(y), operand(out));
+      },
+      "node"_a, "heads"_a, "y_heads"_a, "x"_a, "y"_a, "out"_a);
+  c.def(
+      "route",
+      [](Handle& h, const string& node, const string& score, int64_t bias, int64_t used,
+         bool normed, float scaling, int64_t groups, int64_t top_groups, int64_t group_top,
+         const OperandTuple& logits, const OperandTuple& out) {
+        h.builder.route(node, {score, bias, used, normed, scaling, groups, top_groups, group_top},
+                        operand(logits), operand(out));
+      },
+      "node"_a, "score"_a, "bias"_a, "used"_a, "normed"_a, "scaling"_a, "groups"_a, "top_groups"_a,
+      "group_top"_a, "logits"_a, "out"_a);
+  c.def(
+      "experts",
+      [](Handle& h, const string& node, const OperandTuple& x, const OperandTuple& weights,
+         const Ids& gate, const Ids& up, const Ids& down, const Ids& biases, int64_t used,
+         const string& act, bool weighs_input, const OperandTuple& out) {
+        h.builder.experts(node, operand(x), operand(weights), {gate, up, down, biases}, used, act,
+                          weighs_input, operand(out));
+      },
+      "node"_a, "x"_a, "weights"_a, "gate"_a, "up"_a, "down"_a, "biases"_a, "used"_a, "act"_a,
+      "weighs_input"_a, "out"_a);
+  c.def(
+      "causal_conv",
+      [](Handle& h, const string& node, int64_t state, int64_t weight, int64_t bias,
+         const string& act, const OperandTuple& x, const OperandTuple& out) {
+        h.builder.causal_conv(node, state, weight, bias, act, operand(x), operand(out));
+      },
+      "node"_a, "state"_a, "weight"_a, "bias"_a, "act"_a, "x"_a, "out"_a);
+  c.def(
+      "scan",
+      [](Handle& h, const string& node, int64_t state, int64_t heads, int64_t groups,
+         const Ids& vectors, const Tuples& inputs, const OperandTuple& out) {
+        h.builder.scan(node, state, heads, groups, vectors, operands(inputs), operand(out));
+      },
+      "node"_a, "state"_a, "heads"_a, "groups"_a, "vectors"_a, "inputs"_a, "out"_a);
+  c.def(
+      "linear_attention",
+      [](Handle& h, const string& node, int64_t state, const string& rule, int64_t heads,
+         int64_t bonus, const Tuples& inputs, const OperandTuple& out) {
+        h.builder.linear_attention(node, state, rule, heads, bonus, operands(inputs), operand(out));
+      },
+      "node"_a, "state"_a, "rule"_a, "heads"_a, "bonus"_a, "inputs"_a, "out"_a);
 }
 
 }  // namespace
@@ -376,11 +429,14 @@ void bind_program(nb::module_& m) {
   c.def("add_vector", &add_vector, "values"_a);
   c.def(
       "add_cache",
-      [](Handle& h, int64_t kv_heads, int64_t head_dim) {
-        return h.program.add_cache(kv_heads, head_dim);
+      [](Handle& h, int64_t kv_heads, int64_t head_dim, int64_t value_dim) {
+        return h.program.add_cache(kv_heads, head_dim, value_dim);
       },
-      "kv_heads"_a, "head_dim"_a);
+      "kv_heads"_a, "head_dim"_a, "value_dim"_a);
+  c.def(
+      "add_state", [](Handle& h, int64_t width) { return h.program.add_state(width); }, "width"_a);
   bind_instructions(c);
+  bind_mixed_instructions(c);
   c.def("seal", [](Handle& h) { h.program.seal(); });
   c.def("run", &run, "batch"_a,
         nb::sig("def run(self, batch: object) -> numpy.typing.NDArray[numpy.float32]"),

@@ -6,23 +6,11 @@
 
 #include "base/error.h"
 #include "cpu/attention.h"
-#include "cpu/experts.h"
+#include "cpu/builder_checks.h"
 #include "cpu/linear.h"
 
 namespace tokamak::cpu {
 namespace {
-
-void need(bool holds, const std::string& node, const std::string& what) {
-  if (!holds) throw Error(ErrorKind::invalid_params, node + ": " + what);
-}
-
-Act act_named(const std::string& node, const std::string& name) {
-  if (name == "silu") return Act::silu;
-  if (name == "gelu") return Act::gelu;
-  if (name == "gelu_erf") return Act::gelu_erf;
-  need(name == "relu2", node, "activation '" + name + "' is unknown");
-  return Act::relu2;
-}
 
 bool is_result(const Operand& x) { return x.lead == Lead::result; }
 
@@ -147,43 +135,8 @@ void Builder::activate(const std::string& node, const std::string& act, bool gat
   need(x.width == out.width * (gated ? 2 : 1) && same_rows(x, out), node,
        act + " has another shape");
   const std::string name = gated ? "gated" : act;
-  program_.add(std::make_unique<Activate>(act_named(node, act), gated, x, out), node, name,
+  program_.add(std::make_unique<Activate>(act_named(node, act, gated), gated, x, out), node, name,
                gated ? "gated." + act : act);
-}
-
-void Builder::experts(const std::string& node, const Operand& x, const Operand& router,
-                      const ExpertIds& ids, int64_t used, bool normed, float scaling,
-                      const std::string& act, const Operand& out) {
-  for (const Operand* v : {&x, &router, &out}) checked(node, *v);
-  const size_t count = ids.gate.size();
-  need(count > 0 && count <= INT32_MAX && ids.up.size() == count && ids.down.size() == count, node,
-       "every expert has three matrices");
-  std::vector<Expert> experts;
-  for (size_t i = 0; i < count; ++i) {
-    Weights& weights = program_.weights();
-    experts.push_back(
-        {weights.matrix(ids.gate[i]), weights.matrix(ids.up[i]), weights.matrix(ids.down[i])});
-    const Expert& e = experts[i];
-    const Expert& first = experts[0];
-    need(e.gate.cols == x.width && e.up.cols == x.width && e.down.rows == out.width &&
-             e.gate.rows == first.gate.rows && e.up.rows == first.gate.rows &&
-             e.down.cols == first.gate.rows,
-         node, "the matrices of an expert do not fit");
-    need(e.gate.format == first.gate.format && e.up.format == first.up.format &&
-             e.down.format == first.down.format,
-         node, "experts differ in format");
-  }
-  need(x.width == out.width && router.width == static_cast<int64_t>(count) && used >= 1 &&
-           used <= router.width && std::isfinite(scaling),
-       node, "experts keep the shape, and rows use at most all of them");
-  need(x.lead == Lead::rows && router.lead == Lead::rows && out.lead == Lead::rows, node,
-       "experts work on all rows");
-  const Routing routing{used, normed, scaling, act_named(node, act)};
-  const std::string kernel =
-      "experts." + std::string(quant::find_format(experts[0].gate.format)->name);
-  program_.add(std::make_unique<Experts>(x, router, std::move(experts), routing, out,
-                                         program_.kernels(), program_.limits().tuning),
-               node, "experts", kernel);
 }
 
 int64_t Builder::rope_table(int64_t inv_freq, float mscale) {
@@ -207,27 +160,36 @@ void Builder::rope(const std::string& node, int64_t table, int64_t head_dim, con
   program_.add(std::make_unique<Rope>(angles, head_dim, x, out), node, "rope", "rope");
 }
 
-void Builder::attention(const std::string& node, int64_t cache, int64_t heads, float scale,
-                        int64_t window, float softcap, const std::vector<Operand>& qkv,
-                        const Operand& out) {
+void Builder::attention(const std::string& node, int64_t cache, const AttentionShape& shape,
+                        const std::vector<Operand>& qkv, const Operand& out) {
   LayerCache& kv = program_.cache(cache);
   need(qkv.size() == 3, node, "attention reads q, k and v");
-  need(heads >= kv.kv_heads() && heads % kv.kv_heads() == 0, node,
+  need(shape.heads >= kv.kv_heads() && shape.heads % kv.kv_heads() == 0, node,
        "heads must be a multiple of kv heads");
-  need(window >= 0 && softcap >= 0 && std::isfinite(scale) && std::isfinite(softcap), node,
-       "window and softcap must not be negative");
-  const int64_t widths[] = {heads * kv.head_dim(), kv.kv_heads() * kv.head_dim(),
-                            kv.kv_heads() * kv.head_dim()};
+  need(shape.window >= 0 && shape.chunk >= 0 && shape.softcap >= 0 && std::isfinite(shape.scale) &&
+           std::isfinite(shape.softcap),
+       node, "window, chunk and softcap must not be negative");
+  const int64_t widths[] = {shape.heads * kv.head_dim(), kv.kv_heads() * kv.head_dim(),
+                            kv.kv_heads() * kv.value_dim()};
   for (size_t i = 0; i < 3; ++i) {
     checked(node, qkv[i]);
     need(qkv[i].width == widths[i] && qkv[i].lead == Lead::rows, node,
          "q, k or v has another shape");
   }
   checked(node, out);
-  need(out.width == widths[0] && out.lead == Lead::rows, node, "attention keeps the shape of q");
+  need(out.width == shape.heads * kv.value_dim() && out.lead == Lead::rows, node,
+       "attention writes the values' width of every head");
+  const auto per_head = [&](int64_t index) {
+    const auto values = index < 0 ? std::span<const float>() : program_.weights().vector(index);
+    need(index < 0 || static_cast<int64_t>(values.size()) == shape.heads, node,
+         "slopes and sinks are one number per head");
+    return values;
+  };
   static constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0"};
-  const Attention::Shape shape{heads, window, scale, softcap};
-  program_.add(std::make_unique<Attention>(qkv[0], qkv[1], qkv[2], out, kv, shape), node,
+  const Attention::Shape made{shape.heads,          shape.window, shape.scale,
+                              shape.softcap,        shape.chunk,  per_head(shape.slopes),
+                              per_head(shape.sinks)};
+  program_.add(std::make_unique<Attention>(qkv[0], qkv[1], qkv[2], out, kv, made), node,
                "attention", std::string("attention.") + kNames[static_cast<size_t>(kv.type())]);
 }
 

@@ -16,6 +16,26 @@ namespace tokamak::cpu {
 // Indices of the packed matrices of every expert.
 struct ExpertIds {
   std::vector<int64_t> gate, up, down;
+  std::vector<int64_t> biases;  // vectors of all experts: gate, up, down, or none
+};
+
+// bias: vector index, -1 for none.
+struct RouteShape {
+  std::string score;
+  int64_t bias, used;
+  bool normed;
+  float scaling;
+  int64_t groups, top_groups, group_top;
+};
+
+// slopes, sinks: vector indices, -1 for none.
+struct AttentionShape {
+  int64_t heads;
+  float scale;
+  int64_t window;
+  float softcap;
+  int64_t chunk;
+  int64_t slopes, sinks;
 };
 
 class Builder {
@@ -36,15 +56,32 @@ class Builder {
                const Operand& out);
   void activate(const std::string& node, const std::string& act, bool gated, const Operand& x,
                 const Operand& out);
-  void experts(const std::string& node, const Operand& x, const Operand& router,
-               const ExpertIds& ids, int64_t used, bool normed, float scaling,
-               const std::string& act, const Operand& out);
+  void affine(const std::string& node, int64_t weight, int64_t bias, const Operand& x,
+              const Operand& out);  // bias -1: none
+  void join(const std::string& node, int64_t heads, int64_t y_heads, const Operand& x,
+            const Operand& y, const Operand& out);
+  void route(const std::string& node, const RouteShape& shape, const Operand& logits,
+             const Operand& out);
+  void experts(const std::string& node, const Operand& x, const Operand& weights,
+               const ExpertIds& ids, int64_t used, const std::string& act, bool weighs_input,
+               const Operand& out);
+  // bias -1: none; act: "" for none
+  void causal_conv(const std::string& node, int64_t state, int64_t weight, int64_t bias,
+                   const std::string& act, const Operand& x, const Operand& out);
+  // operands: x, dt, b, c; vectors: a, d
+  void scan(const std::string& node, int64_t state, int64_t heads, int64_t groups,
+            const std::vector<int64_t>& vectors, const std::vector<Operand>& operands,
+            const Operand& out);
+  // operands: q, k, v, w, and beta, or a and b; bonus: vector index, -1 for the other rules
+  void linear_attention(const std::string& node, int64_t state, const std::string& rule,
+                        int64_t heads, int64_t bonus, const std::vector<Operand>& operands,
+                        const Operand& out);
   // Returns the index that `rope` takes.
   int64_t rope_table(int64_t inv_freq, float mscale);
   void rope(const std::string& node, int64_t table, int64_t head_dim, const Operand& x,
             const Operand& out);
-  void attention(const std::string& node, int64_t cache, int64_t heads, float scale, int64_t window,
-                 float softcap, const std::vector<Operand>& qkv, const Operand& out);
+  void attention(const std::string& node, int64_t cache, const AttentionShape& shape,
+                 const std::vector<Operand>& qkv, const Operand& out);
   void take_rows(const std::string& node, const Operand& x, const Operand& out);
 
   // The operand, if it lies inside its arena.

@@ -41,17 +41,40 @@ size_t checked_half(CacheType type, int64_t num_blocks, int64_t kv_heads, int64_
 
 }  // namespace
 
-LayerCache::LayerCache(CacheType type, int64_t num_blocks, int64_t kv_heads, int64_t head_dim)
+LayerCache::LayerCache(CacheType type, int64_t num_blocks, int64_t kv_heads, int64_t head_dim,
+                       int64_t value_dim)
     : type_(type),
       num_blocks_(num_blocks),
       kv_heads_(kv_heads),
       head_dim_(head_dim),
-      half_(checked_half(type, num_blocks, kv_heads, head_dim)),
-      block_nbytes_(2 * half_ * static_cast<size_t>(kv_heads)),
+      value_dim_(value_dim),
+      keys_nbytes_(checked_half(type, num_blocks, kv_heads, head_dim)),
+      values_nbytes_(checked_half(type, num_blocks, kv_heads, value_dim)),
+      block_nbytes_((keys_nbytes_ + values_nbytes_) * static_cast<size_t>(kv_heads)),
       pages_(block_nbytes_ * static_cast<size_t>(num_blocks)) {}
 
 void LayerCache::copy_block(int64_t from, int64_t to) noexcept {
   std::memmove(keys(to, 0), keys(from, 0), block_nbytes_);
+}
+
+namespace {
+
+size_t checked_state(int64_t num_blocks, int64_t width) {
+  if (num_blocks < 1 || num_blocks > INT32_MAX / kBlock || width < 1 || width > INT32_MAX) {
+    throw Error(ErrorKind::invalid_params, "a state of " + std::to_string(num_blocks) +
+                                               " blocks of " + std::to_string(width) +
+                                               " numbers is out of range");
+  }
+  return static_cast<size_t>(num_blocks) * static_cast<size_t>(width) * sizeof(float);
+}
+
+}  // namespace
+
+LayerState::LayerState(int64_t num_blocks, int64_t width)
+    : width_(width), pages_(checked_state(num_blocks, width)) {}
+
+void LayerState::copy_block(int64_t from, int64_t to) noexcept {
+  std::memmove(at(to), at(from), static_cast<size_t>(width_) * sizeof(float));
 }
 
 }  // namespace tokamak::cpu

@@ -20,7 +20,7 @@ namespace tokamak::cpu {
 
 inline constexpr int kBlock = 32;  // positions of a block
 inline constexpr int kSplit = 16;  // blocks whose keys are summed before their sums are merged
-inline constexpr int kMaxHeadDim = 512;  // largest head_dim the attention kernels have room for
+inline constexpr int kMaxHeadDim = 1024;  // largest head_dim the attention kernels have room for
 
 enum class CacheType : uint8_t { f32, f16, bf16, q8_0, q4_0 };
 
@@ -50,11 +50,13 @@ class LayerCache {
  public:
   // Throws Error: unsupported if a quantised type does not divide head_dim, invalid_params for bad
   // sizes.
-  LayerCache(CacheType type, int64_t num_blocks, int64_t kv_heads, int64_t head_dim);
+  LayerCache(CacheType type, int64_t num_blocks, int64_t kv_heads, int64_t head_dim,
+             int64_t value_dim);
 
   CacheType type() const noexcept { return type_; }
   int64_t kv_heads() const noexcept { return kv_heads_; }
-  int64_t head_dim() const noexcept { return head_dim_; }
+  int64_t head_dim() const noexcept { return head_dim_; }    // of keys
+  int64_t value_dim() const noexcept { return value_dim_; }  // of values
   int64_t num_blocks() const noexcept { return num_blocks_; }
   size_t nbytes() const noexcept { return pages_.size(); }
   size_t position_nbytes() const noexcept {
@@ -62,17 +64,36 @@ class LayerCache {
   }  // K and V of one position
   std::byte* keys(int64_t block, int64_t head) const noexcept {
     return pages_.data() + static_cast<size_t>(block) * block_nbytes_ +
-           static_cast<size_t>(head) * 2 * half_;
+           static_cast<size_t>(head) * (keys_nbytes_ + values_nbytes_);
   }
   std::byte* values(int64_t block, int64_t head) const noexcept {
-    return keys(block, head) + half_;
+    return keys(block, head) + keys_nbytes_;
   }
   void copy_block(int64_t from, int64_t to) noexcept;
 
  private:
   CacheType type_;
-  int64_t num_blocks_, kv_heads_, head_dim_;
-  size_t half_, block_nbytes_;
+  int64_t num_blocks_, kv_heads_, head_dim_, value_dim_;
+  size_t keys_nbytes_, values_nbytes_, block_nbytes_;
+  Pages pages_;
+};
+
+// The recurrent state of one layer, one per cache block: as it was after the last position computed
+// in that block. So a block that is shared, copied or used again as a prefix brings it along.
+class LayerState {
+ public:
+  // Throws Error(invalid_params) for bad sizes.
+  LayerState(int64_t num_blocks, int64_t width);
+
+  int64_t width() const noexcept { return width_; }
+  size_t nbytes() const noexcept { return pages_.size(); }
+  float* at(int64_t block) const noexcept {
+    return reinterpret_cast<float*>(pages_.data()) + block * width_;
+  }
+  void copy_block(int64_t from, int64_t to) noexcept;
+
+ private:
+  int64_t width_;  // floats
   Pages pages_;
 };
 

@@ -1,7 +1,6 @@
 #include "cpu/experts.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -29,11 +28,11 @@ void store(const KernelTable& kernels, Activation kind, const float* x, int64_t 
 // Arrays in the step's scratch. A place is a (row, expert) pair; places are ordered by expert, then
 // by row. Choices are pairs too, ordered by row, then by expert.
 struct Experts::Workspace {
-  float* scores;     // [T][E]
   int32_t* chosen;   // [T][used] expert ids, rising
   float* weights;    // [T][used]
   int32_t* place;    // [T][used] of every choice
   int32_t* row;      // [T * used] of every place
+  int32_t* expert;   // [T * used] of every place
   int32_t* starts;   // [E + 1] first place of every expert
   int32_t* cursors;  // [E]
   int32_t* active;   // [num_active] experts that have rows
@@ -46,13 +45,13 @@ struct Experts::Workspace {
   int64_t places;
 };
 
-Experts::Experts(Operand x, Operand router, std::vector<Expert> experts, const Routing& routing,
+Experts::Experts(Operand x, Operand weights, std::vector<Expert> experts, const ExpertUse& use,
                  Operand out, const KernelTable& kernels, const Tuning& tuning)
     : x_(x),
-      router_(router),
+      weights_(weights),
       out_(out),
       experts_(std::move(experts)),
-      routing_(routing),
+      use_(use),
       tuning_(tuning),
       inner_(experts_[0].gate.rows),
       gate_kind_(kind_of(experts_[0].gate, kernels)),
@@ -84,12 +83,12 @@ size_t Experts::lay_out(int64_t rows, std::byte* base, Workspace& w) const {
     return reinterpret_cast<int32_t*>(take(static_cast<size_t>(n) * sizeof(int32_t)));
   };
   const auto num_experts = static_cast<int64_t>(experts_.size());
-  w.places = rows * routing_.used;
-  w.scores = floats(rows * num_experts);
+  w.places = rows * use_.used;
   w.chosen = ints(w.places);
   w.weights = floats(w.places);
   w.place = ints(w.places);
   w.row = ints(w.places);
+  w.expert = ints(w.places);
   w.starts = ints(num_experts + 1);
   w.cursors = ints(num_experts);
   w.active = ints(num_experts);
@@ -113,31 +112,20 @@ int64_t Experts::nbytes(const Step& /*step*/) const noexcept {
   return num_active_ * expert_nbytes_;
 }
 
-// Softmax of the router's logits; the `used` largest, ties to the lower id. Where nothing compares
-// (NaN), the lowest ids are taken and their weights are NaN.
-void Experts::route(const Step& step, const Workspace& w) const {
-  const auto num_experts = static_cast<int64_t>(experts_.size());
-  step.each_row(step.rows_of(x_), (8 + routing_.used) * num_experts, [&](int64_t t) {
-    const float* logits = step.row(router_, t);
-    float* scores = w.scores + t * num_experts;
-    const float most = *std::max_element(logits, logits + num_experts);
-    float total = 0.0f;
-    for (int64_t e = 0; e < num_experts; ++e) total += scores[e] = std::exp(logits[e] - most);
-    int32_t* chosen = w.chosen + t * routing_.used;
-    for (int64_t i = 0; i < routing_.used; ++i) {
-      int32_t best = -1;
-      for (int32_t e = 0; e < num_experts; ++e) {
-        if (std::find(chosen, chosen + i, e) != chosen + i) continue;
-        if (best < 0 || scores[e] > scores[best]) best = e;
-      }
-      chosen[i] = best;
-    }
-    std::sort(chosen, chosen + routing_.used);
-    float sum = 0.0f;
-    for (int64_t i = 0; i < routing_.used; ++i) sum += scores[chosen[i]];
-    const float factor = routing_.scaling / (routing_.normed ? sum : total);
-    for (int64_t i = 0; i < routing_.used; ++i) {
-      w.weights[t * routing_.used + i] = scores[chosen[i]] * factor;
+// Experts whose weight is not 0, rising; where they are fewer than `used`, the lowest others, which
+// then add 0.
+void Experts::choose(const Step& step, const Workspace& w) const {
+  const auto num_experts = static_cast<int32_t>(experts_.size());
+  step.each_row(step.rows_of(x_), num_experts, [&](int64_t t) {
+    const float* weights = step.row(weights_, t);
+    int32_t* chosen = w.chosen + t * use_.used;
+    int64_t lacking = use_.used;
+    for (int32_t e = 0; e < num_experts; ++e) lacking -= weights[e] != 0.0f;
+    int64_t i = 0;
+    for (int32_t e = 0; e < num_experts && i < use_.used; ++e) {
+      if (weights[e] == 0.0f && lacking-- <= 0) continue;
+      chosen[i] = e;
+      w.weights[t * use_.used + i++] = weights[e];
     }
   });
 }
@@ -153,9 +141,10 @@ void Experts::group(const Step& step, Workspace& w) const {
     w.cursors[e] = w.starts[e];
   }
   for (int64_t t = 0; t < step.rows_of(x_); ++t) {
-    for (int64_t i = t * routing_.used; i < (t + 1) * routing_.used; ++i) {
+    for (int64_t i = t * use_.used; i < (t + 1) * use_.used; ++i) {
       w.place[i] = w.cursors[w.chosen[i]]++;
       w.row[w.place[i]] = static_cast<int32_t>(t);
+      w.expert[w.place[i]] = w.chosen[i];
     }
   }
 }
@@ -164,6 +153,11 @@ void Experts::gather(const Step& step, const Workspace& w) const {
   step.each_row(w.places, 4 * x_.width, [&](int64_t p) {
     const float* x = step.row(x_, w.row[p]);
     const auto at = static_cast<size_t>(p);
+    if (use_.weighs_input) {
+      float* weighed = w.results + p * out_.width;  // not written before the gates are read
+      step.vectors.scale(x, step.row(weights_, w.row[p])[w.expert[p]], x_.width, weighed);
+      x = weighed;
+    }
     store(step.kernels, gate_kind_.activation, x, x_.width, w.gate_acts + at * gate_kind_.stride);
     if (w.up_acts != w.gate_acts) {
       store(step.kernels, up_kind_.activation, x, x_.width, w.up_acts + at * up_kind_.stride);
@@ -175,14 +169,14 @@ void Experts::activate(const Step& step, const Workspace& w) const {
   step.each_row(w.places, 8 * inner_, [&](int64_t p) {
     const float* gate = w.hidden + p * 2 * inner_;
     float* acted = w.acted + p * inner_;
-    step.vectors.gated(routing_.act, gate, gate + inner_, inner_, acted);
+    step.vectors.gated(use_.act, gate, gate + inner_, inner_, acted);
     store(step.kernels, down_kind_.activation, acted, inner_,
           w.down_acts + static_cast<size_t>(p) * down_kind_.stride);
   });
 }
 
 int64_t Experts::macs(const Step& step) const noexcept {
-  return step.rows_of(x_) * routing_.used * 3 * inner_ * x_.width;
+  return step.rows_of(x_) * use_.used * 3 * inner_ * x_.width;
 }
 
 int64_t Experts::chunk_panels(const PackedMatrix& w) const {
@@ -195,29 +189,32 @@ int64_t Experts::num_chunks(Which which, const KernelTable& kernels) const {
 }
 
 // Some panels of the matrix of one expert, for all of its rows.
-void Experts::multiply(const Step& step, const Workspace& w, Which which, const Kind& kind,
-                       int64_t task, const std::byte* acts, float* out, int64_t out_stride) const {
-  const int64_t chunks = num_chunks(which, step.kernels);
+void Experts::multiply(const Step& step, const Workspace& w, const Product& product,
+                       int64_t task) const {
+  const int64_t chunks = num_chunks(product.which, step.kernels);
   const int32_t expert = w.active[task / chunks];
-  const PackedMatrix& matrix = experts_[static_cast<size_t>(expert)].*which;
+  const PackedMatrix& matrix = experts_[static_cast<size_t>(expert)].*product.which;
+  const float* bias = product.bias.empty() ? nullptr : product.bias.data() + expert * matrix.rows;
+  const size_t stride = product.kind.stride;
   const int64_t begin = task % chunks * chunk_panels(matrix);
   const int64_t end = std::min(num_panels(matrix, step.kernels), begin + chunk_panels(matrix));
-  const int64_t fit = tuning_.block_nbytes / static_cast<int64_t>(kind.stride);
+  const int64_t fit = tuning_.block_nbytes / static_cast<int64_t>(stride);
   const int64_t block = std::max(kRowUnit, fit / kRowUnit * kRowUnit);
   for (int64_t p = w.starts[expert]; p < w.starts[expert + 1]; p += block) {
-    step.kernels.matmul(matrix, acts + static_cast<size_t>(p) * kind.stride, kind.stride,
-                        std::min<int64_t>(block, w.starts[expert + 1] - p), begin, end, nullptr,
-                        out + p * out_stride, static_cast<size_t>(out_stride));
+    step.kernels.matmul(matrix, product.acts + static_cast<size_t>(p) * stride, stride,
+                        std::min<int64_t>(block, w.starts[expert + 1] - p), begin, end, bias,
+                        product.out + p * product.out_stride,
+                        static_cast<size_t>(product.out_stride));
   }
 }
 
 void Experts::combine(const Step& step, const Workspace& w) const {
-  step.each_row(step.rows_of(x_), routing_.used * out_.width, [&](int64_t t) {
+  step.each_row(step.rows_of(x_), use_.used * out_.width, [&](int64_t t) {
     float* out = step.row(out_, t);
-    for (int64_t i = t * routing_.used; i < (t + 1) * routing_.used; ++i) {
+    for (int64_t i = t * use_.used; i < (t + 1) * use_.used; ++i) {
       const float* result = w.results + int64_t{w.place[i]} * out_.width;
-      const float weight = w.weights[i];
-      const bool first = i == t * routing_.used;
+      const float weight = use_.weighs_input ? 1.0f : w.weights[i];
+      const bool first = i == t * use_.used;
       for (int64_t c = 0; c < out_.width; ++c) {
         const float product = weight * result[c];
         out[c] = first ? product : out[c] + product;
@@ -229,7 +226,7 @@ void Experts::combine(const Step& step, const Workspace& w) const {
 void Experts::run(const Step& step) noexcept {
   Workspace w{};
   lay_out(step.rows_of(x_), step.scratch, w);
-  route(step, w);
+  choose(step, w);
   group(step, w);
   gather(step, w);
   num_active_ = 0;
@@ -237,18 +234,15 @@ void Experts::run(const Step& step) noexcept {
   for (int32_t e = 0; e < num_experts; ++e) num_active_ += w.starts[e + 1] > w.starts[e];
   const int64_t gates = num_active_ * num_chunks(&Expert::gate, step.kernels);
   const int64_t ups = num_active_ * num_chunks(&Expert::up, step.kernels);
+  const Product gate{&Expert::gate, gate_kind_, use_.biases[0], w.gate_acts, w.hidden, 2 * inner_};
+  const Product up{&Expert::up, up_kind_, use_.biases[1], w.up_acts, w.hidden + inner_, 2 * inner_};
+  const Product down{&Expert::down, down_kind_, use_.biases[2], w.down_acts, w.results, out_.width};
   step.pool.run(gates + ups, [&](int64_t task, int) {
-    if (task < gates) {
-      multiply(step, w, &Expert::gate, gate_kind_, task, w.gate_acts, w.hidden, 2 * inner_);
-    } else {
-      multiply(step, w, &Expert::up, up_kind_, task - gates, w.up_acts, w.hidden + inner_,
-               2 * inner_);
-    }
+    multiply(step, w, task < gates ? gate : up, task < gates ? task : task - gates);
   });
   activate(step, w);
-  step.pool.run(num_active_ * num_chunks(&Expert::down, step.kernels), [&](int64_t task, int) {
-    multiply(step, w, &Expert::down, down_kind_, task, w.down_acts, w.results, out_.width);
-  });
+  step.pool.run(num_active_ * num_chunks(&Expert::down, step.kernels),
+                [&](int64_t task, int) { multiply(step, w, down, task); });
   combine(step, w);
 }
 

@@ -5,6 +5,7 @@
 // the number of threads changes a bit of it.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "cpu/instruction.h"
@@ -16,17 +17,19 @@ struct Expert {
   PackedMatrix gate, up, down;  // [F, D], [F, D], [D, F]
 };
 
-struct Routing {
-  int64_t used;   // experts per row
-  bool normed;    // weights of the chosen ones are divided by their sum
-  float scaling;  // then multiplied by this
+// What is common to all of them.
+struct ExpertUse {
+  int64_t used;  // experts per row, at most
   Act act;
+  bool weighs_input;                 // the weight multiplies the row, not the result
+  std::span<const float> biases[3];  // of gate, up [E, F], down [E, D], or empty
 };
 
 class Experts final : public Instruction {
  public:
   // experts: not empty; all with the same shapes and, matrix by matrix, the same formats.
-  Experts(Operand x, Operand router, std::vector<Expert> experts, const Routing& routing,
+  // weights: [E] of every row, 0 where an expert is not used.
+  Experts(Operand x, Operand weights, std::vector<Expert> experts, const ExpertUse& use,
           Operand out, const KernelTable& kernels, const Tuning& tuning);
   void run(const Step& step) noexcept override;
   int64_t nbytes(const Step& step) const noexcept override;
@@ -44,19 +47,26 @@ class Experts final : public Instruction {
 
   Kind kind_of(const PackedMatrix& w, const KernelTable& kernels) const;
   size_t lay_out(int64_t rows, std::byte* base, Workspace& w) const;
-  void route(const Step& step, const Workspace& w) const;
+  void choose(const Step& step, const Workspace& w) const;
   void group(const Step& step, Workspace& w) const;
   void gather(const Step& step, const Workspace& w) const;
   void activate(const Step& step, const Workspace& w) const;
   int64_t chunk_panels(const PackedMatrix& w) const;
   int64_t num_chunks(Which which, const KernelTable& kernels) const;
-  void multiply(const Step& step, const Workspace& w, Which which, const Kind& kind, int64_t task,
-                const std::byte* acts, float* out, int64_t out_stride) const;
+  struct Product {
+    Which which;
+    const Kind& kind;
+    std::span<const float> bias;
+    const std::byte* acts;
+    float* out;
+    int64_t out_stride;
+  };
+  void multiply(const Step& step, const Workspace& w, const Product& product, int64_t task) const;
   void combine(const Step& step, const Workspace& w) const;
 
-  Operand x_, router_, out_;
+  Operand x_, weights_, out_;
   std::vector<Expert> experts_;
-  Routing routing_;
+  ExpertUse use_;
   Tuning tuning_;
   int64_t inner_;  // F
   Kind gate_kind_, up_kind_, down_kind_;

@@ -68,10 +68,22 @@ Program::Program(const ProgramLimits& limits, std::string_view isa)
             std::chrono::microseconds(limits.tuning.spin_us)),
       weights_(kernels_) {}
 
-int64_t Program::add_cache(int64_t kv_heads, int64_t head_dim) {
-  caches_.push_back(
-      std::make_unique<LayerCache>(limits_.kv_type, limits_.num_blocks, kv_heads, head_dim));
+int64_t Program::add_cache(int64_t kv_heads, int64_t head_dim, int64_t value_dim) {
+  caches_.push_back(std::make_unique<LayerCache>(limits_.kv_type, limits_.num_blocks, kv_heads,
+                                                 head_dim, value_dim));
   return static_cast<int64_t>(caches_.size()) - 1;
+}
+
+int64_t Program::add_state(int64_t width) {
+  states_.push_back(std::make_unique<LayerState>(limits_.num_blocks, width));
+  return static_cast<int64_t>(states_.size()) - 1;
+}
+
+LayerState& Program::state(int64_t index) {
+  if (index < 0 || index >= static_cast<int64_t>(states_.size())) {
+    throw Error(ErrorKind::invalid_params, "state " + std::to_string(index) + " does not exist");
+  }
+  return *states_[static_cast<size_t>(index)];
 }
 
 LayerCache& Program::cache(int64_t index) {
@@ -159,6 +171,7 @@ void Program::copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs) {
   }
   for (const auto& [from, to] : pairs) {
     for (const auto& cache : caches_) cache->copy_block(from, to);
+    for (const auto& state : states_) state->copy_block(from, to);
   }
 }
 
@@ -173,6 +186,7 @@ std::vector<Record> Program::records() {
 size_t Program::cache_nbytes() const noexcept {
   size_t total = 0;
   for (const auto& cache : caches_) total += cache->nbytes();
+  for (const auto& state : states_) total += state->nbytes();
   return total;
 }
 

@@ -53,7 +53,9 @@ class Program {
   Pool& pool() noexcept { return pool_; }
   std::mutex& mutex() noexcept { return mutex_; }
 
-  int64_t add_cache(int64_t kv_heads, int64_t head_dim);
+  int64_t add_cache(int64_t kv_heads, int64_t head_dim, int64_t value_dim);
+  int64_t add_state(int64_t width);  // floats per sequence
+  LayerState& state(int64_t index);  // throws Error(invalid_params)
   LayerCache& cache(int64_t index);  // throws Error(invalid_params)
   void add(std::unique_ptr<Instruction> instruction, std::string node, std::string op,
            std::string kernel);
@@ -90,6 +92,7 @@ class Program {
   Pool pool_;
   Weights weights_;
   std::vector<std::unique_ptr<LayerCache>> caches_;
+  std::vector<std::unique_ptr<LayerState>> states_;
   std::vector<std::unique_ptr<Instruction>> instructions_;
   Pages rows_, wanted_, scratch_;
   bool sealed_ = false;

@@ -81,6 +81,27 @@ void Scaling::run(const Step& step) noexcept {
                 [&](int64_t t) { f(step.row(x_, t), by_, out_.width, step.row(out_, t)); });
 }
 
+void Affine::run(const Step& step) noexcept {
+  step.each_row(step.rows_of(out_), 2 * out_.width, [&](int64_t t) {
+    float* out = step.row(out_, t);
+    step.vectors.mul(step.row(x_, t), weight_.data(), out_.width, out);
+    if (!bias_.empty()) step.vectors.add(out, bias_.data(), out_.width, out);
+  });
+}
+
+void Join::run(const Step& step) noexcept {
+  const int64_t a = x_.width / heads_;
+  const int64_t b = y_.width / y_heads_;
+  step.each_row(step.rows_of(out_), out_.width, [&](int64_t t) {
+    float* out = step.row(out_, t);
+    for (int64_t h = 0; h < heads_; ++h, out += a + b) {
+      std::memcpy(out, step.row(x_, t) + h * a, static_cast<size_t>(a) * sizeof(float));
+      std::memcpy(out + a, step.row(y_, t) + (y_heads_ == 1 ? 0 : h * b),
+                  static_cast<size_t>(b) * sizeof(float));
+    }
+  });
+}
+
 void Activate::run(const Step& step) noexcept {
   // One wide row is worth sharing too, so rows are cut into pieces; elements do not depend on each
   // other.

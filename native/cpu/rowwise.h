@@ -84,6 +84,30 @@ class Scaling final : public Instruction {
   Operand x_, out_;
 };
 
+// x * weight + bias, column by column; the bias may be empty
+class Affine final : public Instruction {
+ public:
+  Affine(Operand x, std::span<const float> weight, std::span<const float> bias, Operand out)
+      : x_(x), out_(out), weight_(weight), bias_(bias) {}
+  void run(const Step& step) noexcept override;
+
+ private:
+  Operand x_, out_;
+  std::span<const float> weight_, bias_;
+};
+
+// Heads of x and of y side by side; y may have one head for all of x.
+class Join final : public Instruction {
+ public:
+  Join(int64_t heads, Operand x, Operand y, int64_t y_heads, Operand out)
+      : heads_(heads), y_heads_(y_heads), x_(x), y_(y), out_(out) {}
+  void run(const Step& step) noexcept override;
+
+ private:
+  int64_t heads_, y_heads_;
+  Operand x_, y_, out_;
+};
+
 // act(x), or act(first half of x) * second half
 class Activate final : public Instruction {
  public:

@@ -227,7 +227,8 @@ class CpuProgram:
     def add_matrix(self, format: str, rows: object, cols: int) -> int: ...
     def add_packed(self, format: str, panels: object, rows: int, cols: int) -> int: ...
     def add_vector(self, values: object) -> int: ...
-    def add_cache(self, kv_heads: int, head_dim: int) -> int: ...
+    def add_cache(self, kv_heads: int, head_dim: int, value_dim: int) -> int: ...
+    def add_state(self, width: int) -> int: ...
     def embed(
         self, node: str, table: int, by_position: bool, out: tuple[int, int, int, int, int]
     ) -> None: ...
@@ -273,20 +274,6 @@ class CpuProgram:
         x: tuple[int, int, int, int, int],
         out: tuple[int, int, int, int, int],
     ) -> None: ...
-    def experts(
-        self,
-        node: str,
-        x: tuple[int, int, int, int, int],
-        router: tuple[int, int, int, int, int],
-        gate: Sequence[int],
-        up: Sequence[int],
-        down: Sequence[int],
-        used: int,
-        normed: bool,
-        scaling: float,
-        act: str,
-        out: tuple[int, int, int, int, int],
-    ) -> None: ...
     def rope_table(self, inv_freq: int, mscale: float) -> int: ...
     def rope(
         self,
@@ -304,11 +291,89 @@ class CpuProgram:
         scale: float,
         window: int,
         softcap: float,
+        chunk: int,
+        slopes: int,
+        sinks: int,
         qkv: Sequence[tuple[int, int, int, int, int]],
         out: tuple[int, int, int, int, int],
     ) -> None: ...
     def take_rows(
         self, node: str, x: tuple[int, int, int, int, int], out: tuple[int, int, int, int, int]
+    ) -> None: ...
+    def affine(
+        self,
+        node: str,
+        weight: int,
+        bias: int,
+        x: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def join(
+        self,
+        node: str,
+        heads: int,
+        y_heads: int,
+        x: tuple[int, int, int, int, int],
+        y: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def route(
+        self,
+        node: str,
+        score: str,
+        bias: int,
+        used: int,
+        normed: bool,
+        scaling: float,
+        groups: int,
+        top_groups: int,
+        group_top: int,
+        logits: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def experts(
+        self,
+        node: str,
+        x: tuple[int, int, int, int, int],
+        weights: tuple[int, int, int, int, int],
+        gate: Sequence[int],
+        up: Sequence[int],
+        down: Sequence[int],
+        biases: Sequence[int],
+        used: int,
+        act: str,
+        weighs_input: bool,
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def causal_conv(
+        self,
+        node: str,
+        state: int,
+        weight: int,
+        bias: int,
+        act: str,
+        x: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def scan(
+        self,
+        node: str,
+        state: int,
+        heads: int,
+        groups: int,
+        vectors: Sequence[int],
+        inputs: Sequence[tuple[int, int, int, int, int]],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def linear_attention(
+        self,
+        node: str,
+        state: int,
+        rule: str,
+        heads: int,
+        bonus: int,
+        inputs: Sequence[tuple[int, int, int, int, int]],
+        out: tuple[int, int, int, int, int],
     ) -> None: ...
     def seal(self) -> None: ...
     def run(self, batch: object) -> numpy.typing.NDArray[numpy.float32]:

@@ -131,7 +131,7 @@ class RMSNorm(Module):
 
 
 class LayerNorm(Module):
-    """Layer norm over the last axis; the bias is zero where the checkpoint has none."""
+    """Layer norm over the last axis; where the checkpoint has no weight it is one, where it has no bias zero."""
 
     def __init__(self, size: int, eps: float, *, optional: bool = False) -> None:
         self.weight, self.bias, self.eps = Param(size, optional=optional), Param(size, optional=True), eps
@@ -140,7 +140,9 @@ class LayerNorm(Module):
         """[T, ..., size] -> the same."""
         size = self.weight.shape[0]
         bias = self.bias.bound or x.graph.const(f"zeros.{size}", np.zeros(size, np.float32))
-        return ops.layer_norm(x, self.weight.value, bias, eps=self.eps)
+        absent = self.weight.optional and not self.weight.bound
+        weight = x.graph.const(f"ones.{size}", np.ones(size, np.float32)) if absent else self.weight.value
+        return ops.layer_norm(x, weight, bias, eps=self.eps)
 
 
 class GatedMLP(Module):
@@ -172,18 +174,37 @@ class MLP(Module):
         return self.down_proj(hidden)
 
 
+class Router(Linear):
+    """Weights of experts for each row: see `ops.route`. The correction bias is used where the checkpoint has one."""
+
+    def __init__(self, hidden_size: int, num_experts: int, **attrs: Any) -> None:
+        super().__init__(hidden_size, num_experts)
+        self.attrs = attrs  # of `ops.route`
+        self.e_score_correction_bias = Param(num_experts, optional=True)
+
+    def forward(self, x: Value) -> Value:
+        """[T, hidden_size] -> [T, num_experts]."""
+        correction = self.e_score_correction_bias.bound
+        return ops.route(super().forward(x), *([correction] if correction else []), **self.attrs)
+
+
 class Experts(Module):
-    """Gated feed-forwards of which each row uses a few: see `ops.experts`. Called with rows and router logits."""
+    """Gated feed-forwards of which each row uses a few: see `ops.experts`. Biases are used where there are any."""
 
     def __init__(self, hidden_size: int, intermediate_size: int, num_experts: int, **attrs: Any) -> None:
         self.attrs = attrs  # of `ops.experts`
         self.gate_proj, self.up_proj = (Param(num_experts, intermediate_size, hidden_size) for _ in range(2))
         self.down_proj = Param(num_experts, hidden_size, intermediate_size)
+        self.gate_bias, self.up_bias = (
+            Param(num_experts, intermediate_size, optional=True) for _ in range(2)
+        )
+        self.down_bias = Param(num_experts, hidden_size, optional=True)
 
-    def forward(self, x: Value, router: Value) -> Value:
+    def forward(self, x: Value, weights: Value) -> Value:
         """[T, hidden_size], [T, num_experts] -> [T, hidden_size]."""
-        weights = (self.gate_proj.value, self.up_proj.value, self.down_proj.value)
-        return ops.experts(x, router, *weights, **self.attrs)
+        params = (self.gate_proj.value, self.up_proj.value, self.down_proj.value)
+        biases = (self.gate_bias.bound, self.up_bias.bound, self.down_bias.bound)
+        return ops.experts(x, weights, *params, *(b for b in biases if b), **self.attrs)
 
 
 class Step:
@@ -208,17 +229,50 @@ class Step:
         return self.graph.const(name, array)
 
     def attend(
-        self, q: Value, k: Value, v: Value, *, scale: float, window: int = 0, softcap: float = 0.0
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        scale: float,
+        window: int = 0,
+        softcap: float = 0.0,
+        chunk: int = 0,
+        slopes: Value | None = None,
+        sinks: Value | None = None,
+        shares: str = "",
     ) -> Value:
-        """Attention with a cache of its own; the n-th call in a trace uses the state `kv.n`.
+        """Attention with a cache of its own; that of the n-th state in a trace is called `kv.n`. See `ops.attention`.
 
-        The state's type is kv[2, G, D]: K and V of one position. How positions are laid out in blocks, and in which
-        number format, is the executor's business.
+        The state's type is kv[2, G, D]: K and V of one position; kv[1, G, D + E] where values are E wide. How positions
+        are laid out in blocks, and in which number format, is the executor's business. shares: the name of a cache
+        that holds this very k and v already, to be read instead of one more.
         """
-        name = f"kv.{len(self.graph.states)}"
-        state = self.graph.states[name] = Value(name, Type("kv", 2, k.type.tail), self.graph)
-        inputs = (q, k, v, state, self.slots, self.starts, self.lengths, self.tables)
-        return ops.attention(*inputs, scale=scale, window=window, softcap=softcap)
+        (heads, wide), value = k.type.tail, v.type.tail[1]
+        kind = Type("kv", 2, k.type.tail) if wide == value else Type("kv", 1, (heads, wide + value))
+        state = self.graph.states[shares] if shares else self._state("kv", kind)
+        extras = [x for x in (slopes, sinks) if x is not None]
+        adds = "slopes" if slopes is not None else "sinks" if sinks is not None else ""
+        inputs = (q, k, v, state, self.slots, self.starts, self.lengths, self.tables, *extras)
+        return ops.attention(*inputs, scale=scale, window=window, softcap=softcap, chunk=chunk, adds=adds)
+
+    def last_state(self) -> str:
+        """Name of the state that was made last, for `shares`."""
+        return next(reversed(self.graph.states))
+
+    def recall(self, *tail: int) -> tuple[Value, Value, Value, Value]:
+        """A state of one sequence, f32[tail], and starts, lengths, tables: what recurrent ops take after their rows.
+
+        It is zeros before position 0, and kept once per cache block: as it was after the last row computed in the block.
+        So a block that is shared, copied or found again as a prefix brings its state along.
+        """
+        state = self._state("state", Type("state", 1, tail))
+        return state, self.starts, self.lengths, self.tables
+
+    def _state(self, stem: str, kind: Type) -> Value:
+        name = f"{stem}.{len(self.graph.states)}"
+        value = self.graph.states[name] = Value(name, kind, self.graph)
+        return value
 
 
 def trace(model: Module, find: FindType) -> Graph:

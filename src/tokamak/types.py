@@ -136,6 +136,7 @@ class Program(Protocol):
 
     limits: Limits
     vocab_size: int
+    recurrent: bool  # keeps state that cannot go back: a sequence may only be cut to a multiple of block_size
 
     def run(self, batch: Batch) -> Floats:
         """Logits f32[S, vocab_size]; K and V of every row are stored first."""

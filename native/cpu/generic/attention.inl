@@ -52,10 +52,20 @@ inline void score(const float* q, int64_t stride, Source keys, int64_t head_dim,
   }
 }
 
+// What a row adds to the score of its key j of the block: slope * (j - at), at its own position.
+struct Slope {
+  float slope;
+  int64_t at;
+};
+
 // Scores of one row to weights e^(s - m'), in place; keys outside [begin, end) become 0. Updates
 // most and total and returns e^(m - m'), by which older sums shrink.
-inline float soften(float* s, int begin, int end, float cap, float& most, float& total) {
+inline float soften(float* s, int begin, int end, float cap, Slope slope, float& most,
+                    float& total) {
   if (cap > 0.0f) row_softcap(s, cap, kBlock, s);
+  if (slope.slope != 0.0f) {
+    for (int j = 0; j < kBlock; ++j) s[j] += slope.slope * static_cast<float>(j - slope.at);
+  }
   for (int j = 0; j < begin; ++j) s[j] = -__builtin_inff();
   for (int j = end; j < kBlock; ++j) s[j] = -__builtin_inff();
   vf top = load(s);
@@ -125,29 +135,31 @@ inline void attend_rows(const AttentionRows& rows, int64_t first, int64_t head_d
       const int end = inside(rows.high[i]);
       if (begin >= end) continue;
       float* p = s + (i - r) * kBlock;
-      const float shrink = soften(p, begin, end, rows.softcap, rows.most[i], rows.total[i]);
-      weigh_row(p, begin, end, shrink, values, rows.width, rows.acc + i * rows.width);
+      const Slope slope{rows.slope == nullptr ? 0.0f : rows.slope[i], rows.high[i] - 1 - first};
+      const float shrink = soften(p, begin, end, rows.softcap, slope, rows.most[i], rows.total[i]);
+      weigh_row(p, begin, end, shrink, values, rows.value_width, rows.acc + i * rows.value_width);
     }
   }
 }
 
 // Few rows read a float block where it lies; for more it is worth loading it once.
 inline void attend(const AttentionRows& rows, int64_t first, CacheType type, int64_t head_dim,
-                   const std::byte* keys, const std::byte* values, float* scratch) noexcept {
-  const bool direct = rows.count <= kScoreRows && rows.width == head_dim;
+                   int64_t value_dim, const std::byte* keys, const std::byte* values,
+                   float* scratch) noexcept {
+  const bool direct = rows.count <= kScoreRows && rows.value_width == value_dim;
   const auto* half_keys = reinterpret_cast<const uint16_t*>(keys);
   const auto* half_values = reinterpret_cast<const uint16_t*>(values);
   if (direct && type == CacheType::f16) {
     attend_rows(rows, first, head_dim, Halves{half_keys}, Halves{half_values});
   } else if (direct && type == CacheType::bf16) {
     attend_rows(rows, first, head_dim, Bfloats{half_keys}, Bfloats{half_values});
-  } else if (rows.width == head_dim && type == CacheType::f32) {
+  } else if (rows.value_width == value_dim && type == CacheType::f32) {
     attend_rows(rows, first, head_dim, Floats{reinterpret_cast<const float*>(keys)},
                 Floats{reinterpret_cast<const float*>(values)});
   } else {
     float* loaded_values = scratch + head_dim * kBlock;
     load_keys(type, keys, head_dim, scratch);
-    load_values(type, values, head_dim, rows.width, loaded_values);
+    load_values(type, values, value_dim, rows.value_width, loaded_values);
     attend_rows(rows, first, head_dim, Floats{scratch}, Floats{loaded_values});
   }
 }

@@ -68,10 +68,23 @@ inline vf activation(vf x) {
     return sigmoid_times(x, u);
   } else if constexpr (act == Act::gelu_erf) {
     return gelu_erf(x);
+  } else if constexpr (act == Act::sigmoid) {
+    return sigmoid_times(set1(1.0f), x);
   } else {
     const vf positive = max(zero(), x);
-    return mul(positive, positive);
+    return act == Act::relu ? positive : mul(positive, positive);
   }
+}
+
+inline float softplus(float x) {  // log(1 + e^x), exact where either term vanishes
+  return x > 0.0f ? x + __builtin_log1pf(__builtin_expf(-x)) : __builtin_log1pf(__builtin_expf(x));
+}
+
+// Both clamped to 7, gate from above only.
+inline vf swiglu_clamped(vf gate, vf up) {
+  const vf g = min(gate, set1(7.0f));
+  const vf u = max(min(up, set1(7.0f)), set1(-7.0f));
+  return mul(sigmoid_times(g, mul(g, set1(1.702f))), add(u, set1(1.0f)));
 }
 
 // out[i] = f(x[i])
@@ -151,6 +164,15 @@ inline void row_activate(Act act, const float* x, int64_t n, float* out) noexcep
       return row_activation<Act::gelu_erf>(x, n, out);
     case Act::relu2:
       return row_activation<Act::relu2>(x, n, out);
+    case Act::relu:
+      return row_activation<Act::relu>(x, n, out);
+    case Act::sigmoid:
+      return row_activation<Act::sigmoid>(x, n, out);
+    case Act::softplus:
+      for (int64_t i = 0; i < n; ++i) out[i] = softplus(x[i]);
+      return;
+    case Act::swiglu_clamped:  // has two inputs; the builder refuses it here
+      return;
   }
 }
 
@@ -164,6 +186,15 @@ inline void row_gated(Act act, const float* gate, const float* up, int64_t n, fl
       return row_gate<Act::gelu_erf>(gate, up, n, out);
     case Act::relu2:
       return row_gate<Act::relu2>(gate, up, n, out);
+    case Act::relu:
+      return row_gate<Act::relu>(gate, up, n, out);
+    case Act::sigmoid:
+      return row_gate<Act::sigmoid>(gate, up, n, out);
+    case Act::softplus:
+      for (int64_t i = 0; i < n; ++i) out[i] = softplus(gate[i]) * up[i];
+      return;
+    case Act::swiglu_clamped:
+      return map2(gate, up, n, out, [&](vf a, vf b) { return swiglu_clamped(a, b); });
   }
 }
 

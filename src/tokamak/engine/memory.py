@@ -13,15 +13,19 @@ from tokamak.types import KV_DTYPES
 _PIECES = {"f32": (4, 1), "f16": (2, 1), "bf16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
 
 
-def kv_nbytes_per_token(graph: Graph, kv_dtype: str) -> int:
-    """Bytes of K and V of one position in all layers: 2 x heads x head_dim per layer, in the cache's format.
+def kv_nbytes_per_token(graph: Graph, kv_dtype: str, block_size: int = 32) -> int:
+    """Bytes of cache of one position in all layers, in the cache's format.
 
+    K and V of an attention are 2 x heads x head_dim numbers; a recurrent state, in float32, is kept once per block of
+    `block_size` positions.
     Raises: InvalidParams for a format that is not one of KV_DTYPES.
     """
     if kv_dtype not in KV_DTYPES:
         raise InvalidParams(f"kv_dtype is {kv_dtype!r}; it must be one of {', '.join(KV_DTYPES)}")
     nbytes, elements = _PIECES[kv_dtype]
-    return sum(v.type.nrows * -(-prod(v.type.tail) // elements) * nbytes for v in graph.states.values())
+    kinds = [v.type for v in graph.states.values()]
+    cache = sum(t.nrows * -(-prod(t.tail) // elements) * nbytes for t in kinds if t.dtype == "kv")
+    return cache + sum(-(-4 * prod(t.tail) // block_size) for t in kinds if t.dtype == "state")
 
 
 def available_nbytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -17,6 +17,7 @@ import numpy as np
 from tokamak import _native
 from tokamak._native import CpuProgram
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
+from tokamak.executors import mixed
 from tokamak.executors.packing import check_layout, matrix_inputs, packed_matrices
 from tokamak.ir.graph import Graph, Node, S, T, Value
 from tokamak.ir.ops import VIEWS
@@ -59,9 +60,11 @@ class CpuProgramHandle:
         vocab_size: int,
         taps: Mapping[str, Tap],
         checks: tuple[Callable[[], None], ...] = (),
+        *,
+        recurrent: bool = False,
     ) -> None:
         """checks: run before the first step, raise if mapped weights are damaged."""
-        self.limits, self.vocab_size = limits, vocab_size
+        self.limits, self.vocab_size, self.recurrent = limits, vocab_size, recurrent
         self._native: CpuProgram | None = native
         self._taps = taps
         self._checks = checks
@@ -190,8 +193,9 @@ class Lowering:
         self.operands: dict[Value, Operand] = {}
         self.matrices: dict[Value, int] = {}
         self.vectors: dict[Value, int] = {}
-        self.experts: dict[Value, list[int]] = {}
+        self.stacks: dict[Value, list[int]] = {}
         self.caches: dict[Value, int] = {}
+        self.states: dict[Value, int] = {}
         self.rope_tables: dict[tuple[Value, float], int] = {}
         self.taps: dict[str, Tap] = {}
         self.checks: dict[Callable[[], None], None] = {}
@@ -201,14 +205,24 @@ class Lowering:
         self.pack(weights, progress)
         for value, array in self.graph.consts.values():
             self.vectors[value] = self.native.add_vector(np.ascontiguousarray(array, np.float32).ravel())
-        for value in self.graph.states.values():
-            self.caches[value] = self.native.add_cache(*value.type.tail)
+        self.make_states()
         for node in self.graph.nodes:
             self.emit(node)
         self.native.seal()
-        return CpuProgramHandle(
-            self.native, self.limits, self.output.type.tail[0], self.taps, tuple(self.checks)
-        )
+        vocab_size, checks = self.output.type.tail[0], tuple(self.checks)
+        recurrent = bool(self.states)
+        return CpuProgramHandle(self.native, self.limits, vocab_size, self.taps, checks, recurrent=recurrent)
+
+    def make_states(self) -> None:
+        """Caches as wide as what attention stores in them, recurrent states as flat arrays."""
+        widths = {n.inputs[3]: n.inputs[2].type.tail[1] for n in self.graph.nodes if n.op == "attention"}
+        for value in self.graph.states.values():
+            if value.type.dtype == "kv":
+                heads, both = value.type.tail[0], value.type.nrows * value.type.tail[1]
+                wide = widths.get(value, both // 2)
+                self.caches[value] = self.native.add_cache(heads, both - wide, wide)
+            else:
+                self.states[value] = self.native.add_state(prod(value.type.tail))
 
     def pack(self, weights: Mapping[str, Weight], progress: Progress | None) -> None:
         """Parameters of embed and linear become matrices, those of experts one each, the others vectors."""
@@ -227,7 +241,7 @@ class Lowering:
         for name, value in self.graph.params.items():
             with located(name):
                 if value in matrices and len(value.type.tail) == 2:
-                    self.experts[value] = self.stacked(weights[name], *value.type.shape)
+                    self.stacks[value] = self.stacked(weights[name], *value.type.shape)
                 elif value in matrices:
                     self.matrices[value] = self.matrix(weights[name], value.type.tail[0])
                 else:
@@ -355,26 +369,6 @@ def _scale(low: Lowering, node: Node, name: str) -> None:
     low.native.scaling(name, node.op, float(node.attrs["factor"]), x, out)
 
 
-def _experts(low: Lowering, node: Node, name: str) -> None:
-    x, router = (low.operands[v] for v in node.inputs[:2])
-    attrs = node.attrs
-    gate, up, down = (low.experts[w] for w in node.inputs[2:])
-    used, normed, scaling = int(attrs["num_used"]), bool(attrs["normed"]), float(attrs["scaling"])
-    low.native.experts(
-        name,
-        x,
-        router,
-        gate,
-        up,
-        down,
-        used,
-        normed,
-        scaling,
-        str(attrs["act"]),
-        low.operands[node.outputs[0]],
-    )
-
-
 def _clip(low: Lowering, node: Node, name: str) -> None:
     x, out = low.args(node)
     low.native.scaling(name, node.op, float(node.attrs["limit"]), x, out)
@@ -404,11 +398,22 @@ def _rope(low: Lowering, node: Node, name: str) -> None:
 
 
 def _attention(low: Lowering, node: Node, name: str) -> None:
-    q, k, v = (low.operands[value] for value in node.inputs[:3])
+    qkv = [low.operands[value] for value in node.inputs[:3]]
     attrs, heads = node.attrs, node.inputs[0].type.tail[0]
-    cache = low.caches[node.inputs[3]]
-    scale, window, softcap = float(attrs["scale"]), int(attrs["window"]), float(attrs["softcap"])
-    low.native.attention(name, cache, heads, scale, window, softcap, [q, k, v], low.operands[node.outputs[0]])
+    per_head = {str(attrs["adds"]): low.vectors[v] for v in node.inputs[8:]}
+    low.native.attention(
+        name,
+        low.caches[node.inputs[3]],
+        heads,
+        float(attrs["scale"]),
+        int(attrs["window"]),
+        float(attrs["softcap"]),
+        int(attrs["chunk"]),
+        per_head.get("slopes", -1),
+        per_head.get("sinks", -1),
+        qkv,
+        low.operands[node.outputs[0]],
+    )
 
 
 def _take_rows(low: Lowering, node: Node, name: str) -> None:
@@ -427,14 +432,17 @@ LOWERINGS: dict[str, Callable[[Lowering, Node, str], None]] = {
     "sigmoid_mul": _binary,
     "scale": _scale,
     "clip": _clip,
-    "experts": _experts,
     "softcap": _softcap,
     "silu": _activation,
     "gelu": _activation,
     "gelu_erf": _activation,
+    "relu": _activation,
     "relu2": _activation,
+    "sigmoid": _activation,
+    "softplus": _activation,
     "gated": _gated,
     "rope": _rope,
     "attention": _attention,
     "take_rows": _take_rows,
+    **mixed.LOWERINGS,
 }

@@ -28,7 +28,9 @@ def matrix_inputs(node: Node) -> tuple[Value, ...]:
     if node.op == "embed":
         return node.inputs[1:2]
     if node.op == "experts":
-        return node.inputs[2:]
+        return node.inputs[2:5]
+    if node.op == "heads_linear":
+        return node.inputs[1:]
     return node.inputs[1 : 1 + int(node.attrs["num_weights"])] if node.op == "linear" else ()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tokamak.ir.graph import Value
 from tokamak.models import llama
-from tokamak.nn import Experts, Linear, Module
+from tokamak.nn import Experts, Module, Router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +21,9 @@ class SparseMLP(Module):
     """The router and its experts. normed: the weights of the chosen experts add up to one."""
 
     def __init__(self, c: Config, intermediate_size: int, *, normed: bool) -> None:
-        self.gate = Linear(c.hidden_size, c.num_experts)
-        attrs = {"num_used": c.num_experts_per_tok, "normed": int(normed)}
-        self.experts = Experts(c.hidden_size, intermediate_size, c.num_experts, **attrs)
+        used = c.num_experts_per_tok
+        self.gate = Router(c.hidden_size, c.num_experts, num_used=used, normed=int(normed))
+        self.experts = Experts(c.hidden_size, intermediate_size, c.num_experts, num_used=used)
 
     def forward(self, x: Value) -> Value:
         return self.experts(x, self.gate(x))
