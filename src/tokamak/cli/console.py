@@ -42,6 +42,22 @@ def loading_bar(title: str, *, quiet: bool) -> Iterator[Progress | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def counting_bar(title: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """Give a `progress(done, total)` that counts on stderr, or None where nobody looks."""
+    if not wants_progress(quiet=quiet):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns aligned with spaces: numbers to the right, the rest to the left."""
     cells = [[str(cell) for cell in row] for row in rows]
