@@ -171,6 +171,44 @@ class Tokenizer:
         n: int = self._engine.count(plain(text), add_special, parse_special)
         return n
 
+    def warm(self, texts: Iterable[Text] = (), threads: int | None = None) -> None:
+        """Build the engine now, and fill the word caches of `threads` threads with the words of texts like those to come."""
+        self.engine  # noqa: B018  made when asked for
+        self.encode_batch(texts, threads)
+
+    # -- asyncio
+
+    async def aencode(
+        self,
+        text: Text,
+        add_special: bool = True,
+        parse_special: bool = False,
+        *,
+        timeout: float | None = None,
+    ) -> list[int]:
+        """`encode` in a thread; the event loop goes on meanwhile. Raises: TimeoutError after `timeout` seconds."""
+        from tokamak.tokenizers import asynchronous
+
+        return await asynchronous.encode(self, text, add_special, parse_special, timeout)
+
+    async def aencode_batch(
+        self,
+        texts: Iterable[Text],
+        concurrency: int = 2,
+        add_special: bool = True,
+        parse_special: bool = False,
+        *,
+        timeout: float | None = None,
+    ) -> Batch:
+        """`encode_batch` in at most `concurrency` threads, in order; cancelling it stops it between stretches of texts.
+
+        Raises: TimeoutError after `timeout` seconds.
+        """
+        from tokamak.tokenizers import asynchronous
+
+        rows = list(texts)
+        return await asynchronous.encode_batch(self, rows, concurrency, add_special, parse_special, timeout)
+
     # -- decoding
 
     def decode(self, ids: Iterable[int], skip_special: bool = False, continues: bool = False) -> str:
