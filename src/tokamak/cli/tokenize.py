@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from tokamak.cli.arguments import file_text, piped_text
-from tokamak.cli.console import print_json
+from tokamak.cli.console import human_nbytes, loading_bar, print_json
 from tokamak.cli.tokenizers import open_tokenizer
 from tokamak.errors import InvalidParams
 
@@ -15,6 +16,7 @@ EXAMPLES = """  tokamak tokenize "Once upon a time"
   tokamak tokenize model.gguf "Hello world" --json
   tokamak tokenize model.gguf --file story.txt --no-special
   echo "Hello" | tokamak tokenize model.gguf
+  tokamak tokenize tokenizer.json --corpus books.txt --out books.npy
 """
 
 
@@ -24,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="[MODEL] [TEXT]",
-        help="a lone argument is MODEL if such a file exists or --file is given, else TEXT for the embedded model",
+        help="a lone argument is MODEL if such a file exists or --file or --corpus is given, else TEXT for the "
+        "embedded model",
     )
     parser.add_argument("--file", metavar="F", help="read the text from a file ('-': stdin)")
     parser.add_argument(
@@ -36,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parse-special", action="store_true", help="read names of special tokens as those tokens"
     )
+    corpus = parser.add_argument_group("a corpus to arrays")
+    corpus.add_argument("--corpus", nargs="+", metavar="F", help="text files; a run that was killed goes on")
+    corpus.add_argument(
+        "--out", metavar="O", help="O.npy (ids; boundaries of documents in O.offsets.npy) or O.arrow"
+    )
+    corpus.add_argument(
+        "--documents",
+        choices=("line", "file", "jsonl"),
+        default="line",
+        help="what a document is: a line that is not empty, a file, or a member of each line's JSON object",
+    )
+    corpus.add_argument("--field", default="text", metavar="NAME", help="that member (default text)")
 
 
 def model_and_text(words: list[str], file: str | None) -> tuple[str | None, str | None]:
@@ -57,6 +72,8 @@ def model_and_text(words: list[str], file: str | None) -> tuple[str | None, str 
 
 def execute(args: argparse.Namespace) -> int:
     """Print the ids, one token a line, or everything as JSON."""
+    if args.corpus or args.out:
+        return execute_corpus(args)
     model, text = model_and_text(args.words, args.file)
     if args.file is not None:
         text = file_text(args.file)
@@ -71,3 +88,36 @@ def execute(args: argparse.Namespace) -> int:
     for token_id, piece, (start, end) in zip(ids, encoding.pieces, offsets, strict=True):
         print(f"{token_id}\t{piece!r}\t{start}..{end}")
     return 0
+
+
+def execute_corpus(args: argparse.Namespace) -> int:
+    """Encode files to --out, with a bar, and print what was done."""
+    from tokamak.tokenizers.corpus import CorpusOptions, tokenize_corpus
+
+    if not args.corpus or not args.out or args.file is not None or len(args.words) > 1:
+        raise InvalidParams("a corpus needs --corpus F and --out O, and besides them at most MODEL")
+    tokenizer = open_tokenizer(args.words[0] if args.words else None, quiet=args.quiet)
+    options = CorpusOptions(
+        unit=args.documents,
+        field=args.field,
+        add_special=args.special,
+        parse_special=args.parse_special,
+        threads=args.threads,
+    )
+    with loading_bar("tokenizing", quiet=args.quiet) as bar:
+        progress = None if bar is None else (lambda done, total, _: bar(done, total))
+        report = tokenize_corpus(tokenizer, args.corpus, args.out, options, progress)
+    if args.json:
+        print_json({f.name: _plain(getattr(report, f.name)) for f in fields(report)})
+        return 0
+    speed = report.source_nbytes / max(report.took_s, 1e-9)
+    went_on = f" (went on after {report.resumed_at})" if report.resumed_at else ""
+    print(
+        f"{report.out}: {report.tokens} tokens of {report.documents} documents{went_on}, "
+        f"{human_nbytes(report.source_nbytes)} in {report.took_s:.1f} s, {human_nbytes(int(speed))}/s"
+    )
+    return 0
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
