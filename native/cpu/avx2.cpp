@@ -40,6 +40,7 @@ namespace {
 extern const KernelTable kAvx2Table = {
     .isa = "avx2",
     .panel_rows = kRows,
+    .tile_panels = kTilePanels,
     .panel_nbytes = panel_nbytes,
     .pack_panel = pack_panel,
     .activation_nbytes = activation_nbytes,

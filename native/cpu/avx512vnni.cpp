@@ -54,6 +54,7 @@ namespace {
 extern const KernelTable kAvx512VnniTable = {
     .isa = "avx512vnni",
     .panel_rows = kRows,
+    .tile_panels = kTilePanels,
     .panel_nbytes = panel_nbytes,
     .pack_panel = pack_panel,
     .activation_nbytes = activation_nbytes,

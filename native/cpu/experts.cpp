@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "cpu/linear.h"
+
 namespace tokamak::cpu {
 namespace {
 
@@ -179,13 +181,10 @@ int64_t Experts::macs(const Step& step) const noexcept {
   return step.rows_of(x_) * use_.used * 3 * inner_ * x_.width;
 }
 
-int64_t Experts::chunk_panels(const PackedMatrix& w) const {
-  return std::max<int64_t>(1, tuning_.chunk_nbytes / static_cast<int64_t>(w.panel_nbytes));
-}
-
 int64_t Experts::num_chunks(Which which, const KernelTable& kernels) const {
   const PackedMatrix& w = experts_[0].*which;
-  return (num_panels(w, kernels) + chunk_panels(w) - 1) / chunk_panels(w);
+  const int64_t step = chunk_panels(w, kernels, tuning_.chunk_nbytes);
+  return (num_panels(w, kernels) + step - 1) / step;
 }
 
 // Some panels of the matrix of one expert, for all of its rows.
@@ -196,8 +195,9 @@ void Experts::multiply(const Step& step, const Workspace& w, const Product& prod
   const PackedMatrix& matrix = experts_[static_cast<size_t>(expert)].*product.which;
   const float* bias = product.bias.empty() ? nullptr : product.bias.data() + expert * matrix.rows;
   const size_t stride = product.kind.stride;
-  const int64_t begin = task % chunks * chunk_panels(matrix);
-  const int64_t end = std::min(num_panels(matrix, step.kernels), begin + chunk_panels(matrix));
+  const int64_t panels = chunk_panels(matrix, step.kernels, tuning_.chunk_nbytes);
+  const int64_t begin = task % chunks * panels;
+  const int64_t end = std::min(num_panels(matrix, step.kernels), begin + panels);
   const int64_t fit = tuning_.block_nbytes / static_cast<int64_t>(stride);
   const int64_t block = std::max(kRowUnit, fit / kRowUnit * kRowUnit);
   for (int64_t p = w.starts[expert]; p < w.starts[expert + 1]; p += block) {

@@ -51,7 +51,6 @@ class Experts final : public Instruction {
   void group(const Step& step, Workspace& w) const;
   void gather(const Step& step, const Workspace& w) const;
   void activate(const Step& step, const Workspace& w) const;
-  int64_t chunk_panels(const PackedMatrix& w) const;
   int64_t num_chunks(Which which, const KernelTable& kernels) const;
   struct Product {
     Which which;

@@ -36,6 +36,7 @@ struct PackedMatrix {
 struct KernelTable {
   const char* isa;  // "scalar", "avx2", "avx512vnni"
   int panel_rows;   // rows of a panel: 8 or 16
+  int tile_panels;  // panels that `matmul` takes at once for many tokens: fewer run slower
 
   // Bytes of one packed panel of K columns.
   size_t (*panel_nbytes)(quant::Format format, int64_t cols);

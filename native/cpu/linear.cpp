@@ -14,6 +14,12 @@ int64_t num_panels(const PackedMatrix& w, const KernelTable& kernels) {
 
 }  // namespace
 
+int64_t chunk_panels(const PackedMatrix& w, const KernelTable& kernels, int64_t chunk_nbytes) {
+  const int64_t unit = kernels.tile_panels;
+  const int64_t fit = chunk_nbytes / static_cast<int64_t>(w.panel_nbytes);
+  return std::max<int64_t>(1, (fit + unit - 1) / unit) * unit;
+}
+
 Linear::Linear(Operand x, std::vector<LinearPart> parts, Operand out, const KernelTable& kernels,
                const Tuning& tuning)
     : x_(x), out_(out), parts_(std::move(parts)) {
@@ -38,7 +44,7 @@ void Linear::plan_chunks(const KernelTable& kernels, int64_t chunk_nbytes) {
   for (size_t i = 0; i < parts_.size(); ++i) {
     const PackedMatrix& w = parts_[i].weight;
     const int64_t panels = num_panels(w, kernels);
-    const auto step = std::max<int64_t>(1, chunk_nbytes / static_cast<int64_t>(w.panel_nbytes));
+    const int64_t step = chunk_panels(w, kernels, chunk_nbytes);
     for (int64_t begin = 0; begin < panels; begin += step) {
       chunks_.push_back({i, begin, std::min(panels, begin + step)});
     }

@@ -14,6 +14,9 @@ struct LinearPart {
   int64_t first_column;  // of the output
 };
 
+// Panels of a chunk: about `chunk_nbytes`, in whole tiles of the many-token kernels.
+int64_t chunk_panels(const PackedMatrix& w, const KernelTable& kernels, int64_t chunk_nbytes);
+
 // Rows are quantised once per kind of activation the formats need, then panels are claimed in
 // chunks. A chunk covers a block of rows, small enough that their activations stay in the
 // second-level cache while its panels stream past.

@@ -29,6 +29,7 @@ namespace {
 extern const KernelTable kScalarTable = {
     .isa = "scalar",
     .panel_rows = kRows,
+    .tile_panels = kTilePanels,
     .panel_nbytes = panel_nbytes,
     .pack_panel = pack_panel,
     .activation_nbytes = activation_nbytes,
