@@ -76,6 +76,7 @@ class Builder {
     parts_.merges.check("merges");
     if (size() == 0) refuse("the vocabulary is empty");
     if (size() > kMaxTokens) refuse("the vocabulary has more than 2,000,000 tokens");
+    if (parts_.merges.size() > kMaxTokens) refuse("there are more than 2,000,000 merges");
     if (parts_.roles.size() != size()) refuse("token types and tokens differ in number");
     for (const auto* tokens : {&parts_.added, &parts_.normalized}) {
       for (const AddedToken& t : *tokens) {

@@ -52,17 +52,17 @@ class WordCache {
   }
   void prefetch(size_t slot) const noexcept { __builtin_prefetch(&sets_[slot]); }
 
-  // Appends the ids to `out` and returns true, or returns false. slot: of the key.
-  bool find(const Key& key, size_t slot, IdBuffer& out) const {
+  static constexpr size_t kShortIds = 4;  // of a short word at most
+
+  // Writes the ids to `room`, which has place for kShortIds, and returns their number; 0: not here.
+  // slot: of the key.
+  size_t find(const Key& key, size_t slot, int32_t* room) const noexcept {
     const Set& set = sets_[slot];
-    const bool second = set.way[1].key == key;
-    const Short& e = set.way[second ? 1 : 0];
-    if (e.key != key) return false;
-    int32_t* room = out.room(kShortIds);
+    const Short& e = set.way[set.way[1].key == key ? 1 : 0];
+    if (e.key != key) return 0;
     std::memcpy(room, e.ids, sizeof e.ids);
     room[0] = static_cast<int32_t>(e.ids[0] & kIdMask);
-    out.add(e.ids[0] >> kCountShift);
-    return true;
+    return e.ids[0] >> kCountShift;
   }
 
   void insert(const Key& key, const int32_t* ids, size_t count) {
@@ -94,7 +94,6 @@ class WordCache {
   }
 
  private:
-  static constexpr size_t kShortIds = 4;
   static constexpr size_t kLongIds = 6;
   static constexpr uint32_t kCountShift = 24;  // the number of ids lies above the first id
   static constexpr uint32_t kIdMask = (1u << kCountShift) - 1;

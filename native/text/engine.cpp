@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstring>
 #include <exception>
 #include <thread>
@@ -43,7 +44,7 @@ struct Engine::Workspace {
     size_t size, slot;
     WordCache::Key key;
   };
-  static constexpr size_t kQueue = 32;
+  static constexpr size_t kQueue = Cutter::kBlock;
   std::array<Waiting, kQueue> waiting;
   size_t queued = 0;
 
@@ -131,9 +132,19 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
     w.tokens.ids.shrink(kept);
     return;
   }
+  const size_t cut =
+      cacheable_ && word.size() > WordCache::kShort ? parts_.model->first_cut(word) : word.size();
+  if (cut < word.size()) return encode_parts(word, cut, w);
+  encode_part(word, w);
+}
+
+void Engine::encode_part(std::string_view word, Workspace& w) const {
+  const size_t before = w.tokens.ids.size();
   if (word.size() <= WordCache::kShort && cacheable_) {
     const WordCache::Key key = WordCache::key_of(word, w.readable);
-    if (w.cache.find(key, w.cache.slot_of(key), w.tokens.ids)) return;
+    const size_t known =
+        w.cache.find(key, w.cache.slot_of(key), w.tokens.ids.room(WordCache::kShortIds));
+    if (known != 0) return w.tokens.ids.add(known);
     parts_.model->encode(word, w.tokens, w.scratch);
     w.cache.insert(key, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
   } else if (word.size() <= WordCache::kLong && cacheable_) {
@@ -146,20 +157,53 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
   }
 }
 
+// A long word by the parts that no token joins.
+void Engine::encode_parts(std::string_view word, size_t cut, Workspace& w) const {
+  while (cut < word.size()) {
+    encode_part(word.substr(0, cut), w);
+    word.remove_prefix(cut);
+    cut = parts_.model->first_cut(word);
+  }
+  encode_part(word, w);
+}
+
 // Words wait in a queue while the cache lines that they need are on their way.
 void Engine::flush(Workspace& w) const {
   const size_t count = std::exchange(w.queued, 0);
+  IdBuffer& ids = w.tokens.ids;
+  int32_t* at = ids.room(count * WordCache::kShortIds);
   for (size_t i = 0; i < count; ++i) {
     const Workspace::Waiting& word = w.waiting[i];
-    if (word.size > WordCache::kShort) {
+    const bool is_short = word.size <= WordCache::kShort;
+    const size_t known = is_short ? w.cache.find(word.key, word.slot, at) : 0;
+    at += known;
+    if (known != 0) continue;
+    const auto before = static_cast<size_t>(at - ids.data());
+    ids.shrink(before);
+    if (is_short) {
+      parts_.model->encode({word.start, word.size}, w.tokens, w.scratch);
+      w.cache.insert(word.key, ids.data() + before, ids.size() - before);
+    } else {
       encode_word({word.start, word.size}, w);
-      continue;
     }
-    if (w.cache.find(word.key, word.slot, w.tokens.ids)) continue;
-    const size_t before = w.tokens.ids.size();
-    parts_.model->encode({word.start, word.size}, w.tokens, w.scratch);
-    w.cache.insert(word.key, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
+    at = ids.room((count - i) * WordCache::kShortIds);
   }
+  ids.shrink(static_cast<size_t>(at - ids.data()));
+}
+
+// Queues the words of a block and returns where the next one starts; p where there are none.
+const char* Engine::queue_block(const Cutter& cutter, const char* p, const char* end,
+                                Workspace& w) const {
+  uint64_t starts = cutter.starts(p, end);
+  if ((starts & (starts - 1)) == 0) return p;
+  flush(w);
+  auto at = static_cast<size_t>(std::countr_zero(starts));
+  for (starts &= starts - 1; starts != 0; starts &= starts - 1) {
+    const auto next = static_cast<size_t>(std::countr_zero(starts));
+    w.queue({p + at, next - at});
+    at = next;
+  }
+  return p + at;
 }
 
 // Text that a pattern leaves between its matches is a word too.
@@ -174,7 +218,14 @@ void Engine::split(std::string_view text, size_t level, Workspace& w) const {
   const char* gap = text.data();
   const bool last = level + 1 == patterns_.size();
   const bool batched = last && cacheable_ && !w.tokens.with_lengths;
+  const Cutter* cutter = batched ? pattern.cutter() : nullptr;
   for (const char* p = gap; p < end;) {
+    if (cutter != nullptr) {
+      const char* from = p;
+      p = queue_block(*cutter, p, end, w);
+      gap = p;
+      if (p != from) continue;
+    }
     const char* stop = pattern.match(p, end);
     if (stop == nullptr || stop == p) {
       p += decode_utf8(p, end).length;

@@ -23,7 +23,7 @@ struct EngineOptions {
   bool replace_invalid = false;           // bytes that are not UTF-8 become U+FFFD
   bool strip_space = false;               // decoding drops one space at the very start
   bool strip_each = false;                // ... from each token until there is text
-  size_t cache_nbytes = size_t{2} << 20;  // per concurrent call
+  size_t cache_nbytes = size_t{6} << 20;  // per concurrent call
   std::vector<int32_t> prefix;            // ids put before and after with add_special
   std::vector<int32_t> suffix;
 };
@@ -99,9 +99,12 @@ class Engine {
                          Workspace& w) const;
   void encode_segment(std::string_view text, size_t at, bool at_start, Workspace& w) const;
   void split(std::string_view text, size_t level, Workspace& w) const;
+  const char* queue_block(const Cutter& cutter, const char* p, const char* end, Workspace& w) const;
   void flush(Workspace& w) const;
   void split_at_spaces(std::string_view text, Workspace& w) const;
   void encode_word(std::string_view word, Workspace& w) const;
+  void encode_part(std::string_view word, Workspace& w) const;
+  void encode_parts(std::string_view word, size_t cut, Workspace& w) const;
   std::string join(const int32_t* ids, size_t count, size_t total) const;
   std::string decode_by_steps(const std::vector<uint32_t>& ids) const;
 

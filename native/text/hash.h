@@ -111,39 +111,70 @@ struct Merge {
   uint32_t id;    // the symbol that the pair becomes
 };
 
-// Pair of symbols -> merge. A pair that is given twice keeps the last, as Hugging Face does.
+// Pair of symbols -> merge, in slots of 8 bytes. A pair that is given twice keeps the last, as
+// Hugging Face does. Symbols and ranks stay below 2^21, which is more than tokens there can be.
 class PairMap {
  public:
+  static constexpr unsigned kBits = 21;
+  static constexpr uint32_t kMask = (1u << kBits) - 1;
+
   void reserve(size_t count) {
-    slots_.assign(std::bit_ceil(count * 2 + 16), {kEmpty, {kNone, kNone}});
-    mask_ = slots_.size() - 1;
+    slots_.assign(std::bit_ceil(count * 2 + 16), kEmpty);
+    shift_ = 64u - static_cast<unsigned>(std::countr_zero(slots_.size()));
+    merges_.clear();
+    merges_.reserve(count);
+    ties_ = false;
   }
+  // Ranks rise or fall as the caller likes; two pairs of one rank become one merge only if their
+  // ids are equal too.
   void insert(uint32_t left, uint32_t right, Merge merge) {
-    const uint64_t key = static_cast<uint64_t>(left) << 32 | right;
+    const uint64_t key = key_of(left, right);
     size_t i = slot_of(key);
-    while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
-    slots_[i] = {key, merge};
+    while (slots_[i] != kEmpty && slots_[i] >> kBits != key) i = (i + 1) & (slots_.size() - 1);
+    slots_[i] = key << kBits | index_of(merge);
+  }
+  // Place of the merge in order of rank, or kNone.
+  uint32_t place(uint32_t left, uint32_t right) const noexcept {
+    const uint64_t key = key_of(left, right);
+    size_t i = slot_of(key);
+    while (slots_[i] >> kBits != key) {
+      if (slots_[i] == kEmpty) return kNone;
+      i = (i + 1) & (slots_.size() - 1);
+    }
+    return static_cast<uint32_t>(slots_[i]) & kMask;
   }
   Merge find(uint32_t left, uint32_t right) const noexcept {
-    const uint64_t key = static_cast<uint64_t>(left) << 32 | right;
-    size_t i = slot_of(key);
-    while (slots_[i].key != key) {
-      if (slots_[i].key == kEmpty) return {kNone, kNone};
-      i = (i + 1) & mask_;
-    }
-    return slots_[i].merge;
+    const uint32_t at = place(left, right);
+    return at == kNone ? Merge{kNone, kNone} : merges_[at];
   }
-  size_t nbytes() const { return slots_.capacity() * sizeof(Slot); }
+  const Merge* merges() const noexcept { return merges_.data(); }
+  // Whether places are ranks: merges were given in order and no two differ only in what they make.
+  bool ordered() const noexcept { return !ties_; }
+  size_t nbytes() const {
+    return slots_.capacity() * sizeof(uint64_t) + merges_.capacity() * sizeof(Merge);
+  }
 
  private:
-  static constexpr uint64_t kEmpty = ~uint64_t{0};  // (kNone, kNone) is never looked up
-  struct Slot {
-    uint64_t key;
-    Merge merge;
-  };
-  size_t slot_of(uint64_t key) const noexcept { return mix(key, 0x9E3779B97F4A7C15) & mask_; }
-  std::vector<Slot> slots_;
-  size_t mask_ = 0;
+  static constexpr uint64_t kEmpty = ~uint64_t{0};  // (kMask, kMask) is no pair of tokens
+  static uint64_t key_of(uint32_t left, uint32_t right) {
+    return static_cast<uint64_t>(left & kMask) << kBits | (right & kMask);
+  }
+  size_t slot_of(uint64_t key) const noexcept {
+    return static_cast<size_t>(key * 0x9E3779B97F4A7C15 >> shift_);
+  }
+  uint32_t index_of(Merge merge) {
+    const bool same =
+        !merges_.empty() && merges_.back().rank == merge.rank && merges_.back().id == merge.id;
+    if (!same) {
+      ties_ = ties_ || (!merges_.empty() && merges_.back().rank >= merge.rank);
+      merges_.push_back(merge);
+    }
+    return static_cast<uint32_t>(merges_.size() - 1);
+  }
+  std::vector<uint64_t> slots_;
+  std::vector<Merge> merges_;
+  unsigned shift_ = 60;
+  bool ties_ = false;
 };
 
 }  // namespace tokamak::text

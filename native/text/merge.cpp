@@ -1,49 +1,63 @@
 #include "text/merge.h"
 
 #include <algorithm>
+#include <bit>
+
+#include "text/cutter.h"
 
 namespace tokamak::text {
 
 namespace {
-
-constexpr size_t kScanLimit = 32;  // symbols up to which scanning beats the heap
 
 Merge merge_of(const PairMap& pairs, const Symbol& a, const Symbol& b) {
   if (a.id == kNone || b.id == kNone) return {kNone, kNone};
   return pairs.find(a.id, b.id);
 }
 
-void merge_by_scan(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch,
-                   bool filled) {
-  size_t n = symbols.size();
-  scratch.ranks.resize(n);
-  scratch.merged.resize(n);
-  uint32_t* ranks = scratch.ranks.data();
-  uint32_t* merged = scratch.merged.data();
-  const auto look = [&](size_t i) {
-    const Merge m = i + 1 < n ? merge_of(pairs, symbols[i], symbols[i + 1]) : Merge{kNone, kNone};
-    ranks[i] = m.rank;
-    merged[i] = m.id;
+// At most kFewSymbols. Dead symbols leave holes, which `alive` skips; nothing moves until the end.
+[[gnu::always_inline]] inline size_t merge_few(const PairMap& pairs, Symbol* symbols, size_t n,
+                                               int32_t* keys) {
+  const Merge* merges = pairs.merges();
+  const size_t padded = (n + 7) / 8 * 8;
+  for (size_t i = n - 1; i < padded; ++i) keys[i] = kNoKey;
+  const auto look = [&](unsigned i, unsigned j) {
+    keys[i] = key_of_pair(pairs.place(symbols[i].id, symbols[j].id), i);
   };
-  for (size_t i = 0; i < n && !filled; ++i) look(i);
+  uint64_t alive = n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
   while (true) {
-    size_t best = 0;
-    for (size_t i = 1; i < n; ++i) {
-      if (ranks[i] < ranks[best]) best = i;
-    }
-    if (ranks[best] == kNone) break;
-    symbols[best] = {merged[best], symbols[best].length + symbols[best + 1].length};
-    for (size_t i = best + 1; i + 1 < n; ++i) {
-      symbols[i] = symbols[i + 1];
-      ranks[i] = ranks[i + 1];
-      merged[i] = merged[i + 1];
-    }
-    --n;
-    look(best);
-    if (best > 0) look(best - 1);
+    int32_t best = kNoKey;
+    for (size_t i = 0; i < padded; ++i) best = keys[i] < best ? keys[i] : best;
+    if (best == kNoKey) break;
+    const unsigned i = static_cast<unsigned>(best) & 63u;
+    uint64_t after = alive & (~uint64_t{0} << 1 << i);
+    const auto j = static_cast<unsigned>(std::countr_zero(after));
+    alive &= ~(uint64_t{1} << j);
+    after &= after - 1;
+    symbols[i] = {merges[best >> 6].id, symbols[i].length + symbols[j].length};
+    keys[j] = keys[i] = kNoKey;
+    if (after != 0) look(i, static_cast<unsigned>(std::countr_zero(after)));
+    const uint64_t before = alive & ((uint64_t{1} << i) - 1);
+    if (before != 0) look(63u - static_cast<unsigned>(std::countl_zero(before)), i);
   }
-  symbols.resize(n);
+  size_t kept = 0;
+  for (; alive != 0; alive &= alive - 1) symbols[kept++] = symbols[std::countr_zero(alive)];
+  return kept;
 }
+
+using MergeFew = size_t (*)(const PairMap&, Symbol*, size_t, int32_t*);
+size_t merge_few_plain(const PairMap& pairs, Symbol* symbols, size_t n, int32_t* keys) {
+  return merge_few(pairs, symbols, n, keys);
+}
+#if defined(__x86_64__)
+// The compiler turns the search for the least key into vector code.
+__attribute__((target("avx2"))) size_t merge_few_avx2(const PairMap& pairs, Symbol* symbols,
+                                                      size_t n, int32_t* keys) {
+  return merge_few(pairs, symbols, n, keys);
+}
+const MergeFew merge_few_here = wide_bytes() ? merge_few_avx2 : merge_few_plain;
+#else
+const MergeFew merge_few_here = merge_few_plain;
+#endif
 
 class HeapMerger {
  public:
@@ -119,12 +133,13 @@ class HeapMerger {
 
 void merge_symbols(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch,
                    bool filled) {
-  if (symbols.size() < 2) return;
-  if (symbols.size() <= kScanLimit) {
-    merge_by_scan(pairs, symbols, scratch, filled);
-  } else {
-    HeapMerger(pairs, symbols, scratch).run();
+  const size_t n = symbols.size();
+  if (n < 2) return;
+  if (n > kFewSymbols || !pairs.ordered()) return HeapMerger(pairs, symbols, scratch).run();
+  for (size_t i = 0; i + 1 < n && !filled; ++i) {
+    scratch.keys[i] = key_of_pair(pairs.place(symbols[i].id, symbols[i + 1].id), i);
   }
+  symbols.resize(merge_few_here(pairs, symbols.data(), n, scratch.keys));
 }
 
 }  // namespace tokamak::text

@@ -3,8 +3,9 @@
 //   while some adjacent pair has a merge: take the one of lowest rank, leftmost among equals, and
 //   replace the pair by its merged symbol.
 //
-// Same as bpe.py, but short words scan a small array of ranks and long ones keep the candidates in
-// a heap over a linked list: O(k log k) for any input.
+// Same as bpe.py, but short words keep one key per pair, place of the merge and position in one
+// number, so that the least is the merge to do; long ones keep the candidates in a heap over a
+// linked list: O(k log k) for any input.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,14 @@ struct Symbol {
   uint32_t length;  // bytes of the word it covers
 };
 
+constexpr size_t kFewSymbols = 64;  // that one key per pair serves best
+constexpr int32_t kNoKey = 0x7FFFFFFF;
+
+// Key of the pair that starts at position `at`.
+inline int32_t key_of_pair(uint32_t place, size_t at) {
+  return place == kNone ? kNoKey : static_cast<int32_t>(place << 6 | static_cast<uint32_t>(at));
+}
+
 // Buffers that survive between words of one call.
 struct MergeScratch {
   struct Link {
@@ -28,14 +37,13 @@ struct MergeScratch {
     uint64_t order;  // rank << 32 | position: lowest first
     uint32_t left, right, merged;
   };
-  std::vector<uint32_t> ranks;  // of the pairs at the start, where `filled`; with `merged`
-  std::vector<uint32_t> merged;
+  alignas(32) int32_t keys[kFewSymbols];  // where `filled`: of every pair
   std::vector<Link> links;
   std::vector<Candidate> heap;
 };
 
-// Merges `symbols` in place. filled: scratch.ranks and .merged hold the merges of the pairs
-// already.
+// Merges `symbols` in place. filled: scratch.keys has the keys of the pairs already; only for at
+// most kFewSymbols symbols and ordered pairs.
 void merge_symbols(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch,
                    bool filled = false);
 

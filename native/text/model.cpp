@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "text/utf8.h"
 
 namespace tokamak::text {
@@ -45,6 +46,9 @@ void MergeModel::add_merges_by_score(const std::vector<uint32_t>& mergeable,
     if (!options_.byte_symbols) learn_characters(pieces_[id]);
     splits_at_spaces_ = splits_at_spaces_ && !has_inner_space(pieces_[id]);
   }
+  if (pieces_.size() >= PairMap::kMask) {
+    throw Error(ErrorKind::tokenizer_file, "there are too many tokens and characters to merge");
+  }
   std::vector<double> order;
   for (const uint32_t id : mergeable) order.push_back(scores[id]);
   std::sort(order.begin(), order.end(), std::greater<>());
@@ -68,36 +72,45 @@ void MergeModel::add_merges_by_score(const std::vector<uint32_t>& mergeable,
       if (right != kNone) found.push_back({left, right, rank, id});
     }
   }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const Found& a, const Found& b) { return a.rank < b.rank; });
   pairs_.reserve(found.size());
   for (const Found& f : found) pairs_.insert(f.left, f.right, {f.rank, f.id});
 }
 
 void MergeModel::finish() {
   if (!options_.byte_symbols) return;
-  byte_pairs_.assign(size_t{256} * 256, {kNone, kNone});
+  byte_pairs_.assign(size_t{256} * 256, kNone);
   for (size_t a = 0; a < 256; ++a) {
     for (size_t b = 0; b < 256; ++b) {
       const uint32_t left = options_.byte_ids[a];
       const uint32_t right = options_.byte_ids[b];
-      if (left != kNone && right != kNone) byte_pairs_[a << 8 | b] = pairs_.find(left, right);
+      if (left != kNone && right != kNone) byte_pairs_[a << 8 | b] = pairs_.place(left, right);
     }
   }
+  for (uint32_t id = 0; id < num_tokens_; ++id) seams_.add(pieces_[id]);
+  seams_.finish();
+}
+
+size_t MergeModel::first_cut(std::string_view word) const {
+  return seams_.empty() ? word.size() : seams_.first_cut(word);
+}
+
+size_t MergeModel::nbytes() const {
+  return pieces_.nbytes() + map_.nbytes() + pairs_.nbytes() + seams_.nbytes() +
+         byte_pairs_.capacity() * sizeof(uint32_t);
 }
 
 void MergeModel::start_bytes(std::string_view word, ModelScratch& scratch) const {
   const size_t n = word.size();
   scratch.symbols.resize(n);
-  scratch.merge.ranks.resize(n);
-  scratch.merge.merged.resize(n);
   const auto* bytes = reinterpret_cast<const unsigned char*>(word.data());
+  for (size_t i = 0; i < n; ++i) scratch.symbols[i] = {options_.byte_ids[bytes[i]], 1};
+  if (n > kFewSymbols) return;
   for (size_t i = 0; i + 1 < n; ++i) {
-    const Merge m = byte_pairs_[static_cast<size_t>(bytes[i]) << 8 | bytes[i + 1]];
-    scratch.symbols[i] = {options_.byte_ids[bytes[i]], 1};
-    scratch.merge.ranks[i] = m.rank;
-    scratch.merge.merged[i] = m.id;
+    const size_t pair = static_cast<size_t>(bytes[i]) << 8 | bytes[i + 1];
+    scratch.merge.keys[i] = key_of_pair(byte_pairs_[pair], i);
   }
-  scratch.symbols[n - 1] = {options_.byte_ids[bytes[n - 1]], 1};
-  scratch.merge.ranks[n - 1] = kNone;
 }
 
 void MergeModel::start_characters(std::string_view word, std::vector<Symbol>& symbols) const {

@@ -12,6 +12,7 @@
 #include "text/hash.h"
 #include "text/ids.h"
 #include "text/merge.h"
+#include "text/seams.h"
 
 namespace tokamak::text {
 
@@ -62,6 +63,9 @@ class Model {
   virtual bool cacheable() const { return true; }
   // Whether no token continues past U+2581 after another character, so that text may be cut there.
   virtual bool splits_at_spaces() const { return false; }
+  // End of the longest start of `word` after which no token can continue; the size of the word
+  // where there is no such place. Its ids and those of the rest join to those of the word.
+  virtual size_t first_cut(std::string_view word) const { return word.size(); }
   virtual size_t nbytes() const = 0;
 };
 
@@ -97,7 +101,8 @@ class MergeModel final : public Model {
 
   void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
   bool splits_at_spaces() const override { return splits_at_spaces_; }
-  size_t nbytes() const override { return pieces_.nbytes() + map_.nbytes() + pairs_.nbytes(); }
+  size_t first_cut(std::string_view word) const override;
+  size_t nbytes() const override;
 
  private:
   void start_characters(std::string_view word, std::vector<Symbol>& symbols) const;
@@ -109,7 +114,8 @@ class MergeModel final : public Model {
   uint32_t num_tokens_;
   StringMap map_;
   PairMap pairs_;
-  std::vector<Merge> byte_pairs_;  // merge of each pair of bytes, byte_symbols only
+  std::vector<uint32_t> byte_pairs_;  // place of the merge of each pair of bytes, byte_symbols only
+  Seams seams_;
   MergeOptions options_;
   bool splits_at_spaces_ = false;
 };

@@ -48,6 +48,7 @@ class PatternCompiler {
     partition(*pattern);
     determinize(*pattern);
     pattern->find_runs();
+    pattern->cutter_ = Cutter::of_pattern(source_);
     return pattern;
   }
 

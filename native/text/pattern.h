@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "text/cutter.h"
 #include "text/utf8.h"
 
 namespace tokamak::text {
@@ -30,6 +31,9 @@ class Pattern {
   const char* match_plain(const char* p, const char* end) const noexcept;
   const char* match_wide(const char* p, const char* end) const noexcept;
 
+  // Finds many words at once, of patterns that are known; else null.
+  const Cutter* cutter() const noexcept { return cutter_.get(); }
+
   size_t num_states() const { return table_.size() / num_classes_; }
   size_t num_classes() const { return num_classes_; }
 
@@ -46,6 +50,7 @@ class Pattern {
   };
   void find_runs();
 
+  std::shared_ptr<const Cutter> cutter_;
   // next state * num_classes << 1 | whether the characters before this one are a match; next 0:
   // stop.
   std::vector<uint32_t> table_;

@@ -130,9 +130,9 @@ def load_normalization(lines: bytes) -> None:
     Set the tables of normal forms of this process; see tools/generate_unicode.py.
     """
 
-def split_pattern(pattern: str, text: Any) -> list[int]:
+def split_pattern(pattern: str, text: Any, fast: bool = False) -> list[int]:
     """
-    Matches of a pre-tokenizer pattern as [start, end, start, end, ...] in bytes.
+    Matches of a pre-tokenizer pattern as [start, end, start, end, ...] in bytes. fast: by masks where the pattern has them, for tests.
     """
 
 def unicode_property(name: str) -> list[tuple[int, int]]:

@@ -1,0 +1,57 @@
+// Where words start, 64 bytes at a time: the patterns of the byte-level vocabularies as algebra on
+// bit masks.
+//
+// Same words as the table automaton of pattern.h makes of the same pattern, which stays the
+// authority: it does whatever the masks do not settle (a word longer than a block, the end of the
+// text, characters whose rules are rare). Bit i of a mask is byte i of the block; every byte of a
+// character carries the character's class.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "text/utf8.h"
+
+namespace tokamak::text {
+
+// What the ASCII bytes of a block are; bytes of other characters are in `high` only.
+struct BlockMasks {
+  uint64_t high, letter, upper, digit, space, newline, blank, quote, slash;
+};
+
+// Both fill the masks of 64 readable bytes; equal on every input.
+void block_masks_plain(const char* p, BlockMasks& out) noexcept;
+void block_masks_avx2(const char* p, BlockMasks& out) noexcept;
+// Whether AVX2 is to be used: the processor has it and TOKAMAK_ISA is not "scalar".
+bool wide_bytes();
+using BlockMasksFunction = void (*)(const char*, BlockMasks&) noexcept;
+BlockMasksFunction block_masks();
+
+class Cutter {
+ public:
+  static constexpr size_t kBlock = 64;
+
+  // The cutter of a pattern, or null where none is known. Compared by text: nothing is guessed.
+  static std::shared_ptr<const Cutter> of_pattern(const std::string& source);
+
+  // Starts of words in the block at p, itself the start of a word: bit 0, then every start up to a
+  // word that is not yet settled. Only bit 0: the automaton has to say. p < end.
+  uint64_t starts(const char* p, const char* end) const noexcept { return starts_(*this, p, end); }
+
+ private:
+  friend struct CutterRules;
+  enum Class : uint8_t { kOther, kLetter, kUpper, kLower, kHard, kClasses };
+  using Starts = uint64_t (*)(const Cutter&, const char*, const char*) noexcept;
+  uint8_t class_of(uint32_t c) const noexcept { return pages_[page_of_[c >> 7]][c & 127]; }
+  void classify(bool cased, bool marks_are_letters);
+
+  Starts starts_ = nullptr;
+  BlockMasksFunction fill_ = nullptr;
+  std::array<uint16_t, (kEndOfText >> 7)> page_of_{};
+  std::vector<std::array<uint8_t, 128>> pages_;
+};
+
+}  // namespace tokamak::text
