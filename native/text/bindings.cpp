@@ -48,6 +48,10 @@ class Input {
     if (PyUnicode_Check(object.ptr())) {
       Py_ssize_t size = 0;
       const char* data = PyUnicode_AsUTF8AndSize(object.ptr(), &size);
+      if (data == nullptr) {
+        joined_ = join_surrogates(object);
+        data = PyUnicode_AsUTF8AndSize(joined_.ptr(), &size);
+      }
       if (data == nullptr) throw nb::python_error();
       view_ = {data, static_cast<size_t>(size)};
       return;
@@ -57,7 +61,10 @@ class Input {
     view_ = {static_cast<const char*>(buffer_.buf), static_cast<size_t>(buffer_.len)};
   }
   Input(Input&& other) noexcept
-      : view_(other.view_), buffer_(other.buffer_), has_buffer_(other.has_buffer_) {
+      : view_(other.view_),
+        joined_(std::move(other.joined_)),
+        buffer_(other.buffer_),
+        has_buffer_(other.has_buffer_) {
     other.has_buffer_ = false;
   }
   Input(const Input&) = delete;
@@ -67,9 +74,23 @@ class Input {
     if (has_buffer_) PyBuffer_Release(&buffer_);
   }
   std::string_view view() const { return view_; }
+  bool is_str() const { return !has_buffer_; }  // then it is UTF-8
 
  private:
+  // A str that UTF-8 cannot hold: pairs of surrogates joined, lone ones U+FFFD.
+  static nb::object join_surrogates(nb::handle text) {
+    PyErr_Clear();
+    const nb::object bytes =
+        nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-16", "surrogatepass"));
+    if (!bytes.is_valid()) throw nb::python_error();
+    nb::object joined = nb::steal(PyUnicode_Decode(
+        PyBytes_AS_STRING(bytes.ptr()), PyBytes_GET_SIZE(bytes.ptr()), "utf-16", "replace"));
+    if (!joined.is_valid()) throw nb::python_error();
+    return joined;
+  }
+
   std::string_view view_;
+  nb::object joined_;  // what is read instead of a str with surrogates
   Py_buffer buffer_{};
   bool has_buffer_ = false;
 };
@@ -81,7 +102,8 @@ Encoding encode(const Engine& engine, nb::handle text, bool add_special, bool pa
   for (const auto& [start, end] : plain) ranges.push_back({start, end});
   Encoding out;
   const nb::gil_scoped_release release;
-  engine.encode(input.view(), {add_special, parse_special, with_spans}, ranges, out);
+  engine.encode(input.view(), {add_special, parse_special, with_spans, input.is_str()}, ranges,
+                out);
   return out;
 }
 
@@ -343,7 +365,8 @@ std::unique_ptr<Engine> make_engine(const nb::dict& parts) {
   p.options.prefix = nb::cast<std::vector<int32_t>>(parts["prefix"]);
   p.options.suffix = nb::cast<std::vector<int32_t>>(parts["suffix"]);
   if (parts.contains("cache_nbytes")) {
-    p.options.cache_nbytes = std::max<size_t>(64, nb::cast<size_t>(parts["cache_nbytes"]));
+    p.options.cache_nbytes =
+        std::max(text::WordCache::kMinBytes, nb::cast<size_t>(parts["cache_nbytes"]));
   }
   const nb::gil_scoped_release release;
   return text::build_engine(p);

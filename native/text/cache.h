@@ -1,49 +1,63 @@
 // Word -> ids, for words that come again. Tables of fixed size, so memory has a hard limit and text
-// without repeats costs one failed compare per word: short words in two-way sets of one cache line,
-// longer ones in a direct-mapped table. Words that are longer still, or have many ids, are not
-// kept.
+// without repeats costs one failed compare per word: short words of few ids in two-way sets of one
+// cache line; the others in a log of words that starts afresh when it is full.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
-#include <vector>
 
+#include "base/huge_pages.h"
 #include "text/hash.h"
 #include "text/ids.h"
 
 namespace tokamak::text {
 
+// Per size of a short word: which bits of bytes [first, first + 8) of 16 belong to it.
+constexpr std::array<uint64_t, 16> masks_by_size(size_t first) {
+  std::array<uint64_t, 16> masks{};
+  for (size_t size = 0; size < masks.size(); ++size) {
+    const size_t n = size < first ? 0 : size - first;
+    masks[size] = n >= 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * n)) - 1;
+  }
+  return masks;
+}
+inline constexpr auto kLowBytes = masks_by_size(0);
+inline constexpr auto kHighBytes = masks_by_size(8);
+
 class WordCache {
  public:
-  static constexpr size_t kShort = 15;  // bytes of a short word
-  static constexpr size_t kLong = 38;   // bytes of the longest word that is kept
+  static constexpr size_t kShort = 15;    // bytes of a short word
+  static constexpr size_t kShortIds = 4;  // of a short word at most
+  static constexpr size_t kLong = 1000;   // bytes of the longest word that is kept
+  static constexpr size_t kMinBytes = 512;
 
+  // nbytes: at least kMinBytes.
   explicit WordCache(size_t nbytes)
       : sets_(std::bit_floor(nbytes / 2 / sizeof(Set))),
-        longs_(std::bit_floor(nbytes / 2 / sizeof(Long))) {}
-  size_t nbytes() const { return sets_.size() * sizeof(Set) + longs_.size() * sizeof(Long); }
+        slots_(std::bit_floor(nbytes / 16 / sizeof(Slot))),
+        log_(nbytes / 16 * 7 / sizeof(uint32_t)) {}
+  size_t nbytes() const { return sets_.nbytes() + slots_.nbytes() + log_.nbytes(); }
 
   struct Key {
     uint64_t low, high;
-    bool operator==(const Key&) const = default;
   };
   // The bytes of a short word with its length in the last byte. Up to 16 bytes are read if they lie
   // before `readable`, else only the word.
-  static Key key_of(std::string_view word, const char* readable) noexcept {
-    const size_t n = word.size();
+  static Key key_of(const char* word, size_t size, const char* readable) noexcept {
     Key key{0, 0};
-    if (readable - word.data() >= 16) {
-      std::memcpy(&key.low, word.data(), 8);
-      std::memcpy(&key.high, word.data() + 8, 8);
-      key.low &= n >= 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * n)) - 1;
-      key.high &= n <= 8 ? 0 : (uint64_t{1} << (8 * (n - 8))) - 1;
-    } else {
-      std::memcpy(&key.low, word.data(), n < 8 ? n : 8);
-      if (n > 8) std::memcpy(&key.high, word.data() + 8, n - 8);
+    if (readable - word >= 16) {
+      std::memcpy(&key.low, word, 8);
+      std::memcpy(&key.high, word + 8, 8);
+      key.low &= kLowBytes[size];
+      key.high = (key.high & kHighBytes[size]) | static_cast<uint64_t>(size) << 56;
+      return key;
     }
-    key.high |= static_cast<uint64_t>(n) << 56;
+    std::memcpy(&key.low, word, size < 8 ? size : 8);
+    if (size > 8) std::memcpy(&key.high, word + 8, size - 8);
+    key.high |= static_cast<uint64_t>(size) << 56;
     return key;
   }
 
@@ -52,49 +66,62 @@ class WordCache {
   }
   void prefetch(size_t slot) const noexcept { __builtin_prefetch(&sets_[slot]); }
 
-  static constexpr size_t kShortIds = 4;  // of a short word at most
-
   // Writes the ids to `room`, which has place for kShortIds, and returns their number; 0: not here.
   // slot: of the key.
   size_t find(const Key& key, size_t slot, int32_t* room) const noexcept {
     const Set& set = sets_[slot];
-    const Short& e = set.way[set.way[1].key == key ? 1 : 0];
-    if (e.key != key) return 0;
+    const uint64_t first = (set.way[0].key.low ^ key.low) | (set.way[0].key.high ^ key.high);
+    const uint64_t second = (set.way[1].key.low ^ key.low) | (set.way[1].key.high ^ key.high);
+    if (first != 0 && second != 0) return 0;
+    const Short& e = set.way[second == 0 ? 1 : 0];
     std::memcpy(room, e.ids, sizeof e.ids);
     room[0] = static_cast<int32_t>(e.ids[0] & kIdMask);
     return e.ids[0] >> kCountShift;
   }
 
-  void insert(const Key& key, const int32_t* ids, size_t count) {
-    if (count == 0 || count > kShortIds || static_cast<uint32_t>(ids[0]) > kIdMask) return;
+  // False where the word has too many ids to be kept so.
+  bool insert(const Key& key, size_t slot, const int32_t* ids, size_t count) noexcept {
+    if (count == 0 || count > kShortIds || static_cast<uint32_t>(ids[0]) > kIdMask) return false;
     Short e{key, {0, 0, 0, 0}};
     for (size_t i = 0; i < count; ++i) e.ids[i] = static_cast<uint32_t>(ids[i]);
     e.ids[0] |= static_cast<uint32_t>(count) << kCountShift;
-    Set& set = sets_[slot_of(key)];
+    Set& set = sets_[slot];
     set.way[1] = set.way[0];
     set.way[0] = e;
-  }
-
-  // The same for words of kShort < size <= kLong bytes; hash: of the word.
-  bool find_long(std::string_view word, uint64_t hash, IdBuffer& out) const {
-    const Long& e = longs_[hash & (longs_.size() - 1)];
-    if (e.length != word.size() || std::memcmp(e.bytes, word.data(), word.size()) != 0)
-      return false;
-    std::memcpy(out.room(kLongIds), e.ids, sizeof e.ids);
-    out.add(e.count);
     return true;
   }
-  void insert_long(std::string_view word, uint64_t hash, const int32_t* ids, size_t count) {
-    if (count == 0 || count > kLongIds) return;
-    Long& e = longs_[hash & (longs_.size() - 1)];
-    e.length = static_cast<uint8_t>(word.size());
-    e.count = static_cast<uint8_t>(count);
-    std::memcpy(e.bytes, word.data(), word.size());
-    std::memcpy(e.ids, ids, count * sizeof(int32_t));
+
+  // The same for words of any size up to kLong; hash: of the word.
+  bool find_long(std::string_view word, uint64_t hash, IdBuffer& out) const {
+    const Slot slot = slots_[hash & (slots_.size() - 1)];
+    if (slot.tag != static_cast<uint32_t>(hash >> 32) || slot.place == 0) return false;
+    const uint32_t* entry = &log_[slot.place - 1];
+    const size_t size = entry[0] & 0xFFFF;
+    const size_t count = entry[0] >> 16;
+    const uint32_t* ids = entry + 1 + (size + 3) / 4;
+    if (size != word.size() || std::memcmp(entry + 1, word.data(), size) != 0) return false;
+    std::memcpy(out.room(count), ids, count * sizeof(int32_t));
+    out.add(count);
+    return true;
+  }
+  void insert_long(std::string_view word, uint64_t hash, const int32_t* ids,
+                   size_t count) noexcept {
+    const size_t words = 1 + (word.size() + 3) / 4 + count;
+    if (word.empty() || word.size() > kLong || count == 0 || words > log_.size()) return;
+    if (used_ + words > log_.size()) {
+      slots_.clear();
+      used_ = 0;
+    }
+    uint32_t* entry = &log_[used_];
+    entry[0] = static_cast<uint32_t>(word.size() | count << 16);
+    std::memcpy(entry + 1, word.data(), word.size());
+    std::memcpy(entry + 1 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
+    slots_[hash & (slots_.size() - 1)] = {static_cast<uint32_t>(hash >> 32),
+                                          static_cast<uint32_t>(used_ + 1)};
+    used_ += words;
   }
 
  private:
-  static constexpr size_t kLongIds = 6;
   static constexpr uint32_t kCountShift = 24;  // the number of ids lies above the first id
   static constexpr uint32_t kIdMask = (1u << kCountShift) - 1;
   struct Short {
@@ -104,16 +131,16 @@ class WordCache {
   struct alignas(64) Set {
     Short way[2];
   };
-  struct alignas(64) Long {
-    uint8_t length;  // 0: empty
-    uint8_t count;
-    char bytes[kLong];
-    int32_t ids[kLongIds];
+  static_assert(sizeof(Set) == 64);
+  struct Slot {
+    uint32_t tag;
+    uint32_t place;  // 1 + where its entry lies in the log; 0: empty
   };
-  static_assert(sizeof(Set) == 64 && sizeof(Long) == 64);
 
-  std::vector<Set> sets_;
-  std::vector<Long> longs_;
+  HugeArray<Set> sets_;
+  HugeArray<Slot> slots_;
+  HugeArray<uint32_t> log_;  // entries: size | ids << 16, bytes of the word, ids
+  size_t used_ = 0;
 };
 
 }  // namespace tokamak::text

@@ -40,21 +40,22 @@ struct Engine::Workspace {
   int64_t shift = 0;
 
   struct Waiting {
-    const char* start;
-    size_t size, slot;
     WordCache::Key key;
+    const char* start;
+    uint32_t size, slot;
   };
-  static constexpr size_t kQueue = Cutter::kBlock;
+  static constexpr size_t kQueue =
+      2 * Cutter::kBlock;  // a block more may come when half are waiting
   std::array<Waiting, kQueue> waiting;
   size_t queued = 0;
 
   void queue(std::string_view word) {
     Waiting& next = waiting[queued++];
     next.start = word.data();
-    next.size = word.size();
+    next.size = static_cast<uint32_t>(word.size());  // at most kLong
     if (word.size() > WordCache::kShort) return;
-    next.key = WordCache::key_of(word, readable);
-    next.slot = cache.slot_of(next.key);
+    next.key = WordCache::key_of(word.data(), word.size(), readable);
+    next.slot = static_cast<uint32_t>(cache.slot_of(next.key));
     cache.prefetch(next.slot);
   }
 
@@ -139,22 +140,32 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
 }
 
 void Engine::encode_part(std::string_view word, Workspace& w) const {
+  if (word.size() > WordCache::kShort || !cacheable_) return encode_rare(word, w);
+  const WordCache::Key key = WordCache::key_of(word.data(), word.size(), w.readable);
+  const size_t slot = w.cache.slot_of(key);
+  const size_t known = w.cache.find(key, slot, w.tokens.ids.room(WordCache::kShortIds));
+  if (known != 0) return w.tokens.ids.add(known);
+  encode_missed(word, key, slot, w);
+}
+
+// A short word that the cache lacks: it is new, or has more ids than fit.
+void Engine::encode_missed(std::string_view word, const WordCache::Key& key, size_t slot,
+                           Workspace& w) const {
   const size_t before = w.tokens.ids.size();
-  if (word.size() <= WordCache::kShort && cacheable_) {
-    const WordCache::Key key = WordCache::key_of(word, w.readable);
-    const size_t known =
-        w.cache.find(key, w.cache.slot_of(key), w.tokens.ids.room(WordCache::kShortIds));
-    if (known != 0) return w.tokens.ids.add(known);
-    parts_.model->encode(word, w.tokens, w.scratch);
-    w.cache.insert(key, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
-  } else if (word.size() <= WordCache::kLong && cacheable_) {
-    const uint64_t hash = hash_bytes(word);
-    if (w.cache.find_long(word, hash, w.tokens.ids)) return;
-    parts_.model->encode(word, w.tokens, w.scratch);
-    w.cache.insert_long(word, hash, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
-  } else {
-    parts_.model->encode(word, w.tokens, w.scratch);
+  encode_rare(word, w);
+  w.cache.insert(key, slot, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
+}
+
+// A word that is long, or has many ids, or lost its place to others, or is new.
+void Engine::encode_rare(std::string_view word, Workspace& w) const {
+  const size_t before = w.tokens.ids.size();
+  if (!cacheable_ || word.size() > WordCache::kLong) {
+    return parts_.model->encode(word, w.tokens, w.scratch);
   }
+  const uint64_t hash = hash_bytes(word);
+  if (w.cache.find_long(word, hash, w.tokens.ids)) return;
+  parts_.model->encode(word, w.tokens, w.scratch);
+  w.cache.insert_long(word, hash, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
 }
 
 // A long word by the parts that no token joins.
@@ -178,11 +189,9 @@ void Engine::flush(Workspace& w) const {
     const size_t known = is_short ? w.cache.find(word.key, word.slot, at) : 0;
     at += known;
     if (known != 0) continue;
-    const auto before = static_cast<size_t>(at - ids.data());
-    ids.shrink(before);
+    ids.shrink(static_cast<size_t>(at - ids.data()));
     if (is_short) {
-      parts_.model->encode({word.start, word.size}, w.tokens, w.scratch);
-      w.cache.insert(word.key, ids.data() + before, ids.size() - before);
+      encode_missed({word.start, word.size}, word.key, word.slot, w);
     } else {
       encode_word({word.start, word.size}, w);
     }
@@ -196,7 +205,7 @@ const char* Engine::queue_block(const Cutter& cutter, const char* p, const char*
                                 Workspace& w) const {
   uint64_t starts = cutter.starts(p, end);
   if ((starts & (starts - 1)) == 0) return p;
-  flush(w);
+  if (w.queued > Workspace::kQueue - Cutter::kBlock) flush(w);
   auto at = static_cast<size_t>(std::countr_zero(starts));
   for (starts &= starts - 1; starts != 0; starts &= starts - 1) {
     const auto next = static_cast<size_t>(std::countr_zero(starts));
@@ -314,9 +323,9 @@ void Engine::encode_normalized(std::string_view text, bool at_start, bool parse_
 }
 
 // One stretch of the input between added tokens; `origin` is its place there.
-void Engine::encode_stretch(std::string_view text, size_t origin, bool parse_special,
+void Engine::encode_stretch(std::string_view text, size_t origin, const EncodeFlags& flags,
                             Workspace& w) const {
-  const bool repair = replace_invalid_ && !replace_invalid_->keeps(text);
+  const bool repair = replace_invalid_ && !flags.is_utf8 && !replace_invalid_->keeps(text);
   const bool keeps = std::all_of(parts_.normalizers.begin(), parts_.normalizers.end(),
                                  [text](const auto& n) { return n->keeps(text); });
   w.shift = static_cast<int64_t>(origin);
@@ -333,22 +342,22 @@ void Engine::encode_stretch(std::string_view text, size_t origin, bool parse_spe
   }
   w.base = text.data();
   w.readable = text.data() + text.size();
-  encode_normalized(text, origin == 0, parse_special, w);
+  encode_normalized(text, origin == 0, flags.parse_special, w);
 }
 
-void Engine::encode_text(std::string_view text, bool parse_special,
+void Engine::encode_text(std::string_view text, const EncodeFlags& flags,
                          const std::vector<ByteRange>& plain, Workspace& w) const {
   size_t done = 0;
   AddedMatch match{};
-  for (size_t at = 0; parts_.added.find(text, at, done, parse_special, plain, match);) {
+  for (size_t at = 0; parts_.added.find(text, at, done, flags.parse_special, plain, match);) {
     if (match.start > done) {
-      encode_stretch(text.substr(done, match.start - done), done, parse_special, w);
+      encode_stretch(text.substr(done, match.start - done), done, flags, w);
     }
     w.put(match.id, {static_cast<int64_t>(match.start), static_cast<int64_t>(match.end)}, true);
     done = match.end;
     at = match.resume;
   }
-  if (done < text.size()) encode_stretch(text.substr(done), done, parse_special, w);
+  if (done < text.size()) encode_stretch(text.substr(done), done, flags, w);
 }
 
 void Engine::encode(std::string_view text, const EncodeFlags& flags,
@@ -364,7 +373,7 @@ void Engine::encode(std::string_view text, const EncodeFlags& flags,
   if (flags.add_special) {
     for (const int32_t id : parts_.options.prefix) w.put(static_cast<uint32_t>(id), {}, false);
   }
-  encode_text(text, flags.parse_special, plain, w);
+  encode_text(text, flags, plain, w);
   if (flags.add_special) {
     for (const int32_t id : parts_.options.suffix) w.put(static_cast<uint32_t>(id), {}, false);
   }
@@ -379,7 +388,7 @@ std::vector<Word> Engine::words(std::string_view text, bool parse_special) const
   std::vector<Word> found;
   w.tokens.with_lengths = true;  // no queue
   w.taken = &found;
-  encode_text(text, parse_special, {}, w);
+  encode_text(text, {false, parse_special, true, false}, {}, w);
   w.taken = nullptr;
   return found;
 }
@@ -409,106 +418,6 @@ std::vector<std::vector<int32_t>> Engine::encode_batch(const std::vector<std::st
   others.clear();  // joins
   if (failure) std::rethrow_exception(failure);
   return results;
-}
-
-void Engine::check_ids(const int32_t* ids, size_t count) const {
-  const uint32_t size = vocab_size();
-  uint32_t bad = 0;
-  for (size_t i = 0; i < count; ++i) bad |= static_cast<uint32_t>(ids[i]) >= size ? 1u : 0u;
-  if (bad == 0) return;
-  for (size_t i = 0; i < count; ++i) {
-    if (static_cast<uint32_t>(ids[i]) < size) continue;
-    throw Error(ErrorKind::invalid_params,
-                "token id " + std::to_string(ids[i]) + " at index " + std::to_string(i) +
-                    " is outside the vocabulary of " + std::to_string(size));
-  }
-}
-
-std::string Engine::decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
-                           bool as_text) const {
-  check_ids(ids, count);
-  const auto shown = [&](uint32_t id) {
-    return !(skip_special && parts_.is_special[id]) && !parts_.is_absent[id];
-  };
-  if (!parts_.decoders.empty() || parts_.join_with_space) {
-    std::vector<uint32_t> kept;
-    for (size_t i = 0; i < count; ++i) {
-      if (shown(static_cast<uint32_t>(ids[i]))) kept.push_back(static_cast<uint32_t>(ids[i]));
-    }
-    return decode_by_steps(kept);
-  }
-  std::string out;
-  size_t total = 0;
-  for (size_t i = 0; i < count; ++i) {
-    if (i + 16 < count) parts_.texts.prefetch_place(static_cast<uint32_t>(ids[i + 16]));
-    total += parts_.texts[static_cast<uint32_t>(ids[i])].size();
-  }
-  out.reserve(total);
-  size_t run = 0;  // bytes at the end that came from byte tokens
-  const auto close_run = [&]() {
-    const std::string_view bytes = std::string_view(out).substr(out.size() - run);
-    if (run != 0 && valid_until(bytes, 0) != run) {
-      out.resize(out.size() - run);
-      for (; run > 0; --run) out.append("\xEF\xBF\xBD");
-    }
-    run = 0;
-  };
-  bool strip = strip_space && parts_.options.strip_space;
-  const auto is_byte = [&](int32_t id) { return parts_.is_byte[static_cast<uint32_t>(id)]; };
-  const bool runs = as_text && parts_.byte_runs && std::any_of(ids, ids + count, is_byte);
-  const bool strip_whole = strip && !parts_.options.strip_each && parts_.surface_id == kNone;
-  if (!runs && !skip_special && (!strip || strip_whole)) {  // absent ids have no text
-    out = join(ids, count, total);
-    if (strip_whole && out.starts_with(' ')) out.erase(0, 1);
-    return out;
-  }
-  for (size_t i = 0; i < count; ++i) {
-    const auto id = static_cast<uint32_t>(ids[i]);
-    if (!shown(id)) continue;
-    if (runs && !parts_.is_byte[id]) close_run();
-    std::string_view text = parts_.texts[id];
-    if (strip && out.empty() && !text.empty()) {
-      if (text[0] == ' ' && id != parts_.surface_id) text.remove_prefix(1);
-      strip = parts_.options.strip_each;
-    }
-    out.append(text);
-    if (runs && parts_.is_byte[id]) ++run;
-  }
-  if (runs) close_run();
-  return out;
-}
-
-// The texts of ids, one after the other: `total` bytes. Copies 16 bytes at a time, past the end of
-// short ones.
-std::string Engine::join(const int32_t* ids, size_t count, size_t total) const {
-  std::string out(total + Arena::kPadding, '\0');
-  char* at = out.data();
-  constexpr size_t kAhead = 8;
-  for (size_t i = 0; i < count; ++i) {
-    if (i + 2 * kAhead < count) {
-      parts_.texts.prefetch_place(static_cast<uint32_t>(ids[i + 2 * kAhead]));
-      parts_.texts.prefetch_bytes(static_cast<uint32_t>(ids[i + kAhead]));
-    }
-    const std::string_view text = parts_.texts[static_cast<uint32_t>(ids[i])];
-    std::memcpy(at, text.data(), Arena::kPadding);
-    if (text.size() > Arena::kPadding) std::memcpy(at, text.data(), text.size());
-    at += text.size();
-  }
-  out.resize(total);
-  return out;
-}
-
-std::string Engine::decode_by_steps(const std::vector<uint32_t>& ids) const {
-  std::vector<std::string> tokens;
-  tokens.reserve(ids.size());
-  for (const uint32_t id : ids) tokens.emplace_back(parts_.texts[id]);
-  for (const auto& decoder : parts_.decoders) decoder->apply(tokens);
-  std::string out;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (i != 0 && parts_.join_with_space) out.push_back(' ');
-    out += tokens[i];
-  }
-  return out;
 }
 
 size_t Engine::nbytes() const {

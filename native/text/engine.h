@@ -23,7 +23,7 @@ struct EngineOptions {
   bool replace_invalid = false;           // bytes that are not UTF-8 become U+FFFD
   bool strip_space = false;               // decoding drops one space at the very start
   bool strip_each = false;                // ... from each token until there is text
-  size_t cache_nbytes = size_t{6} << 20;  // per concurrent call
+  size_t cache_nbytes = size_t{8} << 20;  // per concurrent call
   std::vector<int32_t> prefix;            // ids put before and after with add_special
   std::vector<int32_t> suffix;
 };
@@ -62,6 +62,7 @@ struct EncodeFlags {
   bool add_special = true;
   bool parse_special = false;
   bool with_spans = false;
+  bool is_utf8 = false;  // the text is known to be; else it is looked at
 };
 
 class Engine {
@@ -92,9 +93,10 @@ class Engine {
  private:
   struct Workspace;
   class Loan;
-  void encode_text(std::string_view text, bool parse_special, const std::vector<ByteRange>& plain,
-                   Workspace& w) const;
-  void encode_stretch(std::string_view text, size_t origin, bool parse_special, Workspace& w) const;
+  void encode_text(std::string_view text, const EncodeFlags& flags,
+                   const std::vector<ByteRange>& plain, Workspace& w) const;
+  void encode_stretch(std::string_view text, size_t origin, const EncodeFlags& flags,
+                      Workspace& w) const;
   void encode_normalized(std::string_view text, bool at_start, bool parse_special,
                          Workspace& w) const;
   void encode_segment(std::string_view text, size_t at, bool at_start, Workspace& w) const;
@@ -104,6 +106,9 @@ class Engine {
   void split_at_spaces(std::string_view text, Workspace& w) const;
   void encode_word(std::string_view word, Workspace& w) const;
   void encode_part(std::string_view word, Workspace& w) const;
+  void encode_missed(std::string_view word, const WordCache::Key& key, size_t slot,
+                     Workspace& w) const;
+  void encode_rare(std::string_view word, Workspace& w) const;
   void encode_parts(std::string_view word, size_t cut, Workspace& w) const;
   std::string join(const int32_t* ids, size_t count, size_t total) const;
   std::string decode_by_steps(const std::vector<uint32_t>& ids) const;

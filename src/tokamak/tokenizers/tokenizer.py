@@ -87,14 +87,14 @@ class Tokenizer:
         special tokens in the text as those tokens; leave it off for text of strangers. User-defined tokens match
         always.
         """
-        ids: list[int] = self._engine.encode_list(plain(text), add_special, parse_special)
+        ids: list[int] = self._engine.encode_list(text, add_special, parse_special)
         return ids
 
     def encode_array(
         self, text: Text, add_special: bool = True, parse_special: bool = False
     ) -> NDArray[np.int32]:
         """The same as int32[n], without a Python object per token."""
-        ids: NDArray[np.int32] = self._engine.encode_array(plain(text), add_special, parse_special, ())
+        ids: NDArray[np.int32] = self._engine.encode_array(text, add_special, parse_special, ())
         return ids
 
     def encode_batch(
@@ -168,7 +168,7 @@ class Tokenizer:
 
     def count(self, text: Text, add_special: bool = True, parse_special: bool = False) -> int:
         """len(encode(...)) without making the list."""
-        n: int = self._engine.count(plain(text), add_special, parse_special)
+        n: int = self._engine.count(text, add_special, parse_special)
         return n
 
     def warm(self, texts: Iterable[Text] = (), threads: int | None = None) -> None:
