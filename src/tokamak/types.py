@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,6 @@ class PackedMatrix:
     read: Callable[[], Array]  # u8[nbytes]
 
 
-@runtime_checkable
 class PackedWeight(Weight, Protocol):
     """A `Weight` that is there in packed form only; `rows` raises UnsupportedError."""
 

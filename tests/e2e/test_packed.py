@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -145,3 +148,12 @@ def test_a_packed_file_is_no_source_and_no_source_is_overwritten(pair):
 def test_formats_have_different_fingerprints():
     names = ("q4_0", "q4_k", "q5_k", "q8_0", "f16")
     assert len({packing.fingerprint(_native.isa(), name) for name in names}) == len(names)
+
+
+def test_a_process_that_ends_while_bytes_are_compared_ends_well(pair):
+    _, out = pair
+    code = f"import tokamak; tokamak.load({str(out)!r}, context=64)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

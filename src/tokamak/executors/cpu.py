@@ -18,7 +18,7 @@ from tokamak import _native
 from tokamak._native import CpuProgram
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
 from tokamak.executors import mixed
-from tokamak.executors.packing import check_layout, matrix_inputs, packed_matrices
+from tokamak.executors.packing import check_layout, is_packed, matrix_inputs, packed_matrices
 from tokamak.ir.graph import Graph, Node, S, T, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import plan
@@ -235,7 +235,7 @@ class Lowering:
                     sizes[name] = prod(count) * self.native.packed_nbytes(weights[name].format, rows, cols)
             else:
                 sizes[name] = 4 * prod(value.type.shape)
-        here = [n for n in sizes if not isinstance(weights[n], PackedWeight)]
+        here = [n for n in sizes if not is_packed(weights[n])]
         self.native.reserve(sum(sizes[n] for n in here if self.graph.params[n] in matrices))
         done, total = 0, sum(sizes.values())
         for name, value in self.graph.params.items():
@@ -253,13 +253,13 @@ class Lowering:
 
     def matrix(self, weight: Weight, cols: int) -> int:
         """Index of the packed form."""
-        if isinstance(weight, PackedWeight):
+        if is_packed(weight):
             return self.mapped(weight, 1, weight.shape[0], cols)[0]
         return self.native.add_matrix(weight.format, np.ascontiguousarray(weight.rows()), cols)
 
     def stacked(self, weight: Weight, count: int, rows: int, cols: int) -> list[int]:
         """Indices of the packed forms of `count` matrices that lie one after another."""
-        if isinstance(weight, PackedWeight):
+        if is_packed(weight):
             return self.mapped(weight, count, rows, cols)
         stack = np.ascontiguousarray(weight.rows())
         return [

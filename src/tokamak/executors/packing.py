@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from math import prod
+from typing import TypeGuard
 
 import numpy as np
 
@@ -17,10 +18,15 @@ from tokamak import _native
 from tokamak.errors import UnsupportedError
 from tokamak.ir.graph import Graph, Node, Value
 from tokamak.quant import FORMATS
-from tokamak.types import Array, PackedBytes, PackedMatrix, Weight
+from tokamak.types import Array, PackedBytes, PackedMatrix, PackedWeight, Weight
 
 SAMPLE_ROWS = 16  # a panel of the widest instruction set
 SAMPLE_COLS = 512
+
+
+def is_packed(weight: Weight) -> TypeGuard[PackedWeight]:
+    """Whether a weight is there in packed form only."""
+    return hasattr(weight, "packed")
 
 
 def matrix_inputs(node: Node) -> tuple[Value, ...]:

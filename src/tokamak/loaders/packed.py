@@ -41,12 +41,21 @@ class Verification:
     def __init__(self, part: _native.GgufFile, names: Iterable[str], threads: int) -> None:
         self._part, self._names, self._threads = part, list(names), threads
         self._problem: str | None = None
-        self._thread = threading.Thread(target=self._run, name="tokamak-verify", daemon=True)
-        self._thread.start()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, if nobody has: when the first matrix is taken, so that who only looks at a file reads nothing."""
+        with self._lock:
+            if self._thread is None:  # no daemon: native code must not be cut off when the interpreter ends
+                self._thread = threading.Thread(target=self._run, name="tokamak-verify")
+                self._thread.start()
 
     def wait(self) -> None:
         """Return once everything was compared. Raises: ModelFileError if something differs."""
-        self._thread.join()
+        self.start()
+        if self._thread is not None:
+            self._thread.join()
         if self._problem is not None:
             raise ModelFileError(self._problem)
 
@@ -73,13 +82,15 @@ class PackedTensor:
     format: str
     shape: tuple[int, ...]
     form: PackedBytes
+    verification: Verification
 
     @property
     def nbytes(self) -> int:
         return self.form.panels.nbytes
 
     def packed(self) -> PackedBytes:
-        """The packed bytes, and for which kernels."""
+        """The packed bytes, and for which kernels; comparing them with their checksums begins."""
+        self.verification.start()
         return self.form
 
     def rows(self) -> NDArray[np.uint8]:
@@ -161,7 +172,7 @@ def _texts(table: Any) -> list[str]:
 def packed_weights(
     model: GgufModel, weights: Mapping[str, Tensor | PackedTensor], threads: int
 ) -> dict[str, Tensor | PackedTensor]:
-    """The parameters, those that are packed with their packed bytes; starts comparing them with their checksums.
+    """The parameters, those that are packed with their packed bytes.
 
     model: the container. weights: what the source's list of tensors gives. Raises: ModelFileError if one is absent.
     """
@@ -178,7 +189,7 @@ def packed_weights(
             form = PackedBytes(
                 isa, layouts.get(weight.format, ""), model.tensors[name].data(), verification.wait
             )
-            out[name] = PackedTensor(weight.name, weight.format, weight.shape, form)
+            out[name] = PackedTensor(weight.name, weight.format, weight.shape, form, verification)
         elif weight.name in model.tensors:
             out[name] = weight
         else:
