@@ -207,6 +207,19 @@ class LLM:
             "prefix_hit_tokens": pool.counts.hit_tokens,
         }
 
+    def sequences(self) -> list[dict[str, int]]:
+        """Those that are stepped now: number of the request and of the sample, tokens of the prompt, computed, generated."""
+        return [
+            {
+                "request": s.request.id,
+                "index": s.index,
+                "prompt_tokens": len(s.request.prompt),
+                "computed_tokens": s.num_computed,
+                "new_tokens": s.num_new,
+            }
+            for s in list(self._loop.core.scheduler.running)
+        ]
+
     def close(self) -> None:
         """Cancel what runs, end the engine's thread, free weights and cache. Calling it again does nothing."""
         self._closer()

@@ -14,7 +14,9 @@ from tokamak.server.registry import Models
 from tokamak.server.routes import (
     chat,
     completions,
+    embeddings,
     evidence,
+    llama,
     messages,
     models,
     ollama,
@@ -24,7 +26,20 @@ from tokamak.server.routes import (
 )
 from tokamak.server.state import ServerConfig, State, served_alone
 
-GROUPS = (chat, completions, responses, messages, ollama, evidence, models, text, health, page)
+GROUPS = (
+    chat,
+    completions,
+    embeddings,
+    responses,
+    messages,
+    ollama,
+    llama,
+    evidence,
+    models,
+    text,
+    health,
+    page,
+)
 OPERATIONS = (*(operation for group in GROUPS for operation in group.OPERATIONS), openapi.OPERATION)
 
 

@@ -92,7 +92,7 @@ class Sampling(Body, kw_only=True, forbid_unknown_fields=True):
         (
             *("user", "metadata", "store", "service_tier", "safety_identifier", "moderation", "prediction"),
             *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "verbosity"),
-            *("web_search_options", "audio", "cache_prompt", "id_slot", "n_keep", "suffix"),
+            *("web_search_options", "audio", "cache_prompt", "id_slot", "n_keep"),
         )
     )
     aliases: ClassVar[dict[str, str]] = {
@@ -364,11 +364,14 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
 
 
 class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
-    """Body of /v1/completions. Without max_tokens 16 tokens are generated, as OpenAI does."""
+    """Body of /v1/completions. suffix: what comes after, for models with marks for infilling; others ignore it, which is listed.
+
+    Without max_tokens 16 tokens are generated, as OpenAI does."""
 
     prompt: str | list[str | Annotated[int, Meta(ge=0, lt=1 << 31)] | TokenIds]
     logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
+    suffix: str | None = None
     best_of: Annotated[int, Meta(ge=0, le=MAX_SAMPLES)] | None = None
 
     def sampling_params(self) -> SamplingParams:

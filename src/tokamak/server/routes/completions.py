@@ -9,9 +9,11 @@ from starlette.routing import Route
 from tokamak.engine.async_llm import AsyncStream
 from tokamak.engine.completion import Completion
 from tokamak.engine.llm import LLM, Prepared
-from tokamak.engine.request import StepOutput
+from tokamak.engine.request import Request, StepOutput
+from tokamak.engine.ticket import Described
 from tokamak.sampling import TokenLogprob
 from tokamak.server.answers import CompletionLogprobs, TextChoice, TextCompletion
+from tokamak.server.fim import marks_of, prompt_of
 from tokamak.server.routes.generation import (
     Context,
     Generate,
@@ -40,6 +42,15 @@ def routes(state: State) -> list[Route]:
 def plan(context: Context, asked: CompletionRequest) -> Work:
     """Every prompt a request of the engine."""
     llm, params, prompts = context.llm, asked.sampling_params(), asked.prompts()
+    marks = marks_of(llm) if asked.suffix else None
+    if asked.suffix and marks is None:
+        context.scope["ignored"].append("suffix")
+    elif marks is not None:
+        params = params.replaced(stop_token_ids=(*params.stop_token_ids, *marks.ends))
+        texts = [
+            llm.tokenizer.decode(p) if llm.tokenizer and not isinstance(p, str) else str(p) for p in prompts
+        ]
+        prompts = [prompt_of(llm, marks, text, asked.suffix or "") for text in texts]
 
     def ready(salt: str) -> tuple[list[Prepared], Form]:
         prepared = [llm.prepare(prompt, params, salt=salt) for prompt in prompts]
@@ -68,13 +79,13 @@ class TextForm:
         index = prompt * self._asked.num_samples + output.index
         described = self._prepared[prompt][1]
         begins = index not in self._offsets
-        offsets = self._offsets.setdefault(index, Offsets(self._llm, described.echo_text))
-        text = described.echo_text + output.text if begins else output.text
+        echo_text = self._echo_text(prompt) if begins else ""
+        offsets = self._offsets.setdefault(index, Offsets(self._llm, echo_text))
+        text = echo_text + output.text if begins else output.text
         entry, logprobs = content_entry(output), None
         if self._asked.logprobs is not None:
             echoed = described.prompt_logprobs if begins else None
-            ids = self._prepared[prompt][0].prompt.tolist() if echoed else []
-            entries = echoed.entries if echoed else []
+            ids, entries = self._echoed(prompt) if echoed else ([], [])
             if entry is not None:
                 ids, entries = [*ids, entry.token_id], [*entries, entry]
             logprobs = logprobs_of(self._llm, ids, entries, offsets) if ids else None
@@ -83,6 +94,22 @@ class TextForm:
             return []
         choice = TextChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish)
         return [event(TextCompletion(choices=[choice], **self._head, **self._usage))]
+
+    def _echoed(self, prompt: int) -> tuple[list[int], list[TokenLogprob | None]]:
+        """The prompt's ids and entries, without the bos that the server put before a text: no client wrote it."""
+        request, described = self._prepared[prompt]
+        ids, entries = (
+            request.prompt.tolist(),
+            described.prompt_logprobs.entries if described.prompt_logprobs else [],
+        )
+        tokenizer = self._llm.tokenizer
+        own = tokenizer is not None and tokenizer.add_bos and len(ids) > 1 and ids[0] == tokenizer.bos_id
+        return (ids[1:], entries[1:]) if own else (ids, entries)
+
+    def _echo_text(self, prompt: int) -> str:
+        """The prompt as text, for an echo."""
+        tokenizer = self._llm.tokenizer
+        return tokenizer.decode(self._echoed(prompt)[0]) if self._asked.echo and tokenizer else ""
 
     def closing(self, streams: list[AsyncStream]) -> list[bytes]:
         """No choice, only usage, if asked for; then [DONE]."""
@@ -105,19 +132,25 @@ class TextForm:
         return TextCompletion(choices=choices, **{**self._head, **more})
 
     def _choice(self, prompt: int, done: Completion) -> TextChoice:
-        request, described = self._prepared[prompt]
+        (request, described), echo_text = self._prepared[prompt], self._echo_text(prompt)
         logprobs = None
         if self._asked.logprobs is not None:
-            entries = content_entries(done)
-            ids = (request.prompt.tolist() if described.prompt_logprobs else []) + done.token_ids
-            offsets = Offsets(self._llm, described.echo_text)
+            ids, entries = self._echoed(prompt) if described.prompt_logprobs else ([], [])
+            made = content_entries(done)[request_length(request, described) :]
+            ids, entries = [*ids, *done.token_ids], [*entries, *made]
+            offsets = Offsets(self._llm, echo_text)
             logprobs = logprobs_of(self._llm, ids[: len(entries)], entries, offsets)
         return TextChoice(
             index=prompt * self._asked.num_samples + done.index,
-            text=done.text,
+            text=echo_text + done.text[len(described.echo_text) :],
             logprobs=logprobs,
             finish_reason=finish_of(done.finish_reason),
         )
+
+
+def request_length(request: Request, described: Described) -> int:
+    """Entries of a completion's logprobs that are the prompt's."""
+    return len(request.prompt) if described.prompt_logprobs else 0
 
 
 class Offsets:
