@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import tokamak
+from reference_data import golden
 from tokamak.loaders import open_gguf
 from tokamak.quant import FORMATS
 from tokamak.quant.error import rmse
@@ -61,3 +63,28 @@ def test_same_formats_and_no_larger_error(exact, tmp_path, to):
 def test_llama_cpp_reads_what_is_written(exact, tmp_path, to):
     tokamak.quantize(exact, tmp_path / "ours.gguf", to, threads=1)
     assert np.isfinite(float(run("-c", LOAD, tmp_path / "ours.gguf")))
+
+
+HF = sorted((golden() / "arch").glob("*/hf")) if golden() else []
+IDS_OF = (
+    "import sys, json, llama_cpp\n"
+    "m = llama_cpp.Llama(sys.argv[1], n_ctx=128, n_threads=1, verbose=False, logits_all=True)\n"
+    "ids = json.loads(sys.argv[2]); m.eval(ids)\n"
+    "print(json.dumps([m.tokenize(b'Once upon a time', add_bos=True), m.scores[len(ids) - 1].tolist()]))"
+)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama3-tied-rope", "qwen2", "phi3", "gemma3", "gpt2"])
+def test_llama_cpp_reads_a_converted_directory(tmp_path, name):
+    folder = next((f for f in HF if f.parent.name == name), None)
+    if folder is None:
+        pytest.skip("no reference data: set TOKAMAK_SHARED")
+    tokamak.quantize(folder, tmp_path / "o.gguf", "f32")
+    with np.load(folder.parent / "golden.npz") as recorded:
+        ids, expected = recorded["ids_0"], recorded["logits_0_hf"]
+    words, logits = json.loads(run("-c", IDS_OF, tmp_path / "o.gguf", json.dumps(ids.tolist())))
+    assert words == list(
+        tokamak.Tokenizer.load(tmp_path / "o.gguf").encode("Once upon a time", add_special=True)
+    )
+    # llama.cpp keeps an f16 cache and looks gelu up in f16: up to 1e-2 of the deviation
+    assert np.abs(np.array(logits) - expected[-1]).max() <= 2e-2 * expected.std()

@@ -25,7 +25,7 @@ VERBS = {
     "tokenize": "text to token ids",
     "detokenize": "token ids to text",
     "inspect": "metadata, tensors, formats, memory and graph of a model file",
-    "convert": "write a model in another form: packed for this machine",
+    "convert": "a directory with safetensors as GGUF, or a model packed for this machine",
     "bench": "prompt and decode speed against the limits of this machine",
     "crosscheck": "ids, logits and greedy text against llama.cpp or transformers",
     "quantize": "a GGUF file in a smaller weight format",

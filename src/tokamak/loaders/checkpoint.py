@@ -16,6 +16,7 @@ from tokamak import _native
 from tokamak.errors import ModelFileError, TokamakError, UnsupportedError
 from tokamak.loaders.config import extents, read_config, resolve_vocab_size
 from tokamak.loaders.gguf import GgufModel, Tensor, TensorInfo, open_gguf
+from tokamak.loaders.hf import is_hf_directory, open_directory
 from tokamak.loaders.names import FAMILIES, FamilyNames, Row
 from tokamak.loaders.packed import PackedTensor, is_packed, packed_weights, source_model
 from tokamak.settings import available_cpus
@@ -58,21 +59,31 @@ def open_checkpoint(path: str | Path, *, prefault: bool = False) -> Checkpoint:
     Raises: ModelFileError for what is broken or no model; UnsupportedError for formats, architectures, keys and
     tensors that are not implemented; TokenizerFileError for a broken vocabulary. Each names the file.
     """
-    kind = sniff(Path(path))
-    if kind != "gguf":
-        raise UnsupportedError(f"{path}: is {kind}. Convert it to GGUF")
     try:
-        model = open_gguf(path, prefault=prefault)
-        return _from_packed(model) if is_packed(model.metadata) else _from_gguf(model)
+        model = open_model(path, prefault=prefault)
+        return _from_packed(model) if is_packed(model.metadata) else checkpoint_of(model)
     except TokamakError as error:
         raise error.located(str(path)) from error.__cause__
 
 
 def _from_packed(model: GgufModel) -> Checkpoint:
     """What the source would give, with matrices in packed form; notes say what they are packed for."""
-    checkpoint = _from_gguf(source_model(model))
+    checkpoint = checkpoint_of(source_model(model))
     weights = packed_weights(model, checkpoint.weights, available_cpus())
     return replace(checkpoint, weights=weights, nbytes=model.nbytes)
+
+
+def open_model(path: str | Path, *, prefault: bool = False) -> GgufModel:
+    """Metadata and tensors of a GGUF file, or of a Hugging Face directory in the terms of GGUF.
+
+    Raises: as `open_checkpoint`.
+    """
+    if is_hf_directory(Path(path)):
+        return open_directory(path)
+    kind = sniff(Path(path))
+    if kind != "gguf":
+        raise UnsupportedError(f"{path}: is {kind}. Convert it to GGUF")
+    return open_gguf(path, prefault=prefault)
 
 
 def sniff(path: Path) -> str:
@@ -83,7 +94,7 @@ def sniff(path: Path) -> str:
     if path.is_dir():
         names = {p.suffix for p in path.iterdir()}
         kind = (
-            "with safetensors files, which are not read yet"
+            "with safetensors files but without a config.json"
             if ".safetensors" in names
             else "without a model file"
         )
@@ -96,7 +107,7 @@ def sniff(path: Path) -> str:
     if head[:4] == b"GGUF":
         return "gguf"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        return "a safetensors file, which is not read yet"
+        return "a safetensors file; its directory, with the config.json, is the model"
     if head[:4] in (b"PK\x03\x04", b"\x80\x02}q") or head[:2] == b"\x80\x02":
         return "a PyTorch file; loading one can run code, so it is not read"
     if head[:4] in (b"lmgg", b"tjgg", b"fmgg", b"algg"):
@@ -109,7 +120,8 @@ def sniff(path: Path) -> str:
     raise ModelFileError(f"{path}: is no model file: it starts with {shown}, not with 'GGUF'")
 
 
-def _from_gguf(model: GgufModel) -> Checkpoint:
+def checkpoint_of(model: GgufModel) -> Checkpoint:
+    """A model in the terms of GGUF as the layers above see it. Raises: as `open_checkpoint`, without the file's name."""
     _check_kind(model.metadata)
     written, notes = _architecture(model)
     experts = model.metadata.get(f"{written}.expert_count")

@@ -51,7 +51,8 @@ def find_tokenizer(checkpoint: Checkpoint, explicit: str | os.PathLike[str] | No
     if checkpoint.tokenizer is not None:
         return Found(Tokenizer.from_spec(checkpoint.tokenizer), "embedded", tuple(tried))
     tried.append(f"embedded: {'; '.join(checkpoint.notes) or 'the model file has no vocabulary'}")
-    folder = Path(checkpoint.path).parent
+    path = Path(checkpoint.path)
+    folder = path if path.is_dir() else path.parent
     for name in COLOCATED:
         if (folder / name).is_file():
             try:

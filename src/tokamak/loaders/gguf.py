@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,24 @@ _PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 MAX_PARTS = 99999  # five digits in the name
 
 
+class Part(Protocol):
+    """One file of a model, as far as tensors need it; `_native.GgufFile` is one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+
+    @property
+    def value_types(self) -> dict[str, str]:
+        """The type of every metadata value: "uint32", "array[string]", ..."""
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a tensor: u8[nbytes]."""
+
+    def release(self, name: str) -> None:
+        """Give its mapped pages back."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor as its file lists it. shape: outermost first. offset: bytes from the start of its file."""
@@ -34,7 +52,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-    part: _native.GgufFile
+    part: Part
 
     def data(self) -> Array:
         """The bytes: u8[nbytes], a read-only view of the mapped file."""
@@ -49,11 +67,17 @@ class GgufModel:
     parts: tuple[_native.GgufFile, ...]
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
+    directory: Part | None = None  # where it is none of GGUF files, but read in their terms
 
     @property
     def nbytes(self) -> int:
         """Bytes of all files together."""
-        return sum(part.nbytes for part in self.parts)
+        return self.directory.nbytes if self.directory else sum(part.nbytes for part in self.parts)
+
+    @property
+    def value_types(self) -> dict[str, str]:
+        """The type in the file of every metadata value: "uint32", "array[string]", ..."""
+        return self.directory.value_types if self.directory else self.parts[0].value_types
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A GGUF file to another weight format: which tensor gets which (`quant.recipes`), then tensor by tensor.
+"""A model to a GGUF file in another weight format: which tensor gets which (`quant.recipes`), then tensor by tensor.
 
 Everything else in the file stays: metadata with their types, order, tensors that no recipe touches. At most one
 tensor is held in its new format beside the mapped old one.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
-from tokamak.loaders.gguf import GgufModel, TensorInfo, open_gguf
+from tokamak.loaders.checkpoint import checkpoint_of, open_model
+from tokamak.loaders.gguf import GgufModel, TensorInfo
+from tokamak.loaders.hf_tokenizer import tokenizer_keys
 from tokamak.loaders.imatrix import Importance, open_imatrix
 from tokamak.loaders.writer import TensorSource, Typed, write_gguf
 from tokamak.quant import FORMATS
-from tokamak.quant.recipes import Model, Recipe, fitting, recipe, role_of
+from tokamak.quant.recipes import RECIPES, Model, Recipe, fitting, recipe, role_of
 from tokamak.quant.transcode import transcode
 from tokamak.settings import Settings
 from tokamak.types import Array
@@ -29,6 +32,7 @@ from tokamak.types import Array
 __all__ = ["Plan", "PlannedTensor", "quantize"]
 
 EXACT = frozenset({"f32", "f16", "bf16", "f64"})  # formats that were not quantised before
+UNCHANGED = "unchanged"
 QUANTIZATION_VERSION = 2  # of ggml's block layouts
 # Without an importance matrix a model in these is hardly usable.
 NEEDS_IMPORTANCE = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs"})
@@ -73,7 +77,7 @@ class Plan:
 def quantize(
     source: Source,
     target: Source,
-    to: str = "q4_k_m",
+    to: str | None = "q4_k_m",
     *,
     imatrix: Source | None = None,
     tensor_types: Sequence[tuple[str, str]] = (),
@@ -85,18 +89,20 @@ def quantize(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Write the GGUF file `source` (the first part of a split one) as `target` in other weight formats.
+    """Write a model as the GGUF file `target`, in other weight formats.
 
-    to: a named mix of llama.cpp ("q4_k_m", "iq4_xs", "q8_0", ...), which gives each tensor its format. imatrix: an
+    source: a GGUF file (the first part of a split one) or a Hugging Face directory with safetensors. to: a named mix of
+    llama.cpp ("q4_k_m", "iq4_xs", "q8_0", ...), which gives each tensor its format; None: formats stay. imatrix: an
     importance matrix, see `tokamak imatrix`. tensor_types: (regular expression, format) for tensors whose name it is found
     in; the first that matches wins over the mix. output_type, token_embedding_type: of `output.weight` and
     `token_embd.weight`. pure: all matrices in the mix's main format. allow_requantize: also read formats that have lost
     precision already. dry_run: return the plan and write nothing. progress(done, total): bytes of tensors written.
-    Raises: InvalidParams for a mix, format, expression or matrix that does not fit; ModelFileError;
-    UnsupportedError for tensors that cannot be read or written.
+    Raises: InvalidParams for a mix, format, expression or matrix that does not fit; ModelFileError, TokenizerFileError;
+    UnsupportedError for what cannot be read or written.
     """
     settings = Settings.load(threads=threads)
-    model, mix = open_gguf(os.fspath(source)), recipe(to)
+    model, told = _opened(Path(source))
+    mix = recipe(to) if to is not None else _as_it_is(model)
     matrix = open_imatrix(os.fspath(imatrix)) if imatrix is not None else None
     if matrix is not None and not set(matrix.sums) & set(model.tensors):
         raise InvalidParams(f"{matrix.path}: names no tensor of {model.path}; it is of another model")
@@ -104,13 +110,38 @@ def quantize(
     ends = {_HEAD: output_type, _EMBEDDING: token_embedding_type}
     chosen = {name: _format(wanted) for name, wanted in ends.items() if wanted is not None}
     rules = _Rules(mix, describe(model, matrix is not None), overrides, chosen, pure)
-    plan = _plan(model, rules, matrix, allow_requantize=allow_requantize)
+    plan = _plan(model, rules, matrix, allow_requantize=allow_requantize or to is None)
+    plan = replace(plan, notes=(*told, *plan.notes))
     if not dry_run:
         _refuse_same_file(model, Path(target))
         metadata = carried_metadata(model) | _facts(mix, matrix)
         sources = (_source(model.tensors[t.name], t, matrix, settings.threads) for t in plan.tensors)
         write_gguf(Path(target), metadata, sources, alignment=_alignment(model), progress=progress)
     return plan
+
+
+def _opened(path: Path) -> tuple[GgufModel, tuple[str, ...]]:
+    """The model with its tokenizer, in the terms of GGUF; and what is to be told about it."""
+    model = open_model(path)
+    if model.directory is None:
+        return model, ()
+    checkpoint_of(model)  # every shape and setting is checked before anything is written
+    keys = tokenizer_keys(path, model.tensors[_EMBEDDING].shape[0])
+    metadata = {**model.metadata, **keys.metadata}
+    model.directory.value_types.update(keys.types)
+    return replace(model, metadata=metadata), keys.notes
+
+
+def _as_it_is(model: GgufModel) -> Recipe:
+    """A recipe without rules, named for the format that most of the model is in."""
+    sizes = Counter[str]()
+    for info in model.tensors.values():
+        sizes[info.format] += info.nbytes
+    ((most, _),) = sizes.most_common(1)
+    named = next(
+        (r.file_type for r in RECIPES.values() if r.name == most), model.metadata.get("general.file_type")
+    )
+    return Recipe(UNCHANGED, named if isinstance(named, int) else 0, most)
 
 
 def describe(model: GgufModel, importance: bool) -> Model:
@@ -153,6 +184,8 @@ class _Rules:
         for pattern, name in self.overrides:
             if pattern.search(info.name):
                 return fitting(name, info.shape[-1])
+        if self.mix.name == UNCHANGED:
+            return info.format
         if self.pure:
             return fitting(self.mix.base, info.shape[-1])
         return self.mix.format_for(info.name, info.shape, self.model) or info.format
@@ -231,7 +264,7 @@ def encoded(info: TensorInfo, target: str, matrix: Importance | None, threads: i
 
 def carried_metadata(model: GgufModel) -> dict[str, Any]:
     """All metadata with their types, but what tells how the file was split."""
-    types = model.parts[0].value_types
+    types = model.value_types
     return {
         key: Typed(types[key], value)
         for key, value in model.metadata.items()
@@ -260,8 +293,8 @@ def _alignment(model: GgufModel) -> int:
 
 
 def _refuse_same_file(model: GgufModel, target: Path) -> None:
-    if target.exists() and target.samefile(model.path):
-        raise InvalidParams(f"{target}: is the file that is read; name another one to write")
+    if target.exists() and (target.samefile(model.path) or target.is_dir()):
+        raise InvalidParams(f"{target}: is what is read, or a directory; name another file to write")
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

@@ -205,7 +205,7 @@ def test_what_is_no_gguf_file_is_told_by_its_content(tmp_path, content, error, m
 
 def test_a_directory_and_a_missing_file_are_told_apart(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UnsupportedError, match="directory with safetensors files, which are not read yet"):
+    with pytest.raises(UnsupportedError, match="directory with safetensors files but without a config"):
         open_checkpoint(tmp_path)
     with pytest.raises(ModelFileError, match="No such file"):
         open_checkpoint(tmp_path / "absent.gguf")

@@ -169,7 +169,7 @@ def test_wrong_arguments_are_refused(exact, tmp_path, options, message):
 
 
 def test_the_file_that_is_read_is_not_written(exact):
-    with pytest.raises(InvalidParams, match="is the file that is read"):
+    with pytest.raises(InvalidParams, match="is what is read"):
         tokamak.quantize(exact, exact, "q4_k_m")
 
 

@@ -1,0 +1,252 @@
+"""A Hugging Face directory (config.json and safetensors) as if it were a GGUF file.
+
+Every tensor of the architecture's table (`names.FAMILIES`) is made from stored ones on request: reordered, transposed,
+stacked, or simply mapped. So one strict reader serves both kinds of model, and converting is writing down what is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from tokamak.errors import ModelFileError, UnsupportedError
+from tokamak.loaders.gguf import GgufModel, TensorInfo, half_split_order
+from tokamak.loaders.hf_config import Keys, keys_of
+from tokamak.loaders.hf_names import HF_FAMILIES, HfFamily
+from tokamak.loaders.names import FAMILIES, FamilyNames, Row
+from tokamak.loaders.safetensors import StoredTensor, open_tensors, read_bytes, read_object
+from tokamak.quant import FORMATS
+from tokamak.types import Array
+
+__all__ = ["is_hf_directory", "open_directory"]
+
+KEPT = ("f32", "f16", "bf16")  # formats that stay; others become f32
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A tensor made from stored ones: `read` gives its bytes, u8[nbytes]."""
+
+    format: str
+    shape: tuple[int, ...]
+    sources: tuple[StoredTensor, ...]
+    read: Callable[[], Array]
+
+
+class _Directory:
+    """What `TensorInfo.part` asks for."""
+
+    def __init__(self, keys: Keys, tensors: Mapping[str, _Made], nbytes: int) -> None:
+        self.value_types, self.metadata, self.nbytes = dict(keys.types), keys.metadata, nbytes
+        self.made = tensors
+
+    def data(self, name: str) -> Array:
+        """u8[nbytes]: a view of the file where nothing had to be changed."""
+        return self.made[name].read()
+
+    def release(self, name: str) -> None:
+        """Give mapped pages back."""
+        for source in self.made[name].sources:
+            source.release()
+
+
+def is_hf_directory(path: Path) -> bool:
+    """Whether a directory has a configuration and weights."""
+    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+
+
+def open_directory(path: str | Path) -> GgufModel:
+    """The directory as metadata and tensors of GGUF.
+
+    Raises: ModelFileError for a broken or incomplete one; UnsupportedError for architectures, settings and dtypes that
+    are not implemented.
+    """
+    folder = Path(path)
+    config = read_object(read_bytes(folder / "config.json"), folder / "config.json")
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in HF_FAMILIES:
+        raise UnsupportedError(
+            f"config.json: model_type {kind!r:.80} is not implemented; known: {', '.join(HF_FAMILIES)}"
+        )
+    hf = HF_FAMILIES[kind]
+    family = FAMILIES[hf.architecture]
+    if family.mixture and (config.get("num_local_experts") or config.get("num_experts")):
+        family = FAMILIES[family.mixture]
+    keys = keys_of(config, hf, family)
+    keys.put("general.architecture", hf.architecture)
+    keys.put("general.type", "model")
+    keys.put("general.name", str(config.get("_name_or_path") or folder.resolve().name))
+    stored = open_tensors(folder)
+    tied = bool(config.get("tie_word_embeddings", False))
+    made = dict(_Maker(hf, family, keys, stored).tensors(tied=tied))
+    part = _Directory(keys, made, sum(t.nbytes for t in stored.values()))
+    infos = {
+        name: TensorInfo(name, one.format, one.shape, 0, _nbytes(one), part) for name, one in made.items()
+    }
+    return GgufModel(str(path), (), keys.metadata, infos, part)
+
+
+def _nbytes(made: _Made) -> int:
+    return prod(made.shape) * FORMATS[made.format].type_size
+
+
+class _Maker:
+    """Finds stored tensors for the rows of a family's table and says how each becomes what GGUF has."""
+
+    def __init__(
+        self, hf: HfFamily, family: FamilyNames, keys: Keys, stored: Mapping[str, StoredTensor]
+    ) -> None:
+        self.hf, self.family, self.keys, self.stored = hf, family, keys, stored
+        self.used: set[str] = set()
+        facts = {k.removeprefix(f"{hf.architecture}."): v for k, v in keys.metadata.items()}
+        self.num_layers = int(facts["block_count"])
+        self.head_dim = int(facts["attention.key_length"])
+        self.rotary = int(facts.get("rope.dimension_count", self.head_dim))
+        self.heads = int(facts["attention.head_count"])
+        self.num_experts = int(facts.get("expert_count", 0))
+
+    def tensors(self, *, tied: bool) -> Iterator[tuple[str, _Made]]:
+        for row in self.family.model:
+            if row.path.startswith("lm_head") and tied:
+                self.used |= {name for name in self.names(row.path, "") if name in self.stored}
+                continue
+            if (made := self.make(row, "")) is not None:
+                yield row.tensor, made
+            elif row.path == "lm_head.weight":
+                raise ModelFileError("has no tensor lm_head.weight, and tie_word_embeddings is not set")
+        for name, factors in self.keys.tensors.items():
+            yield name, _Made("f32", factors.shape, (), partial(_bytes_of, factors))
+        for layer in range(self.num_layers):
+            for row in self.family.layer:
+                if (made := self.make(row, f"{self.hf.layers}.{layer}.")) is not None:
+                    yield f"blk.{layer}.{row.tensor}", made
+        left = [n for n in self.stored if n not in self.used and not n.endswith(self.hf.ignored)]
+        if left:
+            more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+            raise UnsupportedError(f"tensors {', '.join(left[:4])}{more} are not used by this architecture")
+
+    def names(self, path: str, layer: str) -> Iterator[str]:
+        """What the tensor of a path may be called."""
+        theirs = self.hf.paths.get(path, path)
+        return (f"{prefix}{layer}{theirs}" for prefix in self.hf.prefixes)
+
+    def find(self, path: str, layer: str) -> StoredTensor | None:
+        for name in self.names(path, layer):
+            if name in self.stored:
+                self.used.add(name)
+                return self.stored[name]
+        return None
+
+    def make(self, row: Row, layer: str) -> _Made | None:
+        """None where an optional tensor is missing."""
+        if row.cut:  # files of this kind have the pieces
+            return None
+        found = self.find(row.path, layer)
+        made = self.stack(row.path, layer) if found is None else _plain(found)
+        if made is None:
+            if row.optional:
+                return None
+            raise ModelFileError(f"has no tensor {next(self.names(row.path, layer))}")
+        return self.adapted(row, made)
+
+    def adapted(self, row: Row, made: _Made) -> _Made:
+        """Orders of rows and offsets of values as GGUF has them; vectors and tables of positions in f32."""
+        if self.hf.transposed and len(made.shape) == 2 and row.path.split(".")[-2].endswith("_proj"):
+            made = _changed(made, lambda x: x.T, (made.shape[1], made.shape[0]))
+        if self.hf.mixed_heads and "qkv_proj" in row.path:
+            made = self.parted(made)
+        if row.heads and self.family.interleaved and not self.hf.paired:
+            order = np.argsort(half_split_order(made.shape[0], self.head_dim, self.rotary))
+            made = _changed(made, lambda x: x[order], made.shape)
+        if self.hf.one_more and row.path.endswith("norm.weight"):
+            made = _changed(_in_f32(made), lambda x: x + np.float32(1), made.shape)
+        small = (
+            len(made.shape) == 1
+            or row.path.startswith("embed_positions")
+            or row.tensor.startswith("ffn_gate_inp")
+        )
+        return _in_f32(made) if small or made.format not in KEPT else made
+
+    def parted(self, made: _Made) -> _Made:
+        """Rows of Q, then of K, then of V, from rows of each head's three."""
+        order = np.arange(made.shape[0]).reshape(self.heads, 3, self.head_dim).transpose(1, 0, 2).reshape(-1)
+        return _changed(made, lambda x: x[order], made.shape)
+
+    def stack(self, path: str, layer: str) -> _Made | None:
+        """The matrices of all experts, from one tensor each or from one that has gates and ups."""
+        if path in self.hf.stacks:
+            template = self.hf.stacks[path]
+            for prefix in self.hf.prefixes:
+                names = [f"{prefix}{layer}{template.format(e)}" for e in range(self.num_experts)]
+                if names and all(name in self.stored for name in names):
+                    self.used.update(names)
+                    return _stacked([_plain(self.stored[name]) for name in names])
+        if path in self.hf.halves:
+            name, half = self.hf.halves[path]
+            found = next(
+                (f"{p}{layer}{name}" for p in self.hf.prefixes if f"{p}{layer}{name}" in self.stored), None
+            )
+            if found is not None and len(self.stored[found].shape) == 3:
+                self.used.add(found)
+                made = _plain(self.stored[found])
+                count, both, width = made.shape
+                part = slice(half * (both // 2), (half + 1) * (both // 2))
+                return _changed(made, lambda x: x[:, part], (count, both // 2, width))
+        return None
+
+
+def _plain(stored: StoredTensor) -> _Made:
+    if not stored.shape or 0 in stored.shape:
+        raise ModelFileError(f"tensor {stored.name} has the shape {list(stored.shape)}")
+    made = _Made(stored.format, stored.shape, (stored,), stored.data)
+    return made if made.format in KEPT else _in_f32(made)
+
+
+def _in_f32(made: _Made) -> _Made:
+    if made.format == "f32":
+        return made
+    if made.format not in (*KEPT, "f64"):
+        raise UnsupportedError(
+            f"tensor {made.sources[0].name} is {made.format}, expected a floating-point dtype"
+        )
+    fmt = FORMATS[made.format]
+    return replace(
+        made, format="f32", read=lambda: fmt.decode(made.read().reshape(1, -1)).reshape(-1).view(np.uint8)
+    )
+
+
+def _bytes_of(array: Array) -> Array:
+    return array.view(np.uint8)
+
+
+_WORDS = {"f32": np.float32, "f16": np.uint16, "bf16": np.uint16}
+
+
+def _changed(made: _Made, change: Callable[[Array], Array], shape: tuple[int, ...]) -> _Made:
+    """`change` applied to the elements: as numbers in f32, else as words that are only moved."""
+
+    def read() -> Array:
+        elements: Array = made.read().view(_WORDS[made.format]).reshape(made.shape)
+        return np.ascontiguousarray(change(elements)).reshape(-1).view(np.uint8)
+
+    return replace(made, shape=shape, read=read)
+
+
+def _stacked(parts: list[_Made]) -> _Made:
+    kinds = {(p.format, p.shape) for p in parts}
+    if len(kinds) != 1:
+        raise ModelFileError(
+            f"experts differ: {sorted(kinds)[:2]}, tensor {parts[0].sources[0].name} for one"
+        )
+    first = parts[0]
+
+    def read() -> Array:
+        return np.concatenate([p.read() for p in parts])
+
+    sources = tuple(s for p in parts for s in p.sources)
+    return _Made(first.format, (len(parts), *first.shape), sources, read)

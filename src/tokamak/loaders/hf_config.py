@@ -1,0 +1,340 @@
+"""A Hugging Face config.json to the `{arch}.*` keys of GGUF, so that both kinds of model are read by one strict reader.
+
+Strict too: a setting that is neither read here, nor known to be harmless, nor empty, is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tokamak.errors import ModelFileError, UnsupportedError
+from tokamak.loaders.hf_names import HfFamily
+from tokamak.loaders.names import FamilyNames
+from tokamak.types import Floats
+
+__all__ = ["Keys", "keys_of"]
+
+# Settings that say nothing about what one step computes, or that the tensors say again.
+HARMLESS = frozenset(
+    {
+        "_name_or_path",
+        "n_ctx",
+        "task_specific_params",
+        "architectures",
+        "auto_map",
+        "model_type",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "use_cache",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "sep_token_id",
+        "unk_token_id",
+        "decoder_start_token_id",
+        "initializer_range",
+        "initializer_factor",
+        "pretraining_tp",
+        "attention_dropout",
+        "hidden_dropout",
+        "resid_pdrop",
+        "resid_dropout",
+        "embd_pdrop",
+        "embd_dropout",
+        "attn_pdrop",
+        "dropout",
+        "classifier_dropout",
+        "attention_bias",
+        "attention_in_bias",
+        "attention_out_bias",
+        "mlp_bias",
+        "use_bias",
+        "use_qkv_bias",
+        "qkv_bias",
+        "bias",
+        "vocab_size",
+        "tie_word_embeddings",
+        "output_router_logits",
+        "router_aux_loss_coef",
+        "router_jitter_noise",
+        "router_z_loss_coef",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+        "reorder_and_upcast_attn",
+        "scale_attention_softmax_in_fp32",
+        "attention_softmax_in_fp32",
+        "gradient_checkpointing",
+        "id2label",
+        "label2id",
+        "return_dict",
+        "output_attentions",
+        "output_hidden_states",
+        "max_window_layers",
+        "use_sliding_window",
+        "head_dim",
+        "is_decoder",
+        "is_encoder_decoder",
+        "chunk_size_feed_forward",
+        "problem_type",
+        "layer_types",
+        "cache_implementation",
+        "hidden_activation",
+        "model_max_length",
+        "validate_runner_input",
+        "inference_runner",
+        "embedding_dropout",
+        "unsloth_version",
+    }
+)
+ROPE = (
+    "original_max_position_embeddings",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "partial_rotary_factor",
+    "rotary_pct",
+    "rotary_emb_base",
+)
+
+
+@dataclass(slots=True)
+class Keys:
+    """metadata: GGUF keys; types: of each in the file. tensors: factor tensors that GGUF has and config.json holds as lists."""
+
+    metadata: dict[str, Any] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, Floats] = field(default_factory=dict)
+
+    def put(self, key: str, value: Any) -> None:
+        """A whole number as uint32, others as float32, bool or string."""
+        kind = "bool" if isinstance(value, bool) else "uint32" if isinstance(value, int) else "string"
+        self.metadata[key], self.types[key] = value, "float32" if isinstance(value, float) else kind
+
+
+class _Reader:
+    """Values of a config.json; remembers which were asked for."""
+
+    def __init__(self, config: Mapping[str, Any], hf: HfFamily) -> None:
+        self.config, self.hf, self.read = config, hf, set[str]()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        key = self.hf.config.get(name, name)
+        self.read |= {key, name}
+        value = self.config.get(key)
+        value = self.config.get(name) if value is None else value
+        return self.hf.defaults.get(name, default) if value is None else value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        value = self.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+            raise ModelFileError(f"config.json: {name} is {value!r:.80}, expected a whole number above 0")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        return _number(self.get(name, default), name)
+
+    def finish(self) -> None:
+        """Raises: UnsupportedError for settings that were not read and may matter."""
+        left = {k: v for k, v in self.config.items() if k not in self.read | HARMLESS}
+        unread = sorted(k for k, v in left.items() if v not in (None, False, 0, "", [], {}))
+        if unread:
+            raise UnsupportedError(
+                f"config.json: {', '.join(unread)} may change what the model computes and is not implemented"
+            )
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ModelFileError(f"config.json: {name} is {value!r:.80}, expected a finite number")
+    return float(value)
+
+
+def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys:
+    """The GGUF keys of a configuration. Raises: ModelFileError, UnsupportedError naming the setting."""
+    keys, reader, arch = Keys(), _Reader(config, hf), hf.architecture
+    _check_fixed(config, hf, reader)
+    hidden, heads = reader.integer("hidden_size"), reader.integer("num_attention_heads")
+    head_dim = reader.integer("head_dim", hidden // heads or None)
+    context = reader.integer("max_position_embeddings")
+    if (scalar := reader.get("query_pre_attn_scalar", head_dim)) != head_dim:
+        raise UnsupportedError(
+            f"config.json: query_pre_attn_scalar is {scalar!r:.80}, implemented: the head's {head_dim}"
+        )
+    for suffix, value in {
+        "block_count": reader.integer("num_hidden_layers"),
+        "context_length": context,
+        "embedding_length": hidden,
+        "feed_forward_length": reader.integer("intermediate_size", 4 * hidden if hf.layers == "h" else None),
+        "attention.head_count": heads,
+        "attention.head_count_kv": reader.integer("num_key_value_heads", heads),
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
+        names.norm_key: reader.number(names.norm_name, reader.get("layer_norm_eps")),
+        "vocab_size": reader.integer("vocab_size"),
+    }.items():
+        keys.put(f"{arch}.{suffix}", value)
+    for table, read in ((names.numbers, reader.number), (names.counts, reader.integer)):
+        for suffix, name in table.items():
+            if reader.get(name) is not None:
+                keys.put(f"{arch}.{suffix}", read(name))
+    for suffix, name in names.flags.items():
+        if isinstance(value := reader.get(name), bool):
+            keys.put(f"{arch}.{suffix}", value)
+    for suffix, (allowed, *_) in names.fixed.items():
+        if f"{arch}.{suffix}" not in keys.metadata:
+            keys.put(f"{arch}.{suffix}", allowed)
+    _window(keys, reader, names, arch)
+    if names.rope:
+        _Rope(keys, reader, arch, head_dim, context).put()
+    reader.read |= set(ROPE)
+    reader.finish()
+    return keys
+
+
+def _check_fixed(config: Mapping[str, Any], hf: HfFamily, reader: _Reader) -> None:
+    act = reader.get("hidden_act")
+    act = config.get("hidden_activation") or act
+    if act is not None and act not in hf.acts:
+        raise UnsupportedError(f"config.json: activation {act!r:.80}, this architecture has {hf.acts[0]!r}")
+    for name, allowed in hf.fixed.items():
+        value = config.get(name)
+        if name in config and value is not None and value not in allowed:
+            raise UnsupportedError(f"config.json: {name} is {value!r:.80}, implemented: {allowed[0]!r}")
+        reader.read.add(name)
+    if "quantization_config" in config:
+        raise UnsupportedError(
+            "config.json: quantization_config: weights that are quantised already are not read"
+        )
+
+
+def _window(keys: Keys, reader: _Reader, names: FamilyNames, arch: str) -> None:
+    window = reader.get("sliding_window")
+    if not window or reader.config.get("use_sliding_window") is False:
+        return
+    if not names.window:
+        raise UnsupportedError(
+            f"config.json: sliding_window is {window!r:.80}, not implemented for this architecture"
+        )
+    layers = reader.config.get("layer_types") or []
+    pattern = ["sliding_attention"] * 5 + ["full_attention"]
+    local = "rope.freq_base_swa" in names.numbers
+    expected = [pattern[i % 6] if local else "sliding_attention" for i in range(len(layers))]
+    if layers != expected:
+        raise UnsupportedError(
+            "config.json: layer_types mixes local and global layers in another order than implemented"
+        )
+    keys.put(f"{arch}.attention.sliding_window", reader.integer("sliding_window"))
+
+
+class _Rope:
+    """Rotary embedding: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` of those before."""
+
+    def __init__(self, keys: Keys, reader: _Reader, arch: str, head_dim: int, context: int) -> None:
+        self.keys, self.arch, self.head_dim, self.context = keys, arch, head_dim, context
+        scaling = reader.get("rope_parameters") or reader.get("rope_scaling") or {}
+        if not isinstance(scaling, dict):
+            raise ModelFileError(f"config.json: rope_scaling is {scaling!r:.80}")
+        if "full_attention" in scaling:
+            local = scaling.get("sliding_attention", {})
+            scaling = scaling["full_attention"]
+            if local.get("rope_type", "default") != "default":
+                raise UnsupportedError("config.json: scaled rope in local layers is not implemented")
+            self.put_one("rope.freq_base_swa", _number(local.get("rope_theta", 10000.0), "rope_theta"))
+        self.scaling = scaling
+        self.theta = _number(scaling.get("rope_theta") or reader.get("rope_theta", 10000.0), "rope_theta")
+        part = scaling.get("partial_rotary_factor") or reader.get("partial_rotary_factor", 1.0)
+        self.rotary = int(head_dim * _number(part, "partial_rotary_factor"))
+        self.original = scaling.get("original_max_position_embeddings") or reader.get(
+            "original_max_position_embeddings"
+        )
+
+    def put_one(self, suffix: str, value: Any) -> None:
+        self.keys.put(f"{self.arch}.{suffix}", value)
+
+    def factor(self) -> float:
+        value = _number(self.scaling.get("factor", 1.0), "rope_scaling.factor")
+        if value <= 0:
+            raise ModelFileError(f"config.json: rope_scaling.factor is {value}, expected more than 0")
+        return value
+
+    def put(self) -> None:
+        self.put_one("rope.freq_base", self.theta)
+        self.put_one("rope.dimension_count", self.rotary)
+        kind = self.scaling.get("rope_type") or self.scaling.get("type") or "default"
+        kinds = {
+            "default": lambda: None,
+            "linear": self.linear,
+            "llama3": self.llama3,
+            "yarn": self.yarn,
+            "longrope": self.longrope,
+            "su": self.longrope,
+        }
+        if kind not in kinds:
+            raise UnsupportedError(
+                f"config.json: rope type {kind!r:.80} is not implemented; known: {', '.join(kinds)}"
+            )
+        kinds[kind]()
+
+    def linear(self) -> None:
+        self.put_one("rope.scaling.type", "linear")
+        self.put_one("rope.scaling.factor", self.factor())
+
+    def llama3(self) -> None:
+        """The factors that divide the frequencies, as a tensor."""
+        low, high = (
+            _number(self.scaling.get(f"{n}_freq_factor"), f"{n}_freq_factor") for n in ("low", "high")
+        )
+        original = _number(self.original, "original_max_position_embeddings")
+        frequencies = self.theta ** (-np.arange(0, self.rotary, 2, dtype=np.float64) / self.rotary)
+        wavelengths = 2 * np.pi / frequencies
+        smooth = (original / wavelengths - low) / (high - low)
+        middle = 1 / ((1 - smooth) / self.factor() + smooth)
+        factors = np.where(wavelengths < original / high, 1.0, middle)
+        factors = np.where(wavelengths > original / low, self.factor(), factors)
+        self.keys.tensors["rope_freqs.weight"] = factors.astype(np.float32)
+
+    def yarn(self) -> None:
+        original = self.original or self.context
+        self.put_one("rope.scaling.type", "yarn")
+        self.put_one("rope.scaling.factor", self.factor())
+        self.put_one(
+            "rope.scaling.original_context_length", int(_number(original, "original_max_position_embeddings"))
+        )
+        for name in ("beta_fast", "beta_slow"):
+            if self.scaling.get(name) is not None:
+                self.put_one(f"rope.scaling.yarn_{name}", _number(self.scaling[name], name))
+        if self.scaling.get("truncate") is False:
+            raise UnsupportedError("config.json: yarn without truncation is not implemented")
+        if any(self.scaling.get(n) not in (None, 0) for n in ("mscale", "mscale_all_dim")):
+            raise UnsupportedError("config.json: yarn with mscale is not implemented")
+        if self.scaling.get("attention_factor") is not None:
+            own = 0.1 * math.log(self.factor()) + 1.0  # what yarn multiplies by itself
+            value = _number(self.scaling["attention_factor"], "attention_factor")
+            self.put_one("rope.scaling.attn_factor", value / own)
+
+    def longrope(self) -> None:
+        original = int(_number(self.original or self.context, "original_max_position_embeddings"))
+        self.put_one("rope.scaling.original_context_length", original)
+        for name in ("long", "short"):
+            values = self.scaling.get(f"{name}_factor")
+            if not isinstance(values, list) or len(values) != self.rotary // 2:
+                raise ModelFileError(
+                    f"config.json: rope_scaling.{name}_factor must be {self.rotary // 2} numbers"
+                )
+            self.keys.tensors[f"rope_factors_{name}.weight"] = np.array(
+                [_number(v, f"{name}_factor") for v in values], dtype=np.float32
+            )
+        stretch = self.context / original
+        attention = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+        if self.scaling.get("attention_factor") is not None:
+            attention = _number(self.scaling["attention_factor"], "attention_factor")
+        self.put_one("rope.scaling.attn_factor", attention)

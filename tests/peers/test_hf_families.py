@@ -1,0 +1,103 @@
+"""Tiny random models saved by transformers: read from their directory they give the same logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphs import batch
+from tokamak import executors, models
+from tokamak.ir.passes import optimize
+from tokamak.loaders import open_checkpoint
+from tokamak.loaders.hf_names import HF_FAMILIES
+from tokamak.types import Limits
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+LIMIT = 1e-4  # float32 against float64 arithmetic
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 97,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+FACTORS = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.3,
+    "logits_scaling": 2.0,
+}
+LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
+OWN = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+GPT = {"num_key_value_heads": None, "intermediate_size": None}
+CASES = {
+    "llama": {},
+    "mistral": {"sliding_window": 16},
+    "mixtral": LOCAL,
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "qwen2_moe": OWN | {"shared_expert_intermediate_size": 40},
+    "qwen3_moe": OWN | {"head_dim": 16, "norm_topk_prob": True},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "olmo2": {},
+    "granite": FACTORS,
+    "granitemoe": FACTORS | LOCAL,
+    "phi": {},
+    "phi3": {},
+    "gemma": {"head_dim": 8},
+    "gemma3_text": {"head_dim": 8, "query_pre_attn_scalar": 8, "num_hidden_layers": 7, "sliding_window": 16},
+    "gpt2": GPT,
+    "gpt_bigcode": GPT,
+    "gpt_neox": {"num_key_value_heads": None},
+    "stablelm": {},
+    "cohere": {"logit_scale": 0.25},
+    "glm4": {"head_dim": 16},
+    "arcee": {},
+    "ernie4_5": {"head_dim": 16},
+}
+
+
+def save(kind, folder):
+    torch.manual_seed(0)
+    options = {k: v for k, v in {**SIZES, **CASES[kind]}.items() if v is not None}
+    config = transformers.AutoConfig.for_model(kind, **options)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.mul_(4)
+    model.save_pretrained(folder, max_shard_size="24KB")
+    return model
+
+
+@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.filterwarnings("ignore")
+def test_logits_are_equal(kind, tmp_path):
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    model = save(kind, tmp_path)
+    ids = np.random.default_rng(0).integers(1, 97, 40)
+    with torch.no_grad():
+        expected = model(torch.tensor(ids)[None]).logits[0].numpy()
+    checkpoint = open_checkpoint(tmp_path)
+    graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=128)
+    limits = Limits(4, max_rows=64, kv_dtype="f32")
+    found = (
+        executors.get("reference")
+        .compile(optimize(graph), checkpoint.weights, limits)
+        .run(batch(([*range(4)], ids.tolist(), len(ids)), every_row=True, block=32))
+    )
+    assert np.abs(found - expected).max() <= LIMIT * expected.std()
+
+
+def test_every_family_has_a_case():
+    assert set(CASES) == set(HF_FAMILIES)
