@@ -26,6 +26,8 @@ namespace {
 // clang-format off: the order of inclusion is the order of definition.
 #include "cpu/simd/avx2.h"
 #include "cpu/generic/packed.inl"
+#include "cpu/generic/kinds.inl"
+#include "cpu/generic/blocks.inl"
 #include "cpu/generic/matmul.inl"
 #include "cpu/generic/pack.inl"
 #include "cpu/generic/quantize.inl"
@@ -35,18 +37,17 @@ namespace {
 #include "cpu/generic/recurrent.inl"
 // clang-format on
 
+const MatrixKernels kBlocks = {panel_nbytes, pack_panel, matmul, unpack_row};
+
 }  // namespace
 
 extern const KernelTable kAvx2Table = {
     .isa = "avx2",
     .panel_rows = kRows,
     .tile_panels = kTilePanels,
-    .panel_nbytes = panel_nbytes,
-    .pack_panel = pack_panel,
+    .matrix = {&kBlocks, &kAvx2Codes256, &kAvx2Codes32},
     .activation_nbytes = activation_nbytes,
     .quantize_row = quantize_row,
-    .matmul = matmul,
-    .unpack_row = unpack_row,
 };
 
 extern const VectorTable kAvx2Vectors = {

@@ -40,6 +40,8 @@ namespace {
 // clang-format off: the order of inclusion is the order of definition.
 #include "cpu/simd/avx512.h"
 #include "cpu/generic/packed.inl"
+#include "cpu/generic/kinds.inl"
+#include "cpu/generic/blocks.inl"
 #include "cpu/generic/matmul.inl"
 #include "cpu/generic/pack.inl"
 #include "cpu/generic/quantize.inl"
@@ -49,18 +51,17 @@ namespace {
 #include "cpu/generic/recurrent.inl"
 // clang-format on
 
+const MatrixKernels kBlocks = {panel_nbytes, pack_panel, matmul, unpack_row};
+
 }  // namespace
 
 extern const KernelTable kAvx512VnniTable = {
     .isa = "avx512vnni",
     .panel_rows = kRows,
     .tile_panels = kTilePanels,
-    .panel_nbytes = panel_nbytes,
-    .pack_panel = pack_panel,
+    .matrix = {&kBlocks, &kAvx512VnniCodes256, &kAvx512VnniCodes32},
     .activation_nbytes = activation_nbytes,
     .quantize_row = quantize_row,
-    .matmul = matmul,
-    .unpack_row = unpack_row,
 };
 
 extern const VectorTable kAvx512VnniVectors = {

@@ -79,24 +79,60 @@ const VectorTable& vectors_named(const char* isa) noexcept {
   return kScalarVectors;
 }
 
-Activation activation_of(quant::Format format) noexcept {
+namespace {
+
+struct Route {
+  KernelUnit unit;
+  Activation activation;
+};
+
+Route route_of(quant::Format format) noexcept {
   using quant::Format;
   switch (format) {
     case Format::q4_0:
     case Format::q5_0:
     case Format::q8_0:
-      return Activation::q8_32;
+      return {KernelUnit::blocks, Activation::q8_32};
     case Format::q4_k:
     case Format::q5_k:
     case Format::q6_k:
+    case Format::tq1_0:
     case Format::tq2_0:
-      return Activation::q8_256;
+      return {KernelUnit::blocks, Activation::q8_256};
+    case Format::q2_k:
+    case Format::q3_k:
+    case Format::iq4_xs:
+    case Format::iq3_s:
+    case Format::iq3_xxs:
+    case Format::iq1_s:
+    case Format::iq1_m:
+      return {KernelUnit::codes256, Activation::q8_256};
+    case Format::iq2_s:
+    case Format::iq2_xs:
+    case Format::iq2_xxs:
+      return {KernelUnit::codes256, Activation::q8_256_sums8};
+    case Format::q4_1:
+    case Format::q5_1:
+    case Format::iq4_nl:
+    case Format::mxfp4:
+    case Format::nvfp4:
+    case Format::q1_0:
+    case Format::q2_0:
+      return {KernelUnit::codes32, Activation::q8_32};
+    case Format::i2_s:
+    case Format::i2_s_arm:
+      return {KernelUnit::codes32, Activation::q8_row};
     case Format::f32:
     case Format::f16:
     case Format::bf16:
       break;
   }
-  return Activation::f32;
+  return {KernelUnit::blocks, Activation::f32};
 }
+
+}  // namespace
+
+Activation activation_of(quant::Format format) noexcept { return route_of(format).activation; }
+KernelUnit unit_of(quant::Format format) noexcept { return route_of(format).unit; }
 
 }  // namespace tokamak::cpu

@@ -15,6 +15,8 @@ namespace {
 // clang-format off: the order of inclusion is the order of definition.
 #include "cpu/simd/scalar.h"
 #include "cpu/generic/packed.inl"
+#include "cpu/generic/kinds.inl"
+#include "cpu/generic/blocks.inl"
 #include "cpu/generic/matmul.inl"
 #include "cpu/generic/pack.inl"
 #include "cpu/generic/quantize.inl"
@@ -24,18 +26,17 @@ namespace {
 #include "cpu/generic/recurrent.inl"
 // clang-format on
 
+const MatrixKernels kBlocks = {panel_nbytes, pack_panel, matmul, unpack_row};
+
 }  // namespace
 
 extern const KernelTable kScalarTable = {
     .isa = "scalar",
     .panel_rows = kRows,
     .tile_panels = kTilePanels,
-    .panel_nbytes = panel_nbytes,
-    .pack_panel = pack_panel,
+    .matrix = {&kBlocks, &kScalarCodes256, &kScalarCodes32},
     .activation_nbytes = activation_nbytes,
     .quantize_row = quantize_row,
-    .matmul = matmul,
-    .unpack_row = unpack_row,
 };
 
 extern const VectorTable kScalarVectors = {

@@ -77,6 +77,11 @@ template <class Packed>
 struct UnpackedOf {
   using type = Packed;
 };
+template <class Packed>
+  requires requires { typename Packed::Unpacked; }
+struct UnpackedOf<Packed> {
+  using type = typename Packed::Unpacked;
+};
 template <>
 struct UnpackedOf<PackedQ4_K> {
   using type = Unpacked256<PackedQ4_K>;
@@ -269,35 +274,42 @@ inline void step_floats(const Packed* const (&w)[P], const float* const (&x)[N],
   }
 }
 
-// What one packed struct of a family is multiplied with.
-template <Family>
+// What one packed struct is multiplied with.
+template <class Packed, Family>
 struct ActivationOf {
   using type = Q8SuperGroup;
 };
-template <>
-struct ActivationOf<Family::groups32> {
+template <class Packed>
+struct ActivationOf<Packed, Family::groups32> {
   using type = Q8Group;
 };
-template <>
-struct ActivationOf<Family::floats> {
+template <class Packed>
+struct ActivationOf<Packed, Family::floats> {
   using type = float;
 };
+template <class Packed>
+struct ActivationOf<Packed, Family::own> {
+  using type = typename Packed::Act;
+};
+template <class K>
+using ActOf = typename ActivationOf<typename K::Packed, K::kFamily>::type;
 
 // `count` packed structs of P panels (w[p] + b) times those of N tokens (a[t] + b), added to the
 // tile.
 template <class K, int P, int N, class Source>
-inline void steps(const Source* const (&w)[P],
-                  const typename ActivationOf<K::kFamily>::type* const (&a)[N], int64_t count,
+inline void steps(const Source* const (&w)[P], const ActOf<K>* const (&a)[N], int64_t count,
                   Tile<P, N>& tile) {
   using Packed = typename K::Packed;
   for (int64_t b = 0; b < count; ++b) {
     const Source* wb[P];
-    const typename ActivationOf<K::kFamily>::type* ab[N];
+    const ActOf<K>* ab[N];
 #pragma GCC unroll kUnroll
     for (int p = 0; p < P; ++p) wb[p] = w[p] + b;
 #pragma GCC unroll kUnroll
     for (int t = 0; t < N; ++t) ab[t] = a[t] + b;
-    if constexpr (K::kFamily == Family::groups256) {
+    if constexpr (K::kFamily == Family::own) {
+      Packed::template step<P, N>(wb, ab, tile);
+    } else if constexpr (K::kFamily == Family::groups256) {
       step_groups256<Packed, P, N>(wb, ab, tile);
     } else if constexpr (K::kFamily == Family::ternary) {
       step_ternary<Packed, P, N>(wb, ab, tile);
@@ -339,11 +351,21 @@ struct Call {
   }
 };
 
+// The chain of a (row, token) as it is written: a form that scales whole rows does so here.
+template <class K>
+inline vf finished(const Call& call, int64_t token, vf acc) {
+  if constexpr (requires { K::Packed::finish(call, token, acc); }) {
+    return K::Packed::finish(call, token, acc);
+  } else {
+    return acc;
+  }
+}
+
 // Few tokens: P panels x N tokens over all columns, straight from the packed bytes.
 template <class K, int P, int N>
 inline void direct(const Call& call, int64_t panel, int64_t token) {
   using Packed = typename K::Packed;
-  using Act = typename ActivationOf<K::kFamily>::type;
+  using Act = ActOf<K>;
   const Packed* w[P];
   const Act* a[N];
   for (int p = 0; p < P; ++p) w[p] = call.packed<Packed>(panel + p);
@@ -352,7 +374,8 @@ inline void direct(const Call& call, int64_t panel, int64_t token) {
   for (int i = 0; i < P * N; ++i) tile.acc[i / N][i % N] = zero();
   steps<K, P, N>(w, a, call.w.cols / K::kCols, tile);
   for (int p = 0; p < P; ++p) {
-    for (int t = 0; t < N; ++t) call.write(panel + p, token + t, tile.acc[p][t]);
+    for (int t = 0; t < N; ++t)
+      call.write(panel + p, token + t, finished<K>(call, token + t, tile.acc[p][t]));
   }
 }
 
@@ -395,7 +418,7 @@ struct alignas(64) Sums {
 template <class K, int P, int N, class Source>
 inline void tile_of(const Call& call, const Source* const (&w)[P], int64_t first, int64_t count,
                     int64_t token, float (*sums)[P][kRows]) {
-  using Act = typename ActivationOf<K::kFamily>::type;
+  using Act = ActOf<K>;
   const Act* a[N];
   Tile<P, N> tile;
 #pragma GCC unroll kUnroll
@@ -453,7 +476,8 @@ inline void many_tokens(const Call& call, int64_t panel, int64_t token_begin, in
                            sums.v + (token - token_begin));
   }
   for (int64_t token = token_begin; token < token_end; ++token) {
-    for (int p = 0; p < P; ++p) call.write(panel + p, token, load(sums.v[token - token_begin][p]));
+    for (int p = 0; p < P; ++p)
+      call.write(panel + p, token, finished<K>(call, token, load(sums.v[token - token_begin][p])));
   }
 }
 
@@ -484,6 +508,7 @@ inline void matmul(const PackedMatrix& w, const std::byte* acts, size_t act_stri
                    int64_t panel_begin, int64_t panel_end, const float* bias, float* out,
                    size_t out_stride) noexcept {
   const Call call{w, acts, act_stride, bias, out, out_stride};
-  with_kind(w.format,
-            [&](auto kind) { matmul_of<decltype(kind)>(call, tokens, panel_begin, panel_end); });
+  with_kind_of(Kinds{}, w.format, [&](auto kind) {
+    matmul_of<typename decltype(kind)::FormOf>(call, tokens, panel_begin, panel_end);
+  });
 }

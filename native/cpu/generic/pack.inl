@@ -122,6 +122,15 @@ inline void pack_block(const quant::BlockQ6_K& src, PackedQ6_K& dst, int row) {
   }
 }
 
+// 4 * count quads of 2-bit codes, 4 to a vector.
+inline void set_pairs(uint8_t (*q)[4 * kRows], int count, int row, const uint8_t* codes) {
+  for (int v = 0; v < count; ++v) {
+    uint32_t word = 0;
+    for (int i = 0; i < 4; ++i) word |= word_at(codes, 4 * v + i) << (2 * i);
+    set_word(q[v], row, word);
+  }
+}
+
 inline void pack_block(const quant::BlockTQ2_0& src, PackedTQ2_0& dst, int row) {
   uint8_t codes[256];
   for (int half = 0; half < 2; ++half) {
@@ -132,11 +141,29 @@ inline void pack_block(const quant::BlockTQ2_0& src, PackedTQ2_0& dst, int row) 
     }
   }
   dst.d[row] = src.d;
-  for (int v = 0; v < 16; ++v) {
-    uint32_t word = 0;
-    for (int i = 0; i < 4; ++i) word |= word_at(codes, 4 * v + i) << (2 * i);
-    set_word(dst.q[v], row, word);
+  set_pairs(dst.q, 16, row, codes);
+}
+
+// Digits of `count` bytes, the most significant of all first: multiplying by 3 moves the next digit
+// above bit 8.
+inline void split_digits(const uint8_t* bytes, int count, int digits, uint8_t* codes) {
+  for (int i = 0; i < count; ++i) {
+    unsigned rest = bytes[i];
+    for (int digit = 0; digit < digits; ++digit) {
+      codes[count * digit + i] = static_cast<uint8_t>(3 * rest >> 8);
+      rest = 3 * rest & 0xff;
+    }
   }
+}
+
+// Base 3 takes a multiplication per code to read, 2 bits a shift: it is rewritten as tq2_0.
+inline void pack_block(const quant::BlockTQ1_0& src, PackedTQ2_0& dst, int row) {
+  uint8_t codes[256];
+  split_digits(src.qs, 32, 5, codes);
+  split_digits(src.qs + 32, 16, 5, codes + 160);
+  split_digits(src.qh, 4, 4, codes + 240);
+  dst.d[row] = src.d;
+  set_pairs(dst.q, 16, row, codes);
 }
 
 // 16 bytes whose low nibbles are quads 0..3 and high nibbles quads 4..7, into q[0..3].
@@ -154,15 +181,20 @@ inline void pack_block(const quant::BlockQ4_0& src, PackedQ4_0& dst, int row) {
   move_nibbles(src.qs, dst.q, row);
 }
 
+// Bit j of qh is column j's: bit `quad` of byte i of the word is that of column 4 * quad + i.
+inline uint32_t fifth_bits(const uint8_t (&qh)[4]) {
+  uint32_t high = 0;
+  for (int quad = 0; quad < 8; ++quad) {
+    const uint32_t bits = qh[quad / 2] >> (4 * (quad % 2)) & 15u;
+    high |= (bits * 0x00204081u & 0x01010101u) << quad;  // bit i of `bits` to byte i
+  }
+  return high;
+}
+
 inline void pack_block(const quant::BlockQ5_0& src, PackedQ5_0& dst, int row) {
   dst.d[row] = src.d;
   move_nibbles(src.qs, dst.q, row);
-  uint32_t high = 0;
-  for (int quad = 0; quad < 8; ++quad) {
-    const uint32_t bits = src.qh[quad / 2] >> (4 * (quad % 2)) & 15u;
-    high |= (bits * 0x00204081u & 0x01010101u) << quad;  // bit i of `bits` to byte i
-  }
-  set_word(dst.high, row, high);
+  set_word(dst.high, row, fifth_bits(src.qh));
 }
 
 inline void pack_block(const quant::BlockQ8_0& src, PackedQ8_0& dst, int row) {
@@ -184,7 +216,8 @@ constexpr size_t panel_nbytes_of(int64_t cols) {
 }
 
 inline size_t panel_nbytes(quant::Format format, int64_t cols) noexcept {
-  return with_kind(format, [cols](auto kind) { return panel_nbytes_of<decltype(kind)>(cols); });
+  return with_kind_of(Kinds{}, format,
+                      [cols](auto kind) { return panel_nbytes_of<decltype(kind)>(cols); });
 }
 
 template <class K>
@@ -192,7 +225,7 @@ inline void pack_panel_of(const std::byte* src, size_t row_nbytes, int rows, int
                           std::byte* panel) {
   using Packed = typename K::Packed;
   using Block = typename K::Block;
-  const int64_t blocks = cols / K::kCols;
+  const int64_t blocks = cols / (K::kCols * K::kPerBlock);
   auto* out = reinterpret_cast<Packed*>(panel);
   for (int64_t b = 0; b < blocks; ++b) {
     for (int row = 0; row < kRows; ++row) {
@@ -203,17 +236,22 @@ inline void pack_panel_of(const std::byte* src, size_t row_nbytes, int rows, int
             src + static_cast<size_t>(row) * row_nbytes + static_cast<size_t>(b) * sizeof(Block),
             sizeof(Block));
       }
-      pack_block(block, out[b], row);
+      if constexpr (K::kPerBlock > 1) {
+        pack_block(block, out + b * K::kPerBlock, row);
+      } else {
+        pack_block(block, out[b], row);
+      }
     }
   }
-  const size_t used = static_cast<size_t>(blocks) * sizeof(Packed);
+  const size_t used = static_cast<size_t>(blocks * K::kPerBlock) * sizeof(Packed);
   __builtin_memset(panel + used, 0, panel_nbytes_of<K>(cols) - used);
 }
 
 inline void pack_panel(quant::Format format, const std::byte* src, size_t row_nbytes, int rows,
                        int64_t cols, std::byte* panel) noexcept {
-  with_kind(format,
-            [&](auto kind) { pack_panel_of<decltype(kind)>(src, row_nbytes, rows, cols, panel); });
+  with_kind_of(Kinds{}, format, [&](auto kind) {
+    pack_panel_of<decltype(kind)>(src, row_nbytes, rows, cols, panel);
+  });
 }
 
 inline uint8_t byte_of(VQuad codes, int row, int i) {
@@ -266,14 +304,16 @@ inline void unpack_plain(const Packed& src, int row, float* out) {
 }
 
 inline void unpack_row(const PackedMatrix& w, int64_t row, float* out) noexcept {
-  with_kind(w.format, [&](auto kind) {
+  with_kind_of(Kinds{}, w.format, [&](auto kind) {
     using K = decltype(kind);
     const auto* packed = reinterpret_cast<const typename K::Packed*>(
         w.bytes + static_cast<size_t>(row / kRows) * w.panel_nbytes);
     const int lane = static_cast<int>(row % kRows);
     for (int64_t b = 0; b < w.cols / K::kCols; ++b) {
       float* dst = out + b * K::kCols;
-      if constexpr (K::kFamily == Family::groups256) {
+      if constexpr (K::kFamily == Family::own) {
+        packed[b].unpack(w, lane, dst);
+      } else if constexpr (K::kFamily == Family::groups256) {
         unpack_groups256(packed[b], lane, dst);
       } else if constexpr (K::kFamily != Family::floats) {
         unpack_plain(packed[b], lane, dst);

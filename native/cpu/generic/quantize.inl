@@ -77,6 +77,10 @@ inline void quantize_group(const float* x, Q8Group& out) {
   quad_sums(out.q, 32, sums);
   const int32_t sum = add_sums(sums[0], sums[1]);
   out.d = f16_to_f32(f32_to_f16(most / 127.0f));
+  out.s = out.d * static_cast<float>(plain_sum(sum));
+  out.half16[0] = offset_of(sums[0], -16);
+  out.half16[1] = offset_of(sums[1], -16);
+  out.unused = 0;
   out.offset8 = offset_of(sum, -8);
   out.offset16 = offset_of(sum, -16);
   out.offset128 = kSignedCodes ? 0 : offset_of(sum, -128);
@@ -106,12 +110,59 @@ inline void quantize_super_group(const float* x, Q8SuperGroup& out) {
   int32_t sums[16];
   quad_sums(out.q, 256, sums);
   for (int g = 0; g < 16; ++g) out.offset32[g] = offset_of(sums[g], -32);
+  for (int g = 0; g < 16; ++g) out.sums16[g] = static_cast<int16_t>(plain_sum(sums[g]));
   for (int g = 0; g < 8; ++g) {
-    out.sums[g] = static_cast<int16_t>(plain_sum(sums[2 * g]) + plain_sum(sums[2 * g + 1]));
+    out.sums[g] = static_cast<int16_t>(out.sums16[2 * g] + out.sums16[2 * g + 1]);
   }
   for (int g = 1; g < 16; ++g) sums[0] = add_sums(sums[0], sums[g]);
   out.offset1 = offset_of(sums[0], -1);
   out.unused[0] = out.unused[1] = 0;
+}
+
+// Sums per 8 columns: every quad of `columns` counts for its own 8.
+inline void add_fine_sums(Q8FineSuperGroup& out) {
+  for (int g = 0; g < 32; ++g) {
+    const int8_t* q = out.q + 8 * g;
+    if constexpr (kPairSums) {
+      const int low = q[0] + q[1] + q[4] + q[5];
+      const int high = q[2] + q[3] + q[6] + q[7];
+      const auto packed = static_cast<uint32_t>(static_cast<uint16_t>(-64 * low)) |
+                          static_cast<uint32_t>(static_cast<uint16_t>(-64 * high)) << 16;
+      out.offset64[g] = std::bit_cast<int32_t>(packed);
+    } else {
+      out.offset64[g] = -64 * (q[0] + q[1] + q[2] + q[3] + q[4] + q[5] + q[6] + q[7]);
+    }
+  }
+}
+
+// d = max|x| / 127 over the whole row.  Source: activation_quant of BitNet's training code. A row
+// with an infinity or NaN gets q = 0 and d = NaN, which shows in the result.
+inline void quantize_whole_row(const float* x, int64_t cols, std::byte* out) {
+  auto* q = reinterpret_cast<int8_t*>(out);
+  const int64_t padded = (cols + 63) / 64 * 64;
+  auto& end = *reinterpret_cast<Q8RowEnd*>(out + padded);
+  end = Q8RowEnd{};
+  float most = 0.0f;
+  for (int64_t i = 0; i < cols; i += 32) {
+    const Range range = range_of(x + i, 32);
+    const float here = range.high > -range.low ? range.high : -range.low;
+    if (here != here || here > most) most = here;  // NaN stays: nothing is above it
+    if (most != most) break;
+  }
+  end.d = most / 127.0f;
+  if (!(most > 0.0f)) {
+    __builtin_memset(q, 0, static_cast<size_t>(padded));
+    return;
+  }
+  int32_t sum = 0;
+  for (int64_t i = 0; i < cols; i += 32) {
+    round_columns(x + i, 32, 127.0f / most, q + i);
+    int32_t sums[2];
+    quad_sums(q + i, 32, sums);
+    sum += plain_sum(sums[0]) + plain_sum(sums[1]);
+  }
+  end.sum = static_cast<float>(sum);
+  __builtin_memset(q + cols, 0, static_cast<size_t>(padded - cols));
 }
 
 inline size_t activation_nbytes(Activation kind, int64_t cols) noexcept {
@@ -119,6 +170,8 @@ inline size_t activation_nbytes(Activation kind, int64_t cols) noexcept {
   size_t nbytes = k * sizeof(float);
   if (kind == Activation::q8_32) nbytes = k / 32 * sizeof(Q8Group);
   if (kind == Activation::q8_256) nbytes = k / 256 * sizeof(Q8SuperGroup);
+  if (kind == Activation::q8_256_sums8) nbytes = k / 256 * sizeof(Q8FineSuperGroup);
+  if (kind == Activation::q8_row) nbytes = (k + 63) / 64 * 64 + sizeof(Q8RowEnd);
   return (nbytes + 63) / 64 * 64;
 }
 
@@ -129,6 +182,14 @@ inline void quantize_row(Activation kind, const float* x, int64_t cols, std::byt
   } else if (kind == Activation::q8_256) {
     auto* groups = reinterpret_cast<Q8SuperGroup*>(out);
     for (int64_t g = 0; g < cols / 256; ++g) quantize_super_group(x + 256 * g, groups[g]);
+  } else if (kind == Activation::q8_256_sums8) {
+    auto* groups = reinterpret_cast<Q8FineSuperGroup*>(out);
+    for (int64_t g = 0; g < cols / 256; ++g) {
+      quantize_super_group(x + 256 * g, groups[g]);
+      add_fine_sums(groups[g]);
+    }
+  } else if (kind == Activation::q8_row) {
+    quantize_whole_row(x, cols, out);
   } else {
     __builtin_memcpy(out, x, static_cast<size_t>(cols) * sizeof(float));
   }

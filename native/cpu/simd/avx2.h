@@ -157,3 +157,40 @@ inline void quad_sums(const int8_t* q, int n, int32_t* out) {
     out[i / 16 + 1] = _mm256_extract_epi32(s, 4);
   }
 }
+inline VQuad load_table(const uint8_t (&table)[16]) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+}
+inline VQuad lookup(VQuad table, VQuad index) { return _mm256_shuffle_epi8(table, index); }
+inline VSum sum_shift_right(VSum s, int n) { return _mm256_srai_epi16(s, n); }
+inline vi shift_left_int(vi a, int n) { return _mm256_slli_epi32(a, n); }
+inline vi add_int(vi a, vi b) { return _mm256_add_epi32(a, b); }
+inline VSum level_start(int32_t /*offset128*/) { return _mm256_setzero_si256(); }
+// Replaces the sum: one pair of products is at most 2 * 127 * 127.
+inline VSum dot_levels(VSum /*zero*/, VQuad codes, VQuad acts) {
+  return _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(acts, codes));
+}
+inline VPair pair_mask(VPair a, uint8_t m) { return _mm256_and_si256(a, _mm256_set1_epi16(m)); }
+inline VPair pair_shift_right(VPair a, int n) { return _mm256_srli_epi16(a, n); }
+inline VScale pair_even(VPair a) {
+  const __m256i spread = _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13,  //
+                                          0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
+  return _mm256_shuffle_epi8(a, spread);
+}
+inline VScale pair_odd(VPair a) {
+  const __m256i spread =
+      _mm256_setr_epi8(2, 3, 2, 3, 6, 7, 6, 7, 10, 11, 10, 11, 14, 15, 14, 15,  //
+                       2, 3, 2, 3, 6, 7, 6, 7, 10, 11, 10, 11, 14, 15, 14, 15);
+  return _mm256_shuffle_epi8(a, spread);
+}
+inline VPair pair_from_s8(const int8_t* p) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline VPair pair_abs(VPair a) { return _mm256_abs_epi16(a); }
+inline VPair pair_minus_eight(VPair a, VPair b) {
+  return _mm256_sub_epi16(a, _mm256_slli_epi16(b, 3));
+}
+inline vf load_e4m3(const uint8_t* p) {
+  const __m128i halves =
+      _mm_slli_epi16(_mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))), 7);
+  return _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(128.0f));
+}

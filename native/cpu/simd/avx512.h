@@ -146,3 +146,32 @@ inline void quad_sums(const int8_t* q, int n, int32_t* out) {
     out[i / 16 + 1] = _mm256_extract_epi32(s, 4);
   }
 }
+inline VQuad load_table(const uint8_t (&table)[16]) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+}
+inline VQuad lookup(VQuad table, VQuad index) { return _mm512_shuffle_epi8(table, index); }
+inline VSum sum_shift_right(VSum s, int n) {
+  return _mm512_srai_epi32(s, static_cast<unsigned>(n));
+}
+inline vi shift_left_int(vi a, int n) { return _mm512_slli_epi32(a, static_cast<unsigned>(n)); }
+inline vi add_int(vi a, vi b) { return _mm512_add_epi32(a, b); }
+inline VSum level_start(int32_t offset128) { return _mm512_set1_epi32(offset128); }
+inline VSum dot_levels(VSum s, VQuad codes, VQuad acts) { return dot(s, codes, acts); }
+inline VPair pair_mask(VPair a, uint8_t m) { return _mm512_and_si512(a, _mm512_set1_epi16(m)); }
+inline VPair pair_shift_right(VPair a, int n) {
+  return _mm512_srli_epi16(a, static_cast<unsigned>(n));
+}
+inline VScale pair_even(VPair a) { return _mm512_srai_epi32(_mm512_slli_epi32(a, 16), 16); }
+inline VScale pair_odd(VPair a) { return _mm512_srai_epi32(a, 16); }
+inline VPair pair_from_s8(const int8_t* p) {
+  return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline VPair pair_abs(VPair a) { return _mm512_abs_epi16(a); }
+inline VPair pair_minus_eight(VPair a, VPair b) {
+  return _mm512_sub_epi16(a, _mm512_slli_epi16(b, 3));
+}
+inline vf load_e4m3(const uint8_t* p) {
+  const __m256i halves = _mm256_slli_epi16(
+      _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 7);
+  return _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(128.0f));
+}

@@ -248,3 +248,60 @@ inline void quad_sums(const int8_t* q, int n, int32_t* out) {
     out[i / 16] = total;
   }
 }
+// A table of 16 bytes, and its bytes at the low 4 bits of every index; bit 7 of an index is zero.
+inline VQuad load_table(const uint8_t (&table)[16]) {
+  VQuad out;
+  for (int i = 0; i < 4 * kRows; ++i) out.v[i] = table[i % 16];
+  return out;
+}
+inline VQuad lookup(VQuad table, VQuad index) {
+  for (uint8_t& byte : index.v) byte = table.v[byte & 15];
+  return index;
+}
+// Every sum divided by 2^n, which divides it.
+inline VSum sum_shift_right(VSum s, int n) {
+  for (int32_t& lane : s.v) lane >>= n;
+  return s;
+}
+inline vi shift_left_int(vi a, int n) {
+  for (int32_t& lane : a.v) lane *= 1 << n;
+  return a;
+}
+inline vi add_int(vi a, vi b) { return sum_add(a, b); }
+// The codes of a level table: signed where kSignedCodes, else + 128. One quad is a whole sum where
+// kPairSums.
+inline VSum level_start(int32_t /*offset128*/) { return sum_zero(); }
+inline VSum dot_levels(VSum s, VQuad codes, VQuad acts) { return dot_signed(s, codes, acts); }
+// Pairs: a & m, a >> n, and either half of every pair as a group scale.
+inline VPair pair_mask(VPair a, uint8_t m) {
+  for (int16_t& half : a.v) half = static_cast<int16_t>(half & m);
+  return a;
+}
+inline VPair pair_shift_right(VPair a, int n) {
+  for (int16_t& half : a.v) half = static_cast<int16_t>(half >> n);
+  return a;
+}
+inline VScale pair_even(VPair a) {
+  return each_int([&](int i) { return int32_t{a.v[2 * i]}; });
+}
+inline VScale pair_odd(VPair a) {
+  return each_int([&](int i) { return int32_t{a.v[2 * i + 1]}; });
+}
+inline VPair pair_from_s8(const int8_t* p) {
+  VPair out;
+  for (int i = 0; i < 2 * kRows; ++i) out.v[i] = p[i];
+  return out;
+}
+inline VPair pair_abs(VPair a) {
+  for (int16_t& half : a.v) half = static_cast<int16_t>(half < 0 ? -half : half);
+  return a;
+}
+// a - 8 * b
+inline VPair pair_minus_eight(VPair a, VPair b) {
+  for (int i = 0; i < 2 * kRows; ++i) a.v[i] = static_cast<int16_t>(a.v[i] - 8 * b.v[i]);
+  return a;
+}
+// Half of unsigned e4m3 numbers below 127.
+inline vf load_e4m3(const uint8_t* p) {
+  return each([&](int i) { return f16_to_f32(static_cast<uint16_t>(p[i] << 7)) * 128.0f; });
+}
