@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,9 @@ SHAPES = {
         "tied": False,
     },
 }
-# Deviation of d * (codes and scales drawn uniformly), in units of d; see the formulas in quant/.
-SPREAD = {"q4_0": 4.61, "q8_0": 73.9, "q4_k": 258.0, "q5_k": 526.0, "q6_k": 1366.0, "tq2_0": 0.816}
-# The minimum that centres the codes, in units of d.
-CENTRE = {"q4_k": 7.5, "q5_k": 15.5}
-WANTED = ("f16", "q4_0", "q8_0", "q4_k_s", "q4_k_m", "q5_k_m", "q6_k", "tq2_0")
+# The minimum that centres the codes, in units of d; the field it is in.
+CENTRE = {"q2_k": 1.5, "q4_k": 7.5, "q5_k": 15.5, "q4_1": -7.5, "q5_1": -15.5}
+PURE = "pure-"  # every matrix in one format, so that speed is that format's
 # Four codes of 0, 1, 2 in a byte, as tq2_0 packs them: the code 3 has no meaning.
 TERNARY = np.array(
     [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)]
@@ -80,16 +79,40 @@ TERNARY = np.array(
 
 
 def random_groups(fmt: str, count: int, deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """`count` groups of `fmt` as their bytes."""
-    if fmt in ("f16", "f32"):
-        return (rng.standard_normal(count, np.float32) * deviation).astype(FORMATS[fmt].dtype).view(np.uint8)
+    """`count` groups of `fmt` as their bytes, of that deviation."""
+    if fmt in ("f16", "f32", "bf16"):
+        return FORMATS[fmt].encode(rng.standard_normal((1, count), np.float32) * deviation)[0]
     groups = np.frombuffer(rng.bytes(count * FORMATS[fmt].type_size), FORMATS[fmt].dtype).copy()
     if fmt == "tq2_0":
         groups["qs"] = TERNARY.astype(np.uint8)[groups["qs"] % 81]
-    groups["d"] = rng.uniform(0.8, 1.2, count) * deviation / SPREAD[fmt]
-    if fmt in CENTRE:
-        groups["dmin"] = groups["d"].astype(np.float32) * CENTRE[fmt]
+    set_scales(fmt, groups, rng.uniform(0.8, 1.2, count) * deviation / unit_deviation(fmt))
     return groups.view(np.uint8)
+
+
+def set_scales(fmt: str, groups: np.ndarray, scale: np.ndarray) -> None:
+    """Write the float scale of every group where its format has it; powers of two for mxfp4 and nvfp4."""
+    power = np.round(np.log2(scale))
+    if fmt == "mxfp4":
+        groups["e"] = power + 128
+    elif fmt == "nvfp4":
+        groups["d"] = ((power + 8).clip(1, 14).astype(np.uint8) * 8)[:, None]
+    elif fmt == "iq1_m":
+        bits = scale.astype(np.float16).view(np.uint16)[:, None] >> np.array([0, 4, 8, 12], np.uint16)
+        groups["scales"] = (groups["scales"] & 0x0FFF) | ((bits & 15) << 12)
+    else:
+        groups["d"] = scale
+    if fmt in CENTRE:
+        field = "dmin" if "dmin" in groups.dtype.names else "m"
+        groups[field] = scale * CENTRE[fmt]
+
+
+@cache
+def unit_deviation(fmt: str) -> float:
+    """Deviation of weights with uniform codes and a scale of one."""
+    rng = np.random.default_rng(0)
+    groups = np.frombuffer(rng.bytes(512 * FORMATS[fmt].type_size), FORMATS[fmt].dtype).copy()
+    set_scales(fmt, groups, np.ones(512))
+    return float(FORMATS[fmt].decode(groups.view(np.uint8).reshape(1, -1)).std())
 
 
 def matrix(name: str, dims: tuple[int, ...], fmt: str, rng: np.random.Generator) -> TensorSource:
@@ -113,7 +136,8 @@ def vector(name: str, dims: tuple[int, ...], centre: float, rng: np.random.Gener
 
 def tensors(shape: dict, wanted: str, rng: np.random.Generator) -> Iterator[TensorSource]:
     """Every tensor of the shape, in the order of the names table."""
-    mix = recipe(wanted)
+    pure = wanted.removeprefix(PURE) if wanted.startswith(PURE) else None
+    mix = recipe("q8_0" if pure else wanted)
     gqa = shape["num_attention_heads"] // shape["num_key_value_heads"]
     model = Model(shape["num_hidden_layers"], gqa, tied=shape["tied"])
     shaped = {**shape, "max_position_embeddings": shape["context"]}
@@ -126,7 +150,8 @@ def tensors(shape: dict, wanted: str, rng: np.random.Generator) -> Iterator[Tens
             continue
         dims = tuple(sizes[extent] for extent in row.shape.split())
         if len(dims) > 1:
-            yield matrix(name, dims, mix.format_for(name, dims, model) or "f32", rng)
+            fmt = pure if pure and name.startswith("blk.") else mix.format_for(name, dims, model)
+            yield matrix(name, dims, fmt or "f32", rng)
         else:
             yield vector(name, dims, 1.0 if "norm.weight" in name else 0.0, rng)
     if shape["rope_theta"] == 500000.0:
@@ -197,7 +222,7 @@ def metadata(shape: dict, wanted: str, vocab: Path | None) -> dict:
     return {
         "general.architecture": arch,
         "general.name": f"synthetic {arch} {wanted}",
-        "general.file_type": recipe(wanted).file_type,
+        "general.file_type": recipe("q8_0" if wanted.startswith(PURE) else wanted).file_type,
         "general.quantization_version": 2,
         **{f"{arch}.{k}": v for k, v in keys.items()},
         **vocabulary(vocab, shape["vocab_size"]),
@@ -205,10 +230,21 @@ def metadata(shape: dict, wanted: str, vocab: Path | None) -> dict:
 
 
 def make_model(
-    out: Path, shape: str, wanted: str, *, vocab: Path | None = None, layers: int | None = None, seed: int = 0
+    out: Path,
+    shape: str,
+    wanted: str,
+    *,
+    vocab: Path | None = None,
+    layers: int | None = None,
+    tokens: int | None = None,
+    seed: int = 0,
 ) -> Path:
-    """Write the model and return its path. layers: fewer (or more) than the shape has."""
+    """Write the model and return its path. layers, tokens: fewer (or more) than the shape has.
+
+    wanted: a mix, or "pure-" and a format: then every matrix of the layers has it, embedding and head q8_0.
+    """
     sizes = SHAPES[shape] | ({"num_hidden_layers": layers} if layers else {})
+    sizes |= {"vocab_size": tokens} if tokens else {}
     rng = np.random.default_rng(seed)
     write_gguf(out, metadata(sizes, wanted, vocab), tensors(sizes, wanted, rng))
     return out
@@ -218,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="tinyllama")
-    parser.add_argument("--format", choices=WANTED, default="q4_k_m")
+    parser.add_argument("--format", default="q4_k_m", help="a mix such as q4_k_m, or pure-FORMAT")
     parser.add_argument("--vocab", type=Path, help="a GGUF file whose SentencePiece vocabulary is taken")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--seed", type=int, default=0)

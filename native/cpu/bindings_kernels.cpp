@@ -102,7 +102,7 @@ double clock_hertz() {
 class PackedHolder {
  public:
   PackedHolder(const std::string& isa, const std::string& format, Bytes bytes, int64_t rows,
-               int64_t cols)
+               int64_t cols, float scale)
       : table_(cpu::kernels_named(isa)) {
     const quant::FormatRow* row = quant::find_format(std::string_view(format));
     if (row == nullptr) refuse("format '" + format + "' has no kernel");
@@ -117,7 +117,7 @@ class PackedHolder {
              " has " + std::to_string(bytes.size()) + " bytes, needs " + std::to_string(rows) +
              " * " + std::to_string(row_nbytes));
     }
-    w_ = {row->format, rows, cols, table_.panel_nbytes(row->format, cols), nullptr};
+    w_ = {row->format, rows, cols, table_.panel_nbytes(row->format, cols), nullptr, scale};
     bytes_ = allocate(w_.panel_nbytes * static_cast<size_t>(panels()));
     w_.bytes = bytes_.get();
     const auto* src = reinterpret_cast<const std::byte*>(bytes.data());
@@ -186,12 +186,28 @@ class PackedHolder {
   Buffer bytes_;
 };
 
-// (q int8[K], d f32[K / group]) of one row; kind "q8_32" or "q8_256".
+// (q int8[K], d f32[1]) of one row.
+nb::object quantize_whole(const cpu::KernelTable& table, const Vector& x) {
+  if (x.size() % 64 != 0 || static_cast<int64_t>(x.size()) > cpu::kMaxRowColumns)
+    refuse("quantize_activation: x must have a multiple of 64, at most " +
+           std::to_string(cpu::kMaxRowColumns));
+  const Quantised acts =
+      quantise(table, Activation::q8_row, x.data(), 1, static_cast<int64_t>(x.size()));
+  std::vector<int8_t> q(x.size());
+  std::memcpy(q.data(), acts.bytes.get(), q.size());
+  const auto& end = *reinterpret_cast<const cpu::Q8RowEnd*>(acts.bytes.get() + q.size());
+  const size_t columns = q.size();
+  return nb::make_tuple(owned_array(std::move(q), {columns}),
+                        owned_array(std::vector<float>{end.d}, {1}));
+}
+
+// (q int8[K], d f32[K / group]) of one row; kind "q8_32", "q8_256" or "q8_row".
 nb::object quantize_activation(const std::string& isa, const std::string& kind, Vector x) {
   const cpu::KernelTable& table = cpu::kernels_named(isa);
+  if (kind == "q8_row") return quantize_whole(table, x);
   const bool wide = kind == "q8_256";
   if (!wide && kind != "q8_32")
-    refuse("quantize_activation: kind is q8_32 or q8_256, not '" + kind + "'");
+    refuse("quantize_activation: kind is q8_32, q8_256 or q8_row, not '" + kind + "'");
   const size_t group = wide ? 256 : 32;
   if (x.size() % group != 0)
     refuse("quantize_activation: x must have a multiple of " + std::to_string(group));
@@ -240,13 +256,16 @@ void bind_kernels(nb::module_& m) {
       nb::sig(
           "def quantize_activation(isa: str, kind: str, x: numpy.typing.NDArray[numpy.float32]) -> "
           "tuple[numpy.typing.NDArray[numpy.int8], numpy.typing.NDArray[numpy.float32]]"),
-      "One row f32[K] as int8[K] and scales: kind 'q8_32' (per 32 columns) or 'q8_256'.");
+      "One row f32[K] as int8[K] and scales: kind 'q8_32' (per 32 columns), 'q8_256' or 'q8_row' "
+      "(one "
+      "scale).");
   nb::class_<PackedHolder>(m, "PackedMatrix", "A weight matrix packed for one instruction set.")
-      .def(nb::init<const std::string&, const std::string&, Bytes, int64_t, int64_t>(),
+      .def(nb::init<const std::string&, const std::string&, Bytes, int64_t, int64_t, float>(),
            nb::arg("isa"), nb::arg("format"), nb::arg("bytes"), nb::arg("rows"), nb::arg("cols"),
+           nb::arg("scale") = 1.0f,
            nb::sig("def __init__(self, isa: str, format: str, bytes: "
                    "numpy.typing.NDArray[numpy.uint8], rows: int, "
-                   "cols: int) -> None"))
+                   "cols: int, scale: float = 1.0) -> None"))
       .def_prop_ro("nbytes", &PackedHolder::nbytes)
       .def_prop_ro("panels", &PackedHolder::panels)
       .def("matmul", &PackedHolder::matmul, nb::arg("x"), nb::arg("bias") = nb::none(),

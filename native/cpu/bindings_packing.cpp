@@ -35,7 +35,7 @@ const quant::FormatRow& with_kernel(const std::string& format) {
 
 // The arena of a program's weights holding this one matrix, as an array that keeps it alive.
 Array pack_matrix(const std::string& isa, const std::string& format, const Bytes& rows,
-                  int64_t num_rows, int64_t cols, int threads) {
+                  int64_t num_rows, int64_t cols, int threads, float scale) {
   const quant::Format known = with_kernel(format).format;
   auto weights = std::make_unique<cpu::Weights>(cpu::kernels_named(isa));
   size_t nbytes = 0;
@@ -44,7 +44,7 @@ Array pack_matrix(const std::string& isa, const std::string& format, const Bytes
     cpu::Pool pool(threads);
     nbytes = weights->packed_nbytes(known, num_rows, cols);
     weights->reserve(nbytes);
-    weights->add_matrix(known, bytes_of(rows), num_rows, cols, pool);
+    weights->add_matrix(known, bytes_of(rows), num_rows, cols, scale, pool);
   }
   auto* data = const_cast<std::byte*>(weights->matrix(0).bytes);
   nb::capsule owner(weights.release(),
@@ -73,9 +73,10 @@ void bind_packing(nb::module_& m);
 
 void bind_packing(nb::module_& m) {
   m.def("pack_matrix", &pack_matrix, "isa"_a, "format"_a, "rows"_a, "num_rows"_a, "cols"_a,
-        "threads"_a = 1,
+        "threads"_a = 1, "scale"_a = 1.0f,
         nb::sig("def pack_matrix(isa: str, format: str, rows: numpy.typing.NDArray[numpy.uint8], "
-                "num_rows: int, cols: int, threads: int = 1) -> numpy.typing.NDArray[numpy.uint8]"),
+                "num_rows: int, cols: int, threads: int = 1, scale: float = 1.0) -> "
+                "numpy.typing.NDArray[numpy.uint8]"),
         "The panels of a matrix as the kernels of `isa` read them: u8[nbytes].");
   m.def("packed_nbytes", &packed_nbytes, "isa"_a, "format"_a, "rows"_a, "cols"_a,
         "Bytes of such a matrix when packed.");

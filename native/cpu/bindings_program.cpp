@@ -191,13 +191,15 @@ quant::Format format_named(const std::string& name) {
   return row->format;
 }
 
-size_t add_matrix(Handle& self, const std::string& format, nb::handle rows, int64_t cols) {
+size_t add_matrix(Handle& self, const std::string& format, nb::handle rows, int64_t cols,
+                  float scale) {
   const auto bytes = array<Byte2>("rows", "uint8, two axes", rows);
   const quant::Format known = format_named(format);
   nb::gil_scoped_release release;
   const std::lock_guard lock(self.program.mutex());
-  return self.program.weights().add_matrix(
-      known, bytes_of(bytes), static_cast<int64_t>(bytes.shape(0)), cols, self.program.pool());
+  return self.program.weights().add_matrix(known, bytes_of(bytes),
+                                           static_cast<int64_t>(bytes.shape(0)), cols, scale,
+                                           self.program.pool());
 }
 
 size_t add_packed(Handle& self, const std::string& format, nb::handle panels, int64_t rows,
@@ -424,7 +426,7 @@ void bind_program(nb::module_& m) {
       "format"_a, "rows"_a, "cols"_a);
   c.def(
       "reserve", [](Handle& h, size_t nbytes) { h.program.weights().reserve(nbytes); }, "nbytes"_a);
-  c.def("add_matrix", &add_matrix, "format"_a, "rows"_a, "cols"_a);
+  c.def("add_matrix", &add_matrix, "format"_a, "rows"_a, "cols"_a, "scale"_a = 1.0f);
   c.def("add_packed", &add_packed, "format"_a, "panels"_a, "rows"_a, "cols"_a);
   c.def("add_vector", &add_vector, "values"_a);
   c.def(

@@ -1,9 +1,11 @@
 #include "cpu/weights.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "base/error.h"
+#include "cpu/activations.h"
 #include "cpu/topology.h"
 
 namespace tokamak::cpu {
@@ -24,7 +26,16 @@ const quant::FormatRow& checked_format(quant::Format format, int64_t rows, int64
            std::to_string(cols) + " needs columns in multiples of " +
            std::to_string(row->block_size));
   }
+  if (activation_of(format) == Activation::q8_row && cols > kMaxRowColumns) {
+    refuse("a " + std::string(row->name) + " matrix of " + std::to_string(cols) +
+           " columns is wider than " + std::to_string(kMaxRowColumns));
+  }
   return *row;
+}
+
+// The scale of a whole matrix follows its panels, so that packed bytes are complete.
+size_t scale_nbytes(quant::Format format) {
+  return activation_of(format) == Activation::q8_row ? 64 : 0;
 }
 
 }  // namespace
@@ -32,7 +43,7 @@ const quant::FormatRow& checked_format(quant::Format format, int64_t rows, int64
 size_t Weights::packed_nbytes(quant::Format format, int64_t rows, int64_t cols) const {
   checked_format(format, rows, cols);
   const auto panels = static_cast<size_t>((rows + kernels_.panel_rows - 1) / kernels_.panel_rows);
-  return (panels * kernels_.panel_nbytes(format, cols) + 63) / 64 * 64;
+  return (panels * kernels_.panel_nbytes(format, cols) + 63) / 64 * 64 + scale_nbytes(format);
 }
 
 void Weights::reserve(size_t nbytes) {
@@ -43,7 +54,7 @@ void Weights::reserve(size_t nbytes) {
 }
 
 size_t Weights::add_matrix(quant::Format format, std::span<const std::byte> bytes, int64_t rows,
-                           int64_t cols, Pool& pool) {
+                           int64_t cols, float scale, Pool& pool) {
   const size_t nbytes = packed_nbytes(format, rows, cols);
   const size_t row_nbytes = quant::row_nbytes(format, cols);
   if (bytes.size() != row_nbytes * static_cast<size_t>(rows)) {
@@ -56,7 +67,7 @@ size_t Weights::add_matrix(quant::Format format, std::span<const std::byte> byte
                                          " bytes reserved for them");
   }
   std::byte* home = pages_.data() + used_;
-  const PackedMatrix w{format, rows, cols, kernels_.panel_nbytes(format, cols), home};
+  const PackedMatrix w{format, rows, cols, kernels_.panel_nbytes(format, cols), home, scale};
   const int64_t panel_rows = kernels_.panel_rows;
   const int64_t panels = (rows + panel_rows - 1) / panel_rows;
   pool.run(panels, [&](int64_t panel, int) {
@@ -65,6 +76,7 @@ size_t Weights::add_matrix(quant::Format format, std::span<const std::byte> byte
                         static_cast<int>(std::min(panel_rows, rows - first)), cols,
                         home + static_cast<size_t>(panel) * w.panel_nbytes);
   });
+  if (scale_nbytes(format) > 0) std::memcpy(home + nbytes - 64, &scale, sizeof scale);
   used_ += nbytes;
   matrices_.push_back(w);
   return matrices_.size() - 1;
@@ -78,7 +90,10 @@ size_t Weights::add_packed(quant::Format format, std::span<const std::byte> byte
            std::to_string(nbytes) + " bytes at a multiple of 64, not " +
            std::to_string(bytes.size()));
   }
-  matrices_.push_back({format, rows, cols, kernels_.panel_nbytes(format, cols), bytes.data()});
+  float scale = 1.0f;
+  if (scale_nbytes(format) > 0) std::memcpy(&scale, bytes.data() + nbytes - 64, sizeof scale);
+  matrices_.push_back(
+      {format, rows, cols, kernels_.panel_nbytes(format, cols), bytes.data(), scale});
   mapped_nbytes_ += nbytes;
   return matrices_.size() - 1;
 }

@@ -23,8 +23,9 @@ class Weights {
   void reserve(size_t nbytes);
   // Packs `bytes` [rows * row_nbytes], in parallel over panels. Throws Error: capacity beyond what
   // was reserved, invalid_params for bytes that do not fit the shape.
+  // scale: of the whole matrix, where the format has one.
   size_t add_matrix(quant::Format format, std::span<const std::byte> bytes, int64_t rows,
-                    int64_t cols, Pool& pool);
+                    int64_t cols, float scale, Pool& pool);
   // Takes a matrix that lies packed in memory of the caller's, who keeps it alive. Throws
   // Error(invalid_params) unless `bytes` is as long as packing would make it and 64-byte aligned.
   size_t add_packed(quant::Format format, std::span<const std::byte> bytes, int64_t rows,

@@ -53,8 +53,14 @@ FIXTURES = (
 # the default f16 cache, the f32 cache, the oracle
 EXACT = (("reference", "f32", 1e-4), ("cpu", "f32", 1e-4), ("cpu", "f16", 1e-2))
 QUANTISED = [
-    *(("llama", kind) for kind in ("q4_0", "q5_0", "q8_0", "q4_k_m", "q5_k_m", "q6_k", "tq2_0")),
+    *(("llama", kind) for kind in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q1_0", "q2_0", "nvfp4")),
+    *(("llama", kind) for kind in ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "tq1_0", "tq2_0")),
+    *(
+        ("llama", f"iq{kind}")
+        for kind in ("1_s", "1_m", "2_xxs", "2_xs", "2_s", "3_xxs", "3_s", "4_nl", "4_xs")
+    ),
     *((name, kind) for name in ("phi", "qwen2", "qwen3") for kind in ("q4_k_m", "q8_0")),
+    ("bitnet", "tq1_0"),
     ("bitnet", "tq2_0"),
 ]
 BLOCK = 32
@@ -135,6 +141,17 @@ def test_integer_kernels_are_no_farther_from_the_weights_than_llama_cpp(name, ki
     got = logits(running, data["ids_1"])[-len(want) :]
     assert np.abs(got - want).max() <= 1.2 * np.abs(peer - want).max()
     assert rms(got - want) <= 1.2 * rms(peer - want)
+
+
+def test_the_file_of_bitnet_cpp_is_computed_nearer_to_its_weights_than_by_bitnet_cpp():
+    """Ternary weights are exact in i2_s, so transformers' float32 logits are the yardstick for both."""
+    data = recorded("bitnet")
+    path = ROOT / "arch" / "bitnet" / "model-i2_s.gguf"
+    peer = np.abs(data["logits_1_i2_s_bitnetcpp"] - data["logits_1_hf"]).max()
+    oracle = logits(program(path, "reference", "f32"), data["ids_1"])
+    assert np.abs(oracle - data["logits_1_hf"]).max() <= 1e-4 * data["logits_1_hf"].std()
+    got = logits(program(path, "cpu", "f16"), data["ids_1"])
+    assert np.abs(got - data["logits_1_hf"]).max() <= 1.2 * peer
 
 
 def rms(x):

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from matrices import INTEGER_FORMATS, KERNEL_FORMATS
+from matrices import INTEGER_FORMATS, KERNEL_FORMATS, WHOLE
 from reference_data import golden
 from tokamak import _native
 from tokamak.quant import FORMATS
 
 FOLDER = golden()
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="no reference data: set TOKAMAK_SHARED")
+RECORDED = [name for name in KERNEL_FORMATS[1:] if name not in WHOLE]  # i2_s is not ggml's
 each_isa = pytest.mark.parametrize("isa", _native.isas())
 
 
@@ -19,7 +20,7 @@ def recorded(name):
 
 
 @each_isa
-@pytest.mark.parametrize("name", INTEGER_FORMATS)
+@pytest.mark.parametrize("name", [name for name in RECORDED if name in INTEGER_FORMATS])
 def test_activation_integers_and_scales_are_those_of_ggml(isa, name):
     arrays = recorded(name)
     kind = str(arrays["normal.dot_act_type"]).lower()
@@ -32,7 +33,7 @@ def test_activation_integers_and_scales_are_those_of_ggml(isa, name):
 
 
 @each_isa
-@pytest.mark.parametrize("name", KERNEL_FORMATS[1:])
+@pytest.mark.parametrize("name", RECORDED)
 def test_unpacked_rows_are_those_of_ggml(isa, name):
     arrays = recorded(name)
     for key in (k.removesuffix(".bytes") for k in arrays if k.endswith(".bytes")):
@@ -43,10 +44,11 @@ def test_unpacked_rows_are_those_of_ggml(isa, name):
 
 
 @each_isa
-@pytest.mark.parametrize("name", KERNEL_FORMATS[1:])
+@pytest.mark.parametrize("name", RECORDED)
 def test_products_are_within_float_rounding_of_ggml(isa, name):
     """ggml adds the same integers with the same scales in another order: n = 2 * 512 / 32 roundings of 2^-24 at most.
 
+    q4_1 and q5_1: it rounds the sum of every group of activations to f16, which costs its product with the minimum 2^-11.
     Float formats round activations there and not here, so they are compared with the exact product instead, over 512 fmas.
     """
     arrays = recorded(name)
@@ -57,4 +59,9 @@ def test_products_are_within_float_rounding_of_ggml(isa, name):
         want, roundings = arrays["normal.dot"].T, 64
     else:
         want, roundings = x.astype(np.float64) @ arrays["normal.dequant"].astype(np.float64).T, 512
-    assert np.all(np.abs(got - want) <= roundings * 2.0**-24 * magnitude)
+    allowed = roundings * 2.0**-24 * magnitude
+    if "m" in (FORMATS[name].dtype.names or ()):
+        m = rows.reshape(-1, FORMATS[name].type_size).view(FORMATS[name].dtype)["m"].reshape(len(rows), -1)
+        sums = np.abs(x.reshape(len(x), -1, 32).sum(axis=2, dtype=np.float64)) + 32 * np.abs(x).max() / 254
+        allowed = allowed + 2.0**-11 * sums @ np.abs(m.astype(np.float64)).T
+    assert np.all(np.abs(got - want) <= allowed)

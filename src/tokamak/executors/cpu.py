@@ -19,10 +19,10 @@ from tokamak._native import CpuProgram
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
 from tokamak.executors import mixed
 from tokamak.executors.packing import check_layout, is_packed, matrix_inputs, packed_matrices
+from tokamak.executors.rows import decoded, matrix_rows, packed_format
 from tokamak.ir.graph import Graph, Node, S, T, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import plan
-from tokamak.quant import FORMATS
 from tokamak.types import Batch, Floats, KernelRecord, Limits, PackedMatrix, PackedWeight, Weight
 
 BLOCK = 32  # positions of a cache block; the attention kernels are built for it
@@ -232,7 +232,9 @@ class Lowering:
             if value in matrices:
                 *count, rows, cols = value.type.shape
                 with located(name):
-                    sizes[name] = prod(count) * self.native.packed_nbytes(weights[name].format, rows, cols)
+                    sizes[name] = prod(count) * self.native.packed_nbytes(
+                        packed_format(weights[name]), rows, cols
+                    )
             else:
                 sizes[name] = 4 * prod(value.type.shape)
         here = [n for n in sizes if not is_packed(weights[n])]
@@ -243,28 +245,21 @@ class Lowering:
                 if value in matrices and len(value.type.tail) == 2:
                     self.stacks[value] = self.stacked(weights[name], *value.type.shape)
                 elif value in matrices:
-                    self.matrices[value] = self.matrix(weights[name], value.type.tail[0])
+                    self.matrices[value] = self.stacked(weights[name], 1, *value.type.shape)[0]
                 else:
-                    self.vectors[value] = self.native.add_vector(vector(weights[name]))
+                    self.vectors[value] = self.native.add_vector(decoded(weights[name]).ravel())
             weights[name].release()
             done += sizes[name]
             if progress:
                 progress(done, total)
 
-    def matrix(self, weight: Weight, cols: int) -> int:
-        """Index of the packed form."""
-        if is_packed(weight):
-            return self.mapped(weight, 1, weight.shape[0], cols)[0]
-        return self.native.add_matrix(weight.format, np.ascontiguousarray(weight.rows()), cols)
-
     def stacked(self, weight: Weight, count: int, rows: int, cols: int) -> list[int]:
         """Indices of the packed forms of `count` matrices that lie one after another."""
         if is_packed(weight):
             return self.mapped(weight, count, rows, cols)
-        stack = np.ascontiguousarray(weight.rows())
+        name, stack, scale = matrix_rows(weight, count * rows, cols)
         return [
-            self.native.add_matrix(weight.format, stack[i * rows : (i + 1) * rows], cols)
-            for i in range(count)
+            self.native.add_matrix(name, stack[i * rows : (i + 1) * rows], cols, scale) for i in range(count)
         ]
 
     def mapped(self, weight: PackedWeight, count: int, rows: int, cols: int) -> list[int]:
@@ -305,9 +300,6 @@ class Lowering:
         return self.operands[node.inputs[0]], self.operands[node.outputs[0]]
 
 
-def vector(weight: Weight) -> Floats:
-    """A small parameter as f32[n]."""
-    return FORMATS[weight.format].decode(np.ascontiguousarray(weight.rows())).ravel().astype(np.float32)
 
 
 class located:  # noqa: N801  reads as a phrase

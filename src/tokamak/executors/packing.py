@@ -16,6 +16,7 @@ import numpy as np
 
 from tokamak import _native
 from tokamak.errors import UnsupportedError
+from tokamak.executors.rows import matrix_rows, packed_format
 from tokamak.ir.graph import Graph, Node, Value
 from tokamak.quant import FORMATS
 from tokamak.types import Array, PackedBytes, PackedMatrix, PackedWeight, Weight
@@ -43,7 +44,7 @@ def matrix_inputs(node: Node) -> tuple[Value, ...]:
 @cache
 def fingerprint(isa: str, format_: str) -> str:
     """Hex digest of how the kernels of `isa` lay `format_` out. Raises: UnsupportedError without a kernel."""
-    nbytes = FORMATS[format_].row_nbytes(SAMPLE_COLS)
+    nbytes = SAMPLE_COLS // FORMATS[format_].block_size * FORMATS[format_].type_size
     rows = np.random.default_rng(1).integers(0, 256, (SAMPLE_ROWS, nbytes), np.uint8)
     packed = _native.pack_matrix(isa, format_, rows, SAMPLE_ROWS, SAMPLE_COLS)
     return hashlib.sha256(packed.tobytes()).hexdigest()[:32]
@@ -54,7 +55,7 @@ def packed_matrices(
 ) -> Iterator[tuple[str, PackedMatrix]]:
     """(parameter name, how to pack it) of every matrix of a graph.
 
-    Raises: UnsupportedError for a format without kernel.
+    Raises: UnsupportedError for a format without kernel, and for tl1 and tl2.
     """
     wanted = {value for node in graph.nodes for value in matrix_inputs(node)}
     for name, value in graph.params.items():
@@ -62,21 +63,24 @@ def packed_matrices(
             continue
         weight = weights[name]
         *count, rows, cols = value.type.shape
-        one = _native.packed_nbytes(isa, weight.format, rows, cols)
-        form = fingerprint(isa, weight.format)
+        format_ = packed_format(weight)
+        if format_ != weight.format:
+            raise UnsupportedError(f"tensor {name}: {weight.format} cannot be packed ahead of time")
+        one = _native.packed_nbytes(isa, format_, rows, cols)
+        form = fingerprint(isa, format_)
 
         def read(
             weight: Weight = weight, count: int = prod(count), rows: int = rows, cols: int = cols
         ) -> Array:
-            stack = np.ascontiguousarray(weight.rows())
+            name, stack, scale = matrix_rows(weight, count * rows, cols)
             parts = [
-                _native.pack_matrix(isa, weight.format, stack[i * rows : (i + 1) * rows], rows, cols, threads)
+                _native.pack_matrix(isa, name, stack[i * rows : (i + 1) * rows], rows, cols, threads, scale)
                 for i in range(count)
             ]
             weight.release()
             return np.concatenate(parts) if count > 1 else parts[0]
 
-        yield name, PackedMatrix(weight.format, form, prod(count) * one, read)
+        yield name, PackedMatrix(format_, form, prod(count) * one, read)
 
 
 def check_layout(packed: PackedBytes, format_: str, isa: str) -> None:

@@ -15,10 +15,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from tokamak.errors import CapacityError, InvalidParams, UnsupportedError
 from tokamak.executors.meaning import Meaning
+from tokamak.executors.rows import decoded
 from tokamak.ir.graph import Dim, Graph, Node, S, T, Type, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import Plan
-from tokamak.quant import FORMATS
 from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, PackedMatrix, Weight
 
 
@@ -180,9 +180,8 @@ class Reference:
         done = 0
         for name in graph.params:
             weight = weights[name]
-            rows = weight.rows()
-            params[name] = FORMATS[weight.format].decode(rows).reshape(weight.shape)
-            done += rows.nbytes
+            params[name] = decoded(weight)
+            done += weight.rows().nbytes
             weight.release()
             if progress:
                 progress(done, total)

@@ -1,0 +1,80 @@
+"""The bytes of a weight as the native packer takes them: rows of a matrix, and the scale of the whole if it has one.
+
+Nothing is dequantised. Formats that belong to a whole tensor (i2_s) are cut into rows here; tl1 and tl2, whose order
+follows tiles, are rewritten as rows of i2_s_arm, code by code.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tokamak.errors import ModelFileError, UnsupportedError
+from tokamak.quant import FORMATS
+from tokamak.quant.bitnet import encode_i2_s_arm
+from tokamak.quant.lookup import decode_tl1, decode_tl2
+from tokamak.types import Array, Floats, Weight
+
+PIECE = 1 << 16  # words of 8 bytes that are looked at together
+LOOKUP = {"tl1": decode_tl1, "tl2": decode_tl2}
+
+
+class Rows(NamedTuple):
+    """uint8[N, row_nbytes] of `format`, times `scale`."""
+
+    format: str
+    data: Array
+    scale: float
+
+
+def packed_format(weight: Weight) -> str:
+    """The format a weight has when it reaches the packer."""
+    return "i2_s_arm" if weight.format in LOOKUP else weight.format
+
+
+def matrix_rows(weight: Weight, num_rows: int, num_columns: int) -> Rows:
+    """The rows of a matrix, or of several that lie one after another.
+
+    Raises: UnsupportedError for a whole-tensor format whose groups do not end with the rows, and for tl1 and tl2 of
+    shapes without known tiles; ModelFileError if bytes are missing.
+    """
+    data = np.ascontiguousarray(weight.rows())
+    if weight.format in LOOKUP:
+        codes = LOOKUP[weight.format](data.reshape(-1), (num_rows, num_columns))
+        groups = encode_i2_s_arm(codes.reshape(-1, 128).astype(np.float32), np.ones(1, np.float32))
+        return Rows("i2_s_arm", groups.view(np.uint8).reshape(num_rows, -1), 1.0)
+    fmt = FORMATS[weight.format]
+    if not fmt.tail:
+        return Rows(weight.format, data, 1.0)
+    body = num_rows * num_columns // 4
+    if data.size != body + fmt.tail:
+        raise ModelFileError(f"{weight.format} needs {body + fmt.tail} bytes and has {data.size}")
+    if num_columns % fmt.block_size:
+        raise UnsupportedError(
+            f"{weight.format} with rows of {num_columns} columns: a group of {fmt.block_size} would span two rows"
+        )
+    rows, scale = data.reshape(-1)[:body], float(data.reshape(-1)[body : body + 4].view("<f4")[0])
+    _check_ternary(rows, weight.format)
+    return Rows(weight.format, rows.reshape(num_rows, -1), scale)
+
+
+def _check_ternary(codes: Array, name: str) -> None:
+    """Three layouts share one type id: the code 3, which none of them writes, tells most of the mistakes."""
+    words = codes[: len(codes) // 8 * 8].view(np.uint64)
+    for i in range(0, len(words), PIECE):
+        piece = words[i : i + PIECE]
+        if (piece & (piece >> np.uint64(1)) & np.uint64(0x5555555555555555)).any():
+            raise ModelFileError(
+                f"{name} codes hold the value 3, which bitnet.cpp never writes: the tensor has another layout"
+            )
+
+
+def decoded(weight: Weight) -> Floats:
+    """A parameter as f32 of its shape, exactly what its bytes mean. Raises: as `matrix_rows`."""
+    data = np.ascontiguousarray(weight.rows())
+    if weight.format in LOOKUP:
+        rows, columns = weight.shape
+        return LOOKUP[weight.format](data.reshape(-1), (rows, columns)).astype(np.float32)
+    values: Floats = FORMATS[weight.format].decode(data).astype(np.float32)
+    return values.reshape(weight.shape)
