@@ -153,14 +153,20 @@ def quantize_activation(
     isa: str, kind: str, x: numpy.typing.NDArray[numpy.float32]
 ) -> tuple[numpy.typing.NDArray[numpy.int8], numpy.typing.NDArray[numpy.float32]]:
     """
-    One row f32[K] as int8[K] and scales: kind 'q8_32' (per 32 columns) or 'q8_256'.
+    One row f32[K] as int8[K] and scales: kind 'q8_32' (per 32 columns), 'q8_256' or 'q8_row' (one scale).
     """
 
 class PackedMatrix:
     """A weight matrix packed for one instruction set."""
 
     def __init__(
-        self, isa: str, format: str, bytes: numpy.typing.NDArray[numpy.uint8], rows: int, cols: int
+        self,
+        isa: str,
+        format: str,
+        bytes: numpy.typing.NDArray[numpy.uint8],
+        rows: int,
+        cols: int,
+        scale: float = 1.0,
     ) -> None: ...
     @property
     def nbytes(self) -> int: ...
@@ -224,7 +230,7 @@ class CpuProgram:
     def allocations(self) -> int: ...
     def packed_nbytes(self, format: str, rows: int, cols: int) -> int: ...
     def reserve(self, nbytes: int) -> None: ...
-    def add_matrix(self, format: str, rows: object, cols: int) -> int: ...
+    def add_matrix(self, format: str, rows: object, cols: int, scale: float = 1.0) -> int: ...
     def add_packed(self, format: str, panels: object, rows: int, cols: int) -> int: ...
     def add_vector(self, values: object) -> int: ...
     def add_cache(self, kv_heads: int, head_dim: int, value_dim: int) -> int: ...
@@ -399,7 +405,13 @@ def probe_isas() -> list[str]:
     """Instruction sets with a probe that runs here, weakest first."""
 
 def pack_matrix(
-    isa: str, format: str, rows: numpy.typing.NDArray[numpy.uint8], num_rows: int, cols: int, threads: int = 1
+    isa: str,
+    format: str,
+    rows: numpy.typing.NDArray[numpy.uint8],
+    num_rows: int,
+    cols: int,
+    threads: int = 1,
+    scale: float = 1.0,
 ) -> numpy.typing.NDArray[numpy.uint8]:
     """The panels of a matrix as the kernels of `isa` read them: u8[nbytes]."""
 

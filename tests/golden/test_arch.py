@@ -137,7 +137,8 @@ def test_the_oracle_computes_with_dequantised_weights(name, kind):
 def test_integer_kernels_are_no_farther_from_the_weights_than_llama_cpp(name, kind):
     data = recorded(name)
     want, peer = data[f"logits_1_{kind}_dequant_f32"], data[f"logits_1_{kind}_llamacpp"]
-    running = program(ROOT / "arch" / name / f"model-{kind}.gguf", "cpu", "f16")
+    # what an f16 cache rounds moves other activations over the edge of a code: as much again, and by chance
+    running = program(ROOT / "arch" / name / f"model-{kind}.gguf", "cpu", "f32")
     got = logits(running, data["ids_1"])[-len(want) :]
     assert np.abs(got - want).max() <= 1.2 * np.abs(peer - want).max()
     assert rms(got - want) <= 1.2 * rms(peer - want)

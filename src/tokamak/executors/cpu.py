@@ -300,8 +300,6 @@ class Lowering:
         return self.operands[node.inputs[0]], self.operands[node.outputs[0]]
 
 
-
-
 class located:  # noqa: N801  reads as a phrase
     """Puts the tensor's name in front of what goes wrong inside."""
 
