@@ -209,8 +209,8 @@ def test_what_the_kernels_lack_is_refused_with_a_reason():
     with pytest.raises(InvalidParams, match="instruction set 'mmx'"):
         programs.compiled(graph, params, "mmx")
     name = "layers.0.mlp.up_proj.weight"
-    odd = {**params, name: programs.ArrayWeight("q2_k", params[name].shape, params[name].bytes_)}
-    with pytest.raises(UnsupportedError, match=r"tensor layers\.0\.mlp\.up_proj\.weight: format 'q2_k'"):
+    odd = {**params, name: programs.ArrayWeight("q8_k", params[name].shape, params[name].bytes_)}
+    with pytest.raises(UnsupportedError, match=r"tensor layers\.0\.mlp\.up_proj\.weight: format 'q8_k'"):
         programs.compiled(graph, odd)
 
 
