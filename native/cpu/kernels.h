@@ -21,7 +21,7 @@ enum class Activation : uint8_t {
   q8_256,  // int8 per 256 columns with a scale and sums per 16: K formats and ternary, as ggml's
            // Q8_K
   q8_256_sums8,  // the same with sums per 8: iq2 formats
-  q8_row,        // int8 with one scale for the row: i2_s, as BitNet is trained
+  q8_row,        // int8 with one scale for the row: i2_s, as bitnet.cpp does
 };
 
 // Which translation unit of an instruction set has the kernels of a format.

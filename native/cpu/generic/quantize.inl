@@ -135,7 +135,7 @@ inline void add_fine_sums(Q8FineSuperGroup& out) {
   }
 }
 
-// d = max|x| / 127 over the whole row.  Source: activation_quant of BitNet's training code. A row
+// d = max|x| / 127 over the whole row.  Source: bitnet.cpp, quantize_row_i8_s. A row
 // with an infinity or NaN gets q = 0 and d = NaN, which shows in the result.
 inline void quantize_whole_row(const float* x, int64_t cols, std::byte* out) {
   auto* q = reinterpret_cast<int8_t*>(out);
