@@ -7,16 +7,23 @@ import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokamak.cli.arguments import add_loading, add_model, load_model
+from tokamak.cli.arguments import add_loading, load_model
 from tokamak.cli.console import remark
+from tokamak.engine.loading import default_model
 from tokamak.errors import InvalidParams, UnavailableError
 from tokamak.settings import Settings
 
-SUMMARY = "Serve a model over HTTP: OpenAI's chat and text completions, models, health and metrics."
+if TYPE_CHECKING:
+    from tokamak.engine.llm import LLM
+
+SUMMARY = (
+    "Serve models over HTTP: the APIs of OpenAI, Anthropic, Ollama and llama-server, health and metrics."
+)
 EXAMPLES = """  tokamak serve
   tokamak serve model.gguf --port 8000 --alias chat
+  tokamak serve chat.gguf code.gguf --alias chat --alias code,gpt-4o --admin-key-file admin.txt
   tokamak serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
   curl -s http://127.0.0.1:8080/v1/completions -d '{"prompt": "Once upon a time"}'
 """
@@ -30,32 +37,81 @@ NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, the address, keys and limits."""
-    add_model(parser)
+    """The models, the address, keys and limits."""
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="model files (default: the embedded one); the first is loaded now, others when they are asked for",
+    )
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default 127.0.0.1)")
     parser.add_argument(
         "--port", type=int, default=8080, metavar="N", help="port; 0: a free one (default 8080)"
     )
-    parser.add_argument("--alias", metavar="NAME", help="the model's name for clients (default: of the file)")
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="names of a model for clients, by commas (default: of the file); of several models one --alias each, in order",
+    )
+    parser.add_argument(
+        "--exact-names",
+        action="store_true",
+        help="refuse gpt-4o, claude-... and other names clients have built in",
+    )
+    parser.add_argument(
+        "--log-requests",
+        action="store_true",
+        help="a line of JSON on stderr for each request, without its texts",
+    )
     group = parser.add_argument_group("keys (needed for an address that others can reach)")
     group.add_argument(
         "--api-key", action="append", metavar="K", help="may be repeated; others see it in `ps`"
     )
     group.add_argument("--api-key-file", metavar="FILE", help="one key a line")
+    group.add_argument("--admin-key", action="append", metavar="K", help="opens loading and unloading too")
+    group.add_argument("--admin-key-file", metavar="FILE", help="one key a line")
+    group.add_argument(
+        "--cors-origin", action="append", default=[], metavar="O", help="a page that may call this; * for all"
+    )
+    add_limits(parser)
+    add_evidence(parser)
+    add_loading(parser)
+
+
+# option, field of ServerConfig, type, what it does
+LIMITS = (
+    ("max-queue", "max_waiting", int, "completions that may wait"),
+    ("max-per-key", "max_each", int, "completions of one key at once, 0: all"),
+    ("max-queue-tokens", "max_waiting_tokens", int, "tokens of prompts that wait"),
+    ("max-body", "max_body_nbytes", int, "bytes of a request"),
+    ("request-timeout", "request_s", float, "seconds for an answer"),
+    ("sse-ping", "ping_s", float, "seconds of silence in a stream before a ping"),
+    ("idle-unload", "idle_s", float, "seconds until an unused model leaves memory, 0: never"),
+    ("max-memory", "memory_nbytes", int, "bytes for loaded models, 0: no limit"),
+)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Of load, size and time. Defaults are those of ServerConfig."""
     group = parser.add_argument_group("limits")
     group.add_argument("--max-batch-rows", type=int, metavar="N", help="rows of one step (default 512)")
-    group.add_argument("--max-sequences", type=int, metavar="N", help="sequences of one step (default 64)")
     group.add_argument(
-        "--max-queue", type=int, default=64, metavar="N", help="more that may wait (default 64)"
+        "--max-sequences",
+        "--parallel",
+        "-np",
+        type=int,
+        metavar="N",
+        help="sequences of one step (default 64)",
     )
-    group.add_argument(
-        "--max-body", type=int, default=8 << 20, metavar="BYTES", help="of a request (default 8 MiB)"
-    )
+    for name, field, kind, text in LIMITS:
+        group.add_argument(
+            f"--{name}", dest=field, type=kind, metavar="X" if kind is float else "N", help=text
+        )
     group.add_argument(
         "--drain", type=int, default=30, metavar="S", help="seconds to finish on SIGTERM (default 30)"
     )
-    add_evidence(parser)
-    add_loading(parser)
 
 
 def add_evidence(parser: argparse.ArgumentParser) -> None:
@@ -91,19 +147,19 @@ def evidence(args: argparse.Namespace) -> dict[str, Any]:
     return {"history": history, "alerts": rules, "alert_webhook": args.alert_webhook}
 
 
-def keys(args: argparse.Namespace) -> tuple[str, ...]:
+def keys(given: list[str] | None, path: str | None) -> tuple[str, ...]:
     """All keys that were given.  Raises: InvalidParams if the file cannot be read or has none."""
-    given = list(args.api_key or [])
-    if args.api_key_file is not None:
+    every = list(given or [])
+    if path is not None:
         try:
-            lines = Path(args.api_key_file).read_text(encoding="utf-8").split("\n")
+            lines = Path(path).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidParams(f"{args.api_key_file}: cannot be read: {error}") from error
+            raise InvalidParams(f"{path}: cannot be read: {error}") from error
         found = [line.strip() for line in lines if line.strip()]
         if not found:
-            raise InvalidParams(f"{args.api_key_file}: has no key")
-        given += found
-    return tuple(given)
+            raise InvalidParams(f"{path}: has no key")
+        every += found
+    return tuple(every)
 
 
 def check_installed() -> None:
@@ -113,40 +169,88 @@ def check_installed() -> None:
         raise UnavailableError(f"the server needs {', '.join(missing)}: pip install 'tokamak[server]'")
 
 
+class Loader:
+    """Loads one model again. path: of its file, None for the embedded one."""
+
+    def __init__(self, args: argparse.Namespace, path: str | None) -> None:
+        self.path, self._args = path, argparse.Namespace(**{**vars(args), "model": path})
+
+    def __call__(self) -> LLM:
+        """The model."""
+        sizes = {"max_batch_rows": self._args.max_batch_rows, "max_sequences": self._args.max_sequences}
+        return load_model(self._args, **sizes)
+
+
+def names_of(args: argparse.Namespace) -> list[list[str]]:
+    """Names of each model.  Raises: InvalidParams for more aliases than models, or a name twice."""
+    paths, groups = args.models or [None], [text.split(",") for text in args.alias]
+    if len(paths) == 1:
+        groups = [[name for group in groups for name in group]] if groups else []
+    if len(groups) > len(paths):
+        raise InvalidParams(
+            f"--alias is given {len(groups)} times for {len(paths)} models; one each, in order"
+        )
+    names = []
+    for number, path in enumerate(paths):
+        given = [name.strip() for name in groups[number] if name.strip()] if number < len(groups) else []
+        names.append(given or [Path(path or default_model()).stem])
+    every = [name for group in names for name in group]
+    for name in every:
+        if every.count(name) > 1:
+            raise InvalidParams(f"two models are called {name!r}; give each a name with --alias")
+    return names
+
+
 def execute(args: argparse.Namespace) -> int:
     """Bind, load, serve until SIGTERM or Ctrl-C."""
     check_installed()
+    from tokamak.server import logs
     from tokamak.server.app import create_app
+    from tokamak.server.registry import Models, Served
     from tokamak.server.serving import check_exposure, listen, serve
     from tokamak.server.state import ServerConfig
 
+    limits = {field: getattr(args, field) for _, field, _, _ in LIMITS if getattr(args, field) is not None}
     config = ServerConfig(
-        model=args.alias,
-        api_keys=keys(args),
+        api_keys=keys(args.api_key, args.api_key_file),
+        admin_keys=keys(args.admin_key, args.admin_key_file),
         host=args.host,
-        max_waiting=args.max_queue,
-        max_body_nbytes=args.max_body,
+        cors_origins=tuple(args.cors_origin),
+        exact_names=args.exact_names,
+        **limits,
         **evidence(args),
     )
     check_exposure(args.host, config.api_keys)
     if args.drain < 0:
         raise InvalidParams(f"--drain is {args.drain}; it must be 0 or more seconds")
-    sizes: dict[str, Any] = {"max_batch_rows": args.max_batch_rows, "max_sequences": args.max_sequences}
+    logs.start(Settings.load().log, requests=args.log_requests)
+    names, paths = names_of(args), args.models or [None]
+    queue = {"most_waiting": config.max_waiting, "most_each": config.max_each}
     # Bound before the model is loaded, so that a taken port is known at once; not listening yet, so nobody waits.
-    with listen(args.host, args.port) as bound, load_model(args, **sizes) as llm:
-        app = create_app(llm, config)
-        name = f"[{args.host}]" if ":" in args.host else args.host
-        url = f"http://{name}:{bound.getsockname()[1]}"
-
-        def ready() -> None:
-            if args.json:
-                print(json.dumps({"url": url, "model": app.state.models.every[0].name}))
-                sys.stdout.flush()
-            else:
-                remark(
-                    f"{app.state.models.every[0].name} at {url} (OpenAI: {url}/v1); Ctrl-C stops",
-                    quiet=args.quiet,
-                )
-
-        serve(app, bound, drain_s=args.drain, ready=ready)
+    with listen(args.host, args.port) as bound:
+        loaders = [Loader(args, path) for path in paths]
+        first = loaders[0]()
+        served = [
+            Served(own, first if number == 0 else None, loader, **queue)
+            for number, (own, loader) in enumerate(zip(names, loaders, strict=True))
+        ]
+        models = Models(served)
+        try:
+            app = create_app(models, config)
+            name = f"[{args.host}]" if ":" in args.host else args.host
+            url = f"http://{name}:{bound.getsockname()[1]}"
+            serve(
+                app, bound, drain_s=args.drain, ready=lambda: say_ready(args, url, [s.name for s in served])
+            )
+        finally:
+            models.close()
     return 0
+
+
+def say_ready(args: argparse.Namespace, url: str, names: list[str]) -> None:
+    """On stdout for programs, on stderr for people."""
+    if args.json:
+        print(json.dumps({"url": url, "model": names[0], "models": names}))
+        sys.stdout.flush()
+    else:
+        remark(f"{', '.join(names)} at {url} (OpenAI: {url}/v1); Ctrl-C stops", quiet=args.quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,6 +15,7 @@ from tokamak.errors import CapacityError
 from tokamak.server.admission import Line
 from tokamak.server.problems import Problem, retry_later
 
+LOOK_S = 5.0  # between looks for idle models
 # Names that clients of hosted services have built in. A server of one model answers them, and says its own name.
 HOSTED = re.compile(r"(gpt-[345]|chatgpt-|o[134](-|$)|codex-|claude-|text-embedding-|gemini-)")
 
@@ -123,11 +125,12 @@ class Models:
                 return
             if served.load is None:
                 raise retry_later(503, f"the model {served.name!r} is not loaded", "model_not_loaded")
-            await self._make_room(served)
+            await self._make_room(served, file_nbytes(served))
             try:
                 served.set(await asyncio.to_thread(served.load))
             except CapacityError as error:
                 raise retry_later(503, str(error), "no_memory") from error
+            await self._make_room(served, 0)  # its cache has a size only now
             if self.budget_nbytes and self.nbytes > self.budget_nbytes:
                 held = served.nbytes
                 await self._close(served)
@@ -154,15 +157,11 @@ class Models:
             served.set(None)
             await asyncio.to_thread(llm.close)
 
-    async def _make_room(self, wanted: Served) -> None:
-        """Unload what has been idle longest while the budget is short by the size of the model's file."""
-        if not self.budget_nbytes:
-            return
-        idle = sorted(
-            (s for s in self.every if s.loaded and s.load and not s.num_users), key=lambda s: s.used_s
-        )
-        for served in idle:
-            if self.nbytes + file_nbytes(wanted) <= self.budget_nbytes:
+    async def _make_room(self, wanted: Served, nbytes: int) -> None:
+        """Unload what has been idle longest while the budget does not hold nbytes more."""
+        others = [s for s in self.every if s is not wanted and s.loaded and s.load and not s.num_users]
+        for served in sorted(others, key=lambda s: s.used_s):
+            if not self.budget_nbytes or self.nbytes + nbytes <= self.budget_nbytes:
                 return
             await self.unload(served)
 
@@ -183,6 +182,13 @@ class Models:
         waiting = sum(served.line.num_waiting for served in self.every)
         stats["waiting"] = stats.get("waiting", 0) + waiting
         return stats | {"models_loaded": len(loaded), "memory_nbytes": self.nbytes}
+
+    async def watch(self, after_s: float) -> None:
+        """Unload what is idle for after_s, until cancelled; 0: nothing ever is."""
+        while after_s > 0:
+            await asyncio.sleep(min(after_s, LOOK_S))
+            with contextlib.suppress(Problem):  # taken up at this very moment
+                await self.unload_idle(after_s)
 
     def close(self) -> None:
         """All of them, at the end."""

@@ -62,15 +62,19 @@ class DrainingServer(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says that it is ready when it is: handlers of signals are in place, connections are taken."""
         await super().startup(sockets)
-        self._recording = asyncio.create_task(self._guard.state.recorder.run())
+        state = self._guard.state
+        self._recording = asyncio.create_task(state.recorder.run())
+        self._unloading = asyncio.create_task(state.models.watch(state.config.idle_s))
         if self._ready is not None:
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The recorder goes on while requests drain."""
         await super().shutdown(sockets)
-        self._recording.cancel()
-        await asyncio.gather(self._recording, return_exceptions=True)
+        tasks = (self._recording, self._unloading)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._guard.state.recorder.close()
 
     @contextlib.contextmanager
