@@ -29,6 +29,7 @@ VERBS = {
     "bench": "prompt and decode speed against the limits of this machine",
     "crosscheck": "ids, logits and greedy text against llama.cpp or transformers",
     "quantize": "a GGUF file in a smaller weight format",
+    "prune": "a model without its smallest weights, channels and heads",
     "imatrix": "how much each column of each matrix counts, for quantize",
     "eval": "how well a model predicts a text, or how far it is from another",
     "diff": "the first node of the graph where two executors differ",

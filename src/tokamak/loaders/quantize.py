@@ -101,7 +101,7 @@ def quantize(
     UnsupportedError for what cannot be read or written.
     """
     settings = Settings.load(threads=threads)
-    model, told = _opened(Path(source))
+    model, told = opened(Path(source))
     mix = recipe(to) if to is not None else _as_it_is(model)
     matrix = open_imatrix(os.fspath(imatrix)) if imatrix is not None else None
     if matrix is not None and not set(matrix.sums) & set(model.tensors):
@@ -113,14 +113,14 @@ def quantize(
     plan = _plan(model, rules, matrix, allow_requantize=allow_requantize or to is None)
     plan = replace(plan, notes=(*told, *plan.notes))
     if not dry_run:
-        _refuse_same_file(model, Path(target))
+        refuse_same_file(model, Path(target))
         metadata = carried_metadata(model) | _facts(mix, matrix)
         sources = (_source(model.tensors[t.name], t, matrix, settings.threads) for t in plan.tensors)
         write_gguf(Path(target), metadata, sources, alignment=_alignment(model), progress=progress)
     return plan
 
 
-def _opened(path: Path) -> tuple[GgufModel, tuple[str, ...]]:
+def opened(path: Path) -> tuple[GgufModel, tuple[str, ...]]:
     """The model with its tokenizer, in the terms of GGUF; and what is to be told about it."""
     model = open_model(path)
     if model.directory is None:
@@ -292,7 +292,8 @@ def _alignment(model: GgufModel) -> int:
     return value if isinstance(value, int) else 32
 
 
-def _refuse_same_file(model: GgufModel, target: Path) -> None:
+def refuse_same_file(model: GgufModel, target: Path) -> None:
+    """Raises: InvalidParams if writing `target` would destroy what is read."""
     if target.exists() and (target.samefile(model.path) or target.is_dir()):
         raise InvalidParams(f"{target}: is what is read, or a directory; name another file to write")
 
