@@ -43,19 +43,30 @@ PRESENT = {
     },
     "phi3": {"output.weight"},
     "llama": {"output.weight"},
+    "bert": {
+        "attn_q.weight",
+        "attn_k.weight",
+        "attn_v.weight",
+        "attn_q.bias",
+        "attn_output.bias",
+        "ffn_up.bias",
+    },
+    "nomic-bert": {"attn_qkv.weight"},
+    "modern-bert": {"attn_qkv.weight", "attn_norm.weight"},
 }
+WHOLE_HEADS = ("phi2", "phi3", "bert", "nomic-bert", "modern-bert")  # no grouped queries
 
 
 def sizes(arch: str, fmt: str) -> dict[str, int]:
     """Defaults: two layers, four heads, grouped queries where the family has them."""
     wide = FORMATS[fmt].block_size == 256
-    experts = {"num_experts": 4} if FAMILIES[arch].counts else {}
+    experts = {"num_experts": 4} if "expert_count" in FAMILIES[arch].counts else {}
     return experts | {
         "hidden_size": 256 if wide else 64,
         "intermediate_size": 512 if wide else 128,
         "num_hidden_layers": 32 if arch == "baichuan" else 2,  # readers know its 7B form by 32 layers
         "num_attention_heads": 4,
-        "num_key_value_heads": 4 if arch in ("phi2", "phi3") else 2,
+        "num_key_value_heads": 4 if arch in WHOLE_HEADS else 2,
         "head_dim": 64 if wide else 16,
     }
 

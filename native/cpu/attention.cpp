@@ -20,6 +20,7 @@ constexpr size_t floats(int64_t n) { return align64(static_cast<size_t>(n) * siz
 // head p % group.
 struct Attention::Tile {
   int64_t sequence, head, first, count;
+  int64_t length;       // keys of the sequence
   int64_t first_row;    // row of the sequence's first query
   int64_t first_index;  // its absolute position
 };
@@ -125,6 +126,7 @@ Attention::Tile Attention::tile_at(const Step& step, int64_t index) const {
               head,
               first,
               std::min(kTileRows, rows * group_ - first),
+              batch.lengths[i],
               batch.starts[i],
               batch.lengths[i] - rows};
     }
@@ -134,6 +136,10 @@ Attention::Tile Attention::tile_at(const Step& step, int64_t index) const {
 
 Attention::Range Attention::visible(const Tile& tile, int64_t pair) const {
   const int64_t position = tile.first_index + (tile.first + pair) / group_;
+  if (!shape_.causal) {
+    const int64_t half = shape_.window > 0 ? shape_.window / 2 : tile.length;
+    return {std::max<int64_t>(0, position - half), std::min(tile.length, position + half + 1)};
+  }
   int64_t low = shape_.window > 0 ? std::max<int64_t>(0, position - shape_.window + 1) : 0;
   if (shape_.chunk > 0) low = std::max(low, position / shape_.chunk * shape_.chunk);
   return {low, position + 1};

@@ -18,10 +18,11 @@ class Attention final : public Instruction {
  public:
   struct Shape {
     int64_t heads;
-    int64_t window;  // 0: none
+    int64_t window;  // 0: none; where not causal, half of it on either side
     float scale;
     float softcap;                  // 0: none
     int64_t chunk;                  // 0: none; else keys of the query's own chunk only
+    bool causal;                    // else every key of the sequence, all rows being in one step
     std::span<const float> slopes;  // [heads] or empty
     std::span<const float> sinks;   // [heads] or empty
   };

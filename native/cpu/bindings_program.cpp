@@ -268,10 +268,9 @@ void bind_instructions(nb::class_<Handle>& c) {
   using Ids = std::vector<int64_t>;
   c.def(
       "embed",
-      [](Handle& h, const string& node, int64_t table, bool by_position, const OperandTuple& out) {
-        h.builder.embed(node, table, by_position, operand(out));
-      },
-      "node"_a, "table"_a, "by_position"_a, "out"_a);
+      [](Handle& h, const string& node, int64_t table, bool by_position, int64_t row,
+         const OperandTuple& out) { h.builder.embed(node, table, by_position, row, operand(out)); },
+      "node"_a, "table"_a, "by_position"_a, "row"_a, "out"_a);
   c.def(
       "linear",
       [](Handle& h, const string& node, const OperandTuple& x, const Ids& weights,
@@ -321,13 +320,14 @@ void bind_instructions(nb::class_<Handle>& c) {
   c.def(
       "attention",
       [](Handle& h, const string& node, int64_t cache, int64_t heads, float scale, int64_t window,
-         float softcap, int64_t chunk, int64_t slopes, int64_t sinks, const Tuples& qkv,
-         const OperandTuple& out) {
-        h.builder.attention(node, cache, {heads, scale, window, softcap, chunk, slopes, sinks},
+         float softcap, int64_t chunk, bool causal, int64_t slopes, int64_t sinks,
+         const Tuples& qkv, const OperandTuple& out) {
+        h.builder.attention(node, cache,
+                            {heads, scale, window, softcap, chunk, causal, slopes, sinks},
                             operands(qkv), operand(out));
       },
-      "node"_a, "cache"_a, "heads"_a, "scale"_a, "window"_a, "softcap"_a, "chunk"_a, "slopes"_a,
-      "sinks"_a, "qkv"_a, "out"_a);
+      "node"_a, "cache"_a, "heads"_a, "scale"_a, "window"_a, "softcap"_a, "chunk"_a, "causal"_a,
+      "slopes"_a, "sinks"_a, "qkv"_a, "out"_a);
   c.def(
       "take_rows",
       [](Handle& h, const string& node, const OperandTuple& x, const OperandTuple& out) {

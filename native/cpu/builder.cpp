@@ -38,16 +38,20 @@ const Operand& Builder::checked(const std::string& node, const Operand& x) const
   return x;
 }
 
-void Builder::embed(const std::string& node, int64_t table, bool by_position, const Operand& out) {
+void Builder::embed(const std::string& node, int64_t table, bool by_position, int64_t row,
+                    const Operand& out) {
   const PackedMatrix& w = program_.weights().matrix(table);
   checked(node, out);
   need(out.lead == Lead::rows && out.width == w.cols, node, "embed writes one table row per row");
-  if (by_position) {
+  need(row < w.rows, node, "embed takes a row that the table does not have");
+  if (row >= 0) {
+    // no id reaches the table
+  } else if (by_position) {
     program_.limit_positions(w.rows);
   } else {
     program_.limit_token_ids(w.rows);
   }
-  program_.add(std::make_unique<Embed>(w, by_position, out), node, "embed",
+  program_.add(std::make_unique<Embed>(w, by_position, row, out), node, "embed",
                "embed." + std::string(quant::find_format(w.format)->name));
 }
 
@@ -186,9 +190,9 @@ void Builder::attention(const std::string& node, int64_t cache, const AttentionS
     return values;
   };
   static constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0"};
-  const Attention::Shape made{shape.heads,          shape.window, shape.scale,
-                              shape.softcap,        shape.chunk,  per_head(shape.slopes),
-                              per_head(shape.sinks)};
+  const Attention::Shape made{
+      shape.heads,  shape.window,           shape.scale,          shape.softcap, shape.chunk,
+      shape.causal, per_head(shape.slopes), per_head(shape.sinks)};
   program_.add(std::make_unique<Attention>(qkv[0], qkv[1], qkv[2], out, kv, made), node,
                "attention", std::string("attention.") + kNames[static_cast<size_t>(kv.type())]);
 }

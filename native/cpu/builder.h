@@ -35,6 +35,7 @@ struct AttentionShape {
   int64_t window;
   float softcap;
   int64_t chunk;
+  bool causal;
   int64_t slopes, sinks;
 };
 
@@ -42,7 +43,8 @@ class Builder {
  public:
   explicit Builder(Program& program) : program_(program) {}
 
-  void embed(const std::string& node, int64_t table, bool by_position, const Operand& out);
+  void embed(const std::string& node, int64_t table, bool by_position, int64_t row,
+             const Operand& out);
   // biases: vector indices, one per weight, or none at all
   void linear(const std::string& node, const Operand& x, const std::vector<int64_t>& weights,
               const std::vector<int64_t>& biases, const Operand& out);

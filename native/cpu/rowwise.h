@@ -9,17 +9,18 @@
 
 namespace tokamak::cpu {
 
-// out[t] = table[token_ids[t]]
+// out[t] = table[token_ids[t]], or of the position, or one row for all
 class Embed final : public Instruction {
  public:
-  Embed(const PackedMatrix& table, bool by_position, Operand out)
-      : table_(table), by_position_(by_position), out_(out) {}
+  Embed(const PackedMatrix& table, bool by_position, int64_t row, Operand out)
+      : table_(table), by_position_(by_position), row_(row), out_(out) {}
   void run(const Step& step) noexcept override;
   int64_t nbytes(const Step& step) const noexcept override;
 
  private:
   PackedMatrix table_;
   bool by_position_;
+  int64_t row_;  // < 0: as the ids say
   Operand out_;
 };
 

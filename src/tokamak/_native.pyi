@@ -236,7 +236,7 @@ class CpuProgram:
     def add_cache(self, kv_heads: int, head_dim: int, value_dim: int) -> int: ...
     def add_state(self, width: int) -> int: ...
     def embed(
-        self, node: str, table: int, by_position: bool, out: tuple[int, int, int, int, int]
+        self, node: str, table: int, by_position: bool, row: int, out: tuple[int, int, int, int, int]
     ) -> None: ...
     def linear(
         self,
@@ -298,6 +298,7 @@ class CpuProgram:
         window: int,
         softcap: float,
         chunk: int,
+        causal: bool,
         slopes: int,
         sinks: int,
         qkv: Sequence[tuple[int, int, int, int, int]],

@@ -114,6 +114,10 @@ class Embedding(Module):
         """i32[T] -> [T, hidden_size]."""
         return ops.embed(ids, self.weight.value)
 
+    def only(self, ids: Value, row: int) -> Value:
+        """i32[T] -> [T, hidden_size]: one row of the table for every id."""
+        return ops.embed(ids, self.weight.value, row=row)
+
     def as_linear(self, x: Value) -> Value:
         """[S, hidden_size] -> [S, vocab_size]."""
         return ops.linear(x, self.weight.value)
@@ -238,6 +242,7 @@ class Step:
         window: int = 0,
         softcap: float = 0.0,
         chunk: int = 0,
+        causal: bool = True,
         slopes: Value | None = None,
         sinks: Value | None = None,
         shares: str = "",
@@ -254,7 +259,9 @@ class Step:
         extras = [x for x in (slopes, sinks) if x is not None]
         adds = "slopes" if slopes is not None else "sinks" if sinks is not None else ""
         inputs = (q, k, v, state, self.slots, self.starts, self.lengths, self.tables, *extras)
-        return ops.attention(*inputs, scale=scale, window=window, softcap=softcap, chunk=chunk, adds=adds)
+        return ops.attention(
+            *inputs, scale=scale, window=window, softcap=softcap, chunk=chunk, causal=causal, adds=adds
+        )
 
     def last_state(self) -> str:
         """Name of the state that was made last, for `shares`."""

@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokamak import executors, models
 from tokamak.engine import tuned
+from tokamak.engine.encoder import Encoder, encoder_limits, pooling_of
 from tokamak.engine.llm import LLM
 from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
 from tokamak.errors import CapacityError, InvalidParams, TokamakError, UnavailableError
@@ -72,7 +74,7 @@ def load(
         found = find_tokenizer(checkpoint, tokenizer)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error
-    return LLM(
+    return _kind(checkpoint)(
         program,
         found.tokenizer,
         context=chosen.context,
@@ -111,6 +113,14 @@ class Threading(NamedTuple):
         return cls(count, batch, tuple(affinity or ()), best.tuning, best.max_batch_rows or MAX_BATCH_ROWS)
 
 
+def _kind(checkpoint: Checkpoint) -> Callable[..., LLM]:
+    """What is made of a program: an `LLM`, or an `Encoder` that pools as the file says."""
+    if not models.is_encoder(checkpoint.architecture):
+        return LLM
+    ranks = bool(checkpoint.config.get("num_labels"))
+    return partial(Encoder, pooling=pooling_of(checkpoint.metadata, checkpoint.architecture, ranks=ranks))
+
+
 def default_model() -> Path:
     """The model file that comes with the package.  Raises: UnavailableError if this installation has none."""
     files = sorted(ASSETS.glob("*.gguf"))
@@ -128,13 +138,15 @@ class Context:
     kv_nbytes_per_token: int
     reason: str
     graph: Graph  # of this context
+    encodes: bool = False  # texts are read whole, in one step
 
     def limits(
         self, block_size: int, rows: int | None, sequences: int, kv_dtype: str, placed: Threading
     ) -> Limits:
         """What a program must hold for this context, as many blocks as `cache_tokens` take."""
         blocks = -(-self.cache_tokens // block_size)
-        return Limits(blocks, block_size, rows or placed.rows, sequences, kv_dtype, *placed[:4])
+        limits = Limits(blocks, block_size, rows or placed.rows, sequences, kv_dtype, *placed[:4])
+        return encoder_limits(limits, self.context) if self.encodes else limits
 
 
 def choose_context(
@@ -145,13 +157,14 @@ def choose_context(
     available: bytes free, None: measured, control group included.
     Raises: CapacityError if the context asked for, or any at all, does not fit.
     """
-    trained = models.trained_context(checkpoint.config)
+    trained, encodes = models.trained_context(checkpoint.config), models.is_encoder(checkpoint.architecture)
     wanted = asked or trained or UNKNOWN_CONTEXT
     graph = _graph(checkpoint, wanted)
     per_token = kv_nbytes_per_token(graph, kv_dtype)
     free = available_nbytes() if available is None else available
     if free is None or per_token == 0:
-        return Context(wanted, CONTEXTS * wanted, per_token, "asked for" if asked else "trained", graph)
+        reason = "asked for" if asked else "trained"
+        return Context(wanted, CONTEXTS * wanted, per_token, reason, graph, encodes)
     spare = int(SHARE * (free - checkpoint.nbytes))
     fits = max(0, spare) // per_token
     if fits < (asked or 1):
@@ -164,7 +177,7 @@ def choose_context(
     cache_tokens = max(context, min(CONTEXTS * context, fits // 4))
     if context != wanted:
         graph = _graph(checkpoint, context)
-    return Context(context, cache_tokens, per_token, reason, graph)
+    return Context(context, cache_tokens, per_token, reason, graph, encodes)
 
 
 def _graph(checkpoint: Checkpoint, context: int) -> Graph:

@@ -324,7 +324,8 @@ def viewed(node: Node, x: Operand) -> Operand:
 
 def _embed(low: Lowering, node: Node, name: str) -> None:
     by_position = node.inputs[0] is low.graph.inputs["positions"]
-    low.native.embed(name, low.matrices[node.inputs[1]], by_position, low.operands[node.outputs[0]])
+    row = int(node.attrs["row"])
+    low.native.embed(name, low.matrices[node.inputs[1]], by_position, row, low.operands[node.outputs[0]])
 
 
 def _linear(low: Lowering, node: Node, name: str) -> None:
@@ -399,6 +400,7 @@ def _attention(low: Lowering, node: Node, name: str) -> None:
         int(attrs["window"]),
         float(attrs["softcap"]),
         int(attrs["chunk"]),
+        bool(attrs["causal"]),
         per_head.get("slopes", -1),
         per_head.get("sinks", -1),
         qkv,

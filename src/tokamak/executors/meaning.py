@@ -19,8 +19,8 @@ class Meaning:
     """One function per op; shapes and formulas are in `ir/ops.py`."""
 
     @staticmethod
-    def embed(ids: Array, table: Array) -> Array:
-        return np.asarray(table[ids])
+    def embed(ids: Array, table: Array, row: int) -> Array:
+        return np.asarray(table[ids if row < 0 else np.full(len(ids), row)])
 
     @staticmethod
     def linear(x: Array, *inputs: Array, num_weights: int) -> Array:
@@ -203,6 +203,7 @@ class Meaning:
         window: int,
         softcap: float,
         chunk: int,
+        causal: bool,
         adds: str,
     ) -> Array:
         positions = cache.reshape(-1, *cache.shape[2:])
@@ -219,9 +220,9 @@ class Meaning:
             position, at = length - len(rows) + np.arange(len(rows))[:, None], np.arange(length)
             if adds == "slopes":
                 scores = scores + per_head[0][:, None, None] * (at - position)
-            visible = at <= position
+            visible = at <= position if causal else np.full((len(rows), length), fill_value=True)
             if window:
-                visible &= position - at < window
+                visible &= position - at < window if causal else abs(position - at) <= window // 2
             if chunk:
                 visible &= at // chunk == position // chunk
             scores = np.where(visible, scores, -np.inf)

@@ -27,9 +27,10 @@ def _need(holds: object, op: str, *values: Value) -> None:
         raise GraphError(f"{op} cannot take {', '.join(f'{v.name}: {v.type}' for v in values)}")
 
 
-def embed(ids: Value, table: Value) -> Value:
-    """i32[T], [V, D] -> [T, D]: rows of the table."""
-    return _one("embed", ids, table, to=Type("f32", ids.type.lead, table.type.tail))
+def embed(ids: Value, table: Value, *, row: int = -1) -> Value:
+    """i32[T], [V, D] -> [T, D]: rows of the table; with row >= 0 that row for every id."""
+    _need(row < table.type.nrows, "embed", ids, table)
+    return _one("embed", ids, table, to=Type("f32", ids.type.lead, table.type.tail), row=row)
 
 
 def linear(x: Value, *weights: Value, biases: tuple[Value, ...] = ()) -> Value:
@@ -269,14 +270,16 @@ def attention(
     window: int = 0,
     softcap: float = 0.0,
     chunk: int = 0,
+    causal: bool = True,
     adds: str = "",
 ) -> Value:
-    """Causal attention over a paged cache; stores k and v into it first.
+    """Attention over a paged cache; stores k and v into it first.
 
     q [T, H, D]; k [T, G, D]; v [T, G, E]; cache: see `nn.Step.attend`; slots i32[T]: where each row's k and v go;
     starts i32[B + 1]: first row of each sequence; lengths i32[B]: context including this step; tables i32[B, M]:
     block ids. Key j is visible to the query at position i if j <= i and, where window > 0, i - j < window and, where
-    chunk > 0, j // chunk == i // chunk. Scores are scale * q.k, then softcap * tanh(score / softcap) where softcap > 0.
+    chunk > 0, j // chunk == i // chunk. Where not causal, every key is, or those with |i - j| <= window // 2; all rows of a
+    sequence are then in one step, so that every key is there. Scores are scale * q.k, then softcap * tanh(score / softcap) where softcap > 0.
     per_head f32[H], as `adds` says: "slopes" add slope * (j - i) to scores; "sinks" are one more score without a value.
     Returns [T, H, E].  Source: Press et al. 2022 (slopes); Xiao et al. 2024 (sinks).
     """
@@ -291,6 +294,7 @@ def attention(
         "window": window,
         "softcap": softcap,
         "chunk": chunk,
+        "causal": causal,
         "adds": adds,
     }
     return _one("attention", *inputs, to=to, **attrs)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
+# What an encoder's tensors alone tell: the configuration name, and the tensor whose rows it counts.
+COUNTED = {"type_vocab_size": "token_types.weight", "num_labels": "cls.output.weight"}
 FACTORS = ("rope_freqs", "rope_factors_long", "rope_factors_short")
 # Positions' frequencies that early converters wrote out; every reader computes them.
 IGNORED = ("rope.freqs", "attn_rot_embd.weight")
@@ -138,6 +140,9 @@ def checkpoint_of(model: GgufModel) -> Checkpoint:
         )
     tokens = model.metadata.get("tokenizer.ggml.tokens")
     num_tokens = resolve_vocab_size(_length(tokens), embedding.shape[0])
+    for name, tensor in COUNTED.items():
+        if not family.causal and tensor in infos:
+            config[name] = infos[tensor].shape[0]
     weights = dict(_weights(infos, config, family, embedding.shape[0]))
     config |= {"vocab_size": embedding.shape[0], "tie_word_embeddings": "output.weight" not in infos}
     tokenizer, unread = _tokenizer(model.metadata, written)

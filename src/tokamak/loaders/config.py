@@ -22,6 +22,7 @@ MAX_VOCAB_SIZE = 2_000_000  # the largest vocabularies in use have a quarter mil
 # They say nothing about what one step computes: bookkeeping of converters, and how embeddings are pooled.
 HARMLESS = frozenset(
     {"vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type", "attention.causal"}
+    | {"classifier.pooling_type", "classifier.output_labels"}
 )
 LARGEST = 2**31 - 1
 ROPE_NAMES = ("rope_theta", "rotary_dim", "rope_scaling", "rope_freq_factors")
@@ -113,7 +114,7 @@ def read_config(
     Raises: ModelFileError for a missing or mistyped key; UnsupportedError for one that is not implemented.
     """
     keys = Keys(metadata, architecture)
-    keys.expect("attention.causal", (True,), "attention that is not causal is not implemented")
+    keys.expect("attention.causal", (family.causal,), "not implemented for this architecture")
     hidden = keys.integer("embedding_length")
     heads = keys.integer("attention.head_count")
     whole = hidden // heads if hidden % heads == 0 else None
@@ -162,7 +163,10 @@ def _own(keys: Keys, family: FamilyNames) -> dict[str, Any]:
         for suffix in ("expert_count", "expert_used_count"):
             keys.expect(suffix, (0,), "mixtures of experts are not implemented for this architecture")
     for suffix, allowed in family.fixed.items():
-        keys.expect(suffix, allowed, "not implemented for this architecture")
+        if allowed is None:
+            keys.read.add(suffix)
+        else:
+            keys.expect(suffix, allowed, "not implemented for this architecture")
     numbers: dict[str, Any] = {name: keys.number(s) for s, name in family.numbers.items() if s in keys.values}
     numbers |= {name: keys.flag(s) for s, name in family.flags.items() if s in keys.values}
     counts = {name: keys.integer(s) for s, name in family.counts.items()}
@@ -273,5 +277,7 @@ def extents(config: Mapping[str, Any], num_rows: int) -> dict[str, int]:
         "experts": config.get("num_experts", 0),
         "expert_inter": config.get("moe_intermediate_size", config["intermediate_size"]),
         "shared_inter": config.get("shared_expert_intermediate_size", config["intermediate_size"]),
+        "types": config.get("type_vocab_size", 0),
+        "labels": config.get("num_labels", 0),
         "one": 1,
     }

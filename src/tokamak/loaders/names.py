@@ -7,7 +7,7 @@ Tables only; `config.py` reads the keys and `checkpoint.py` applies the tables. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["FAMILIES", "FamilyNames", "Row"]
@@ -37,9 +37,10 @@ class FamilyNames:
     interleaved: rows of Q and K lie in pairs (0, 1), (2, 3), ... of each head, as rope without a half split wants
     them; the loader puts them in half-split order. window: `attention.sliding_window` holds for every layer.
     either: the first or the second set of tensors of a layer is there, whole. numbers: keys of this family alone, each
-    a float, and the configuration names they become. fixed: keys that are read only to be refused with another value.
+    a float, and the configuration names they become. fixed: keys that are read only to be refused with another value
+    (None: never).
     flags: the same for booleans; counts: the same for integers from 1 up. rope: whether there is rotary embedding.
-    mixture: the row that holds instead where the file has experts.
+    causal: whether a token sees only those before it. mixture: the row that holds instead where the file has experts.
     """
 
     model: tuple[Row, ...]
@@ -52,8 +53,9 @@ class FamilyNames:
     numbers: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, str] = field(default_factory=dict)
-    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    fixed: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
     rope: bool = True
+    causal: bool = True
     mixture: str = ""
 
 
@@ -125,9 +127,7 @@ _BITNET = (
     ),
 )
 
-_PHI2_LAYER = (
-    Row("attn_norm.weight", "input_layernorm.weight", "hidden"),
-    Row("attn_norm.bias", "input_layernorm.bias", "hidden"),
+_FUSED_OR_NOT = (
     *(Row(r.tensor, r.path, r.shape, optional=True, heads=r.heads) for r in (*_QKV, *_QKV_BIAS)),
     Row(
         "attn_qkv.weight",
@@ -137,6 +137,11 @@ _PHI2_LAYER = (
         cut=tuple((r.path, r.shape.split()[0]) for r in _QKV),
     ),
     Row("attn_qkv.bias", "", "qkv", optional=True, cut=tuple((r.path, r.shape) for r in _QKV_BIAS)),
+)
+_PHI2_LAYER = (
+    Row("attn_norm.weight", "input_layernorm.weight", "hidden"),
+    Row("attn_norm.bias", "input_layernorm.bias", "hidden"),
+    *_FUSED_OR_NOT,
     _OUT,
     Row("ffn_up.weight", "mlp.up_proj.weight", "inter hidden"),
     _DOWN,
@@ -188,6 +193,42 @@ _GPT2 = FamilyNames(
     **_LAYER_NORM,
 )
 
+_BERT_MODEL = (
+    _MODEL[0],
+    Row("token_types.weight", "token_types.weight", "types hidden", optional=True),
+    Row("token_embd_norm.weight", "embed_norm.weight", "hidden"),
+    Row("token_embd_norm.bias", "embed_norm.bias", "hidden"),
+    Row("cls.weight", "classifier.dense.weight", "hidden hidden", optional=True),
+    Row("cls.bias", "classifier.dense.bias", "hidden", optional=True),
+    Row("cls.output.weight", "classifier.out_proj.weight", "labels hidden", optional=True),
+    Row("cls.output.bias", "classifier.out_proj.bias", "labels", optional=True),
+)
+_BERT_NORMS = (
+    Row("attn_output_norm.weight", "attention_norm.weight", "hidden"),
+    Row("attn_output_norm.bias", "attention_norm.bias", "hidden"),
+    Row("layer_output_norm.weight", "output_norm.weight", "hidden"),
+    Row("layer_output_norm.bias", "output_norm.bias", "hidden"),
+)
+_ENCODER: dict[str, Any] = {
+    "causal": False,
+    "either": (("attn_q.weight", "attn_k.weight", "attn_v.weight"), ("attn_qkv.weight",)),
+    **_LAYER_NORM,
+}
+
+_GEMMA3 = FamilyNames(
+    _MODEL,
+    (
+        _NORMS[0],
+        Row("ffn_norm.weight", "pre_feedforward_layernorm.weight", "hidden"),
+        *_POST_NORMS,
+        *_HEAD_NORMS,
+        *_QKV,
+        _OUT,
+        *_GATED,
+    ),
+    window=True,
+    numbers={"rope.freq_base_swa": "rope_local_base_freq"},
+)
 _BITNET_FAMILY = FamilyNames(_MODEL, _BITNET)
 
 FAMILIES: Mapping[str, FamilyNames] = {
@@ -222,6 +263,34 @@ FAMILIES: Mapping[str, FamilyNames] = {
         either=(("attn_q.weight", "attn_k.weight", "attn_v.weight"), ("attn_qkv.weight",)),
     ),
     "phi3": FamilyNames(_MODEL, _PHI3_LAYER, window=True),
+    "bert": FamilyNames(
+        (*_BERT_MODEL, Row("position_embd.weight", "embed_positions.weight", "positions hidden")),
+        (*_FUSED_OR_NOT, _OUT, *_BERT_NORMS, *_PLAIN, *_OTHER_BIASES),
+        rope=False,
+        **_ENCODER,
+    ),
+    "nomic-bert": FamilyNames(
+        _BERT_MODEL, (*_FUSED_OR_NOT, _OUT, *_BERT_NORMS, *_GATED, *_OTHER_BIASES), **_ENCODER
+    ),
+    "modern-bert": FamilyNames(
+        (_MODEL[0], Row("token_embd_norm.weight", "embed_norm.weight", "hidden"), _MODEL[1]),
+        (
+            Row("attn_norm.weight", "input_layernorm.weight", "hidden", optional=True),
+            Row("ffn_norm.weight", "post_attention_layernorm.weight", "hidden"),
+            *_FUSED_OR_NOT,
+            _OUT,
+            Row("ffn_up.weight", "mlp.gate_up_proj.weight", "gate_up hidden"),
+            _DOWN,
+        ),
+        window=True,
+        numbers={"rope.freq_base_swa": "rope_local_base_freq"},
+        counts={"attention.sliding_window_pattern": "sliding_window_pattern"},
+        fixed={
+            "hidden_activation": ("gelu",),
+            "attention.layer_norm_rms_epsilon": None,
+        },  # the same epsilon twice
+        **_ENCODER,
+    ),
     "bitnet": _BITNET_FAMILY,
     "bitnet-25": _BITNET_FAMILY,
     "bitnet-b1.58": _BITNET_FAMILY,
@@ -250,20 +319,8 @@ FAMILIES: Mapping[str, FamilyNames] = {
         **_LAYER_NORM,
     ),
     "gemma": FamilyNames(_MODEL, (*_NORMS, *_QKV, _OUT, *_GATED)),
-    "gemma3": FamilyNames(
-        _MODEL,
-        (
-            _NORMS[0],
-            Row("ffn_norm.weight", "pre_feedforward_layernorm.weight", "hidden"),
-            *_POST_NORMS,
-            *_HEAD_NORMS,
-            *_QKV,
-            _OUT,
-            *_GATED,
-        ),
-        window=True,
-        numbers={"rope.freq_base_swa": "rope_local_base_freq"},
-    ),
+    "gemma3": _GEMMA3,
+    "gemma-embedding": replace(_GEMMA3, causal=False),
     "glm4": FamilyNames(
         _MODEL,
         (

@@ -10,6 +10,7 @@ from tokamak.errors import ModelFileError, UnsupportedError
 from tokamak.ir.graph import Graph, Type
 from tokamak.models import (
     arcee,
+    bert,
     bitnet,
     command_r,
     falcon,
@@ -22,6 +23,8 @@ from tokamak.models import (
     granite_moe,
     llama,
     mixtral,
+    modern_bert,
+    nomic_bert,
     olmo2,
     olmoe,
     phi,
@@ -34,7 +37,7 @@ from tokamak.models.config import read
 from tokamak.nn import trace
 from tokamak.types import Weight
 
-__all__ = ["FAMILIES", "Family", "build", "trained_context"]
+__all__ = ["FAMILIES", "Family", "build", "is_encoder", "trained_context"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Family:
 
     config: type[Any]
     model: type[Any]  # a Module made from a config
+    encodes: bool = False  # every token sees every other; hidden states or scores come out
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -51,6 +55,10 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3": Family(qwen3.Config, qwen3.Qwen3),
     "phi2": Family(phi.Config, phi.Phi),
     "phi3": Family(phi3.Config, phi3.Phi3),
+    "bert": Family(bert.Config, bert.Bert, encodes=True),
+    "nomic-bert": Family(nomic_bert.Config, nomic_bert.NomicBert, encodes=True),
+    "modern-bert": Family(modern_bert.Config, modern_bert.ModernBert, encodes=True),
+    "gemma-embedding": Family(gemma3.Config, gemma3.GemmaEmbedding, encodes=True),
     "bitnet": Family(bitnet.Config, bitnet.BitNetSilu),
     "bitnet-25": Family(bitnet.Config, bitnet.BitNet),
     "bitnet-b1.58": Family(bitnet.Config, bitnet.BitNet),
@@ -76,6 +84,11 @@ FAMILIES: Mapping[str, Family] = {
     "stablelm": Family(stablelm.Config, stablelm.StableLM),
     "starcoder": Family(gpt2.Config, gpt2.GPT2),
 }
+
+
+def is_encoder(architecture: str) -> bool:
+    """Whether a model of this architecture embeds texts instead of continuing them."""
+    return architecture in FAMILIES and FAMILIES[architecture].encodes
 
 
 def trained_context(config: Mapping[str, Any]) -> int:

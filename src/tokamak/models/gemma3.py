@@ -26,6 +26,8 @@ class Config(llama.Config):
 class Attention(qwen3.Attention):
     """Local or global: the layer's window and rope."""
 
+    causal = True
+
     def __init__(self, c: Config, *, local: bool) -> None:
         super().__init__(c)
         self.local = local
@@ -39,11 +41,14 @@ class Attention(qwen3.Attention):
         v = ops.split_heads(self.v_proj(x), heads=c.num_key_value_heads)
         name = "rope.local" if self.local else "rope.global"
         q, k = rotate(step, self.rope, c.head_dim, *self.normed(q, k), name=name)
-        return ops.merge_heads(step.attend(q, k, v, scale=c.head_dim**-0.5, window=self.window))
+        mixed = step.attend(q, k, v, scale=c.head_dim**-0.5, window=self.window, causal=self.causal)
+        return ops.merge_heads(mixed)
 
 
 class Block(Module):
     """Each branch: norm, work, norm, add."""
+
+    attention = Attention
 
     def __init__(self, c: Config, *, local: bool) -> None:
         self.input_layernorm, self.post_attention_layernorm = (
@@ -52,7 +57,7 @@ class Block(Module):
         self.pre_feedforward_layernorm, self.post_feedforward_layernorm = (
             RMSNorm(c.hidden_size, c.rms_norm_eps) for _ in range(2)
         )
-        self.self_attn = Attention(c, local=local)
+        self.self_attn = self.attention(c, local=local)
         self.mlp = GatedMLP(c.hidden_size, c.intermediate_size, "gelu")
 
     def forward(self, x: Value, step: Step) -> Value:
@@ -61,7 +66,29 @@ class Block(Module):
 
 
 class Gemma3(gemma.Gemma):
+    layer: type[Block] = Block
+
     def __init__(self, c: Config) -> None:
         super().__init__(replace(c, num_hidden_layers=0))
         period = c.sliding_window_pattern
-        self.layers = [Block(c, local=bool((i + 1) % period)) for i in range(c.num_hidden_layers)]
+        self.layers = [self.layer(c, local=bool((i + 1) % period)) for i in range(c.num_hidden_layers)]
+
+
+class BothWays(Attention):
+    causal = False
+
+
+class EncoderBlock(Block):
+    attention = BothWays
+
+
+class GemmaEmbedding(Gemma3):
+    """EmbeddingGemma: every token sees every other, local layers half a window on either side; hidden states come out."""
+
+    layer = EncoderBlock
+
+    def forward(self, step: Step) -> Value:
+        x = self.embed_tokens(step.token_ids)
+        for layer in self.layers:
+            x = layer(x, step)
+        return ops.take_rows(self.norm(x), step.logit_rows)
