@@ -189,9 +189,9 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
     for suffix, name in names.flags.items():
         if isinstance(value := reader.get(name), bool):
             keys.put(f"{arch}.{suffix}", value)
-    for suffix, (allowed, *_) in names.fixed.items():
-        if f"{arch}.{suffix}" not in keys.metadata:
-            keys.put(f"{arch}.{suffix}", allowed)
+    for suffix, allowed in names.fixed.items():
+        if allowed is not None and f"{arch}.{suffix}" not in keys.metadata:
+            keys.put(f"{arch}.{suffix}", allowed[0])
     _window(keys, reader, names, arch)
     if names.rope:
         _Rope(keys, reader, arch, head_dim, context).put()
