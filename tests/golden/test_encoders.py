@@ -6,11 +6,15 @@ which encoders always have.
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import tokamak
-from reference_data import golden
+from reference_data import golden, unpacked
 from tokamak.errors import ContextOverflow, InvalidParams, UnsupportedError
 
 ROOT = golden()
@@ -83,3 +87,26 @@ def test_what_an_encoder_cannot_do_is_refused():
             llm.rerank("a", ["b"])
     with pytest.raises(tokamak.Cancelled):
         llm.embed([[5]])
+
+
+def test_a_directory_of_safetensors_is_the_same_model():
+    with (
+        opened("bert", threads=1)[0] as written,
+        tokamak.load(ROOT / "arch" / "bert" / "hf", threads=1) as directory,
+    ):
+        ids = np.load(ROOT / "arch" / "bert" / "golden.npz")["ids_1"].tolist()
+        assert np.array_equal(directory.token_states(ids), written.token_states(ids))
+
+
+def test_minilm_embeds_as_its_reference():
+    models, data = os.environ.get("TOKAMAK_TEST_MODELS"), unpacked()
+    folder = Path(models or "") / "all-MiniLM-L6-v2"
+    if not (models and folder.is_dir() and data):
+        pytest.skip("TOKAMAK_TEST_MODELS has no all-MiniLM-L6-v2, or its expected vectors are not there")
+    expected = data / "models" / "all-MiniLM-L6-v2"
+    cases = json.loads((expected / "expected.json").read_text())["computed_here_numpy_f32"]
+    want = np.load(expected / "expected_embeddings.npy")
+    with tokamak.load(folder) as llm:
+        assert [llm.tokenizer.encode(case["text"]) for case in cases] == [case["token_ids"] for case in cases]
+        got = llm.embed([case["text"] for case in cases])
+    assert ((got * want).sum(axis=1) / np.linalg.norm(want, axis=1)).min() > 0.9999

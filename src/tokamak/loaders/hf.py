@@ -25,6 +25,7 @@ from tokamak.types import Array
 
 __all__ = ["is_hf_directory", "open_directory"]
 
+POOLINGS = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
 KEPT = ("f32", "f16", "bf16")  # formats that stay; others become f32
 
 
@@ -81,6 +82,8 @@ def open_directory(path: str | Path) -> GgufModel:
     keys.put("general.architecture", hf.architecture)
     keys.put("general.type", "model")
     keys.put("general.name", str(config.get("_name_or_path") or folder.resolve().name))
+    if not family.causal and (pooling := _pooling(folder)) is not None:
+        keys.put(f"{hf.architecture}.pooling_type", pooling)
     stored = open_tensors(folder)
     tied = bool(config.get("tie_word_embeddings", False))
     made = dict(_Maker(hf, family, keys, stored).tensors(tied=tied))
@@ -89,6 +92,21 @@ def open_directory(path: str | Path) -> GgufModel:
         name: TensorInfo(name, one.format, one.shape, 0, _nbytes(one), part) for name, one in made.items()
     }
     return GgufModel(str(path), (), keys.metadata, infos, part)
+
+
+def _pooling(folder: Path) -> int | None:
+    """GGUF's number of what sentence-transformers pools with; None without its directory.  Raises: UnsupportedError."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    chosen = [
+        name for name, on in read_object(read_bytes(path), path).items() if on is True and name in POOLINGS
+    ]
+    if len(chosen) != 1:
+        raise UnsupportedError(
+            f"{path.name} pools with {chosen or 'something else'}; one of {', '.join(POOLINGS)} is implemented"
+        )
+    return POOLINGS[chosen[0]]
 
 
 def _nbytes(made: _Made) -> int:

@@ -42,6 +42,10 @@ HARMLESS = frozenset(
         "initializer_factor",
         "pretraining_tp",
         "attention_dropout",
+        "attention_probs_dropout_prob",
+        "hidden_dropout_prob",
+        "gradient_checkpointing",
+        "type_vocab_size",
         "hidden_dropout",
         "resid_pdrop",
         "resid_dropout",
@@ -72,7 +76,6 @@ HARMLESS = frozenset(
         "reorder_and_upcast_attn",
         "scale_attention_softmax_in_fp32",
         "attention_softmax_in_fp32",
-        "gradient_checkpointing",
         "id2label",
         "label2id",
         "return_dict",
@@ -192,6 +195,8 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
     for suffix, allowed in names.fixed.items():
         if allowed is not None and f"{arch}.{suffix}" not in keys.metadata:
             keys.put(f"{arch}.{suffix}", allowed[0])
+    if not names.causal:
+        keys.put(f"{arch}.attention.causal", value=False)
     _window(keys, reader, names, arch)
     if names.rope:
         _Rope(keys, reader, arch, head_dim, context).put()

@@ -83,6 +83,23 @@ _GPT2_IGNORED = (".attn.bias", ".attn.masked_bias")
 _BIASES = {"attention_bias": (False,), "mlp_bias": (False,)}
 
 HF_FAMILIES: Mapping[str, HfFamily] = {
+    "bert": HfFamily(
+        "bert",
+        prefixes=("bert.", ""),
+        layers="encoder.layer",
+        paths={
+            **_named(embed_tokens="embeddings.word_embeddings", embed_norm="embeddings.LayerNorm"),
+            **_named(embed_positions="embeddings.position_embeddings"),
+            **_named(token_types="embeddings.token_type_embeddings"),  # noqa: S106 no password
+            **_named(self_attn__q_proj="attention.self.query", self_attn__k_proj="attention.self.key"),
+            **_named(self_attn__v_proj="attention.self.value", self_attn__o_proj="attention.output.dense"),
+            **_named(attention_norm="attention.output.LayerNorm", output_norm="output.LayerNorm"),
+            **_named(mlp__up_proj="intermediate.dense", mlp__down_proj="output.dense"),
+        },
+        acts=("gelu",),
+        fixed={"is_decoder": (False,), "position_embedding_type": ("absolute",)},
+        ignored=("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
+    ),
     "llama": HfFamily("llama"),
     "mistral": HfFamily("llama"),
     "mixtral": HfFamily(
