@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 
-from tokamak.errors import InvalidParams
+from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.types import Limits
 
 ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -23,6 +23,8 @@ def mixed(words):
 
 class HashProgram:
     """types.Program: logits f32[S, V] from the tokens and positions found in the cache."""
+
+    recurrent = False
 
     def __init__(self, vocab_size=97, **limits):
         self.limits = Limits(
@@ -69,6 +71,18 @@ class HashProgram:
             self._cache[destination * size : (destination + 1) * size] = self._cache[
                 source * size : (source + 1) * size
             ]
+
+    def read_blocks(self, blocks):
+        size = self.limits.block_size
+        return [np.stack([self._cache[b * size : (b + 1) * size].view(np.uint8) for b in blocks])]
+
+    def write_blocks(self, blocks, contents):
+        size = self.limits.block_size
+        for block, raw in zip(blocks, contents[0], strict=True):
+            self._cache[block * size : (block + 1) * size] = np.ascontiguousarray(raw).view(np.uint64)
+
+    def shift_blocks(self, blocks, delta):
+        raise UnsupportedError("a hash does not turn")
 
     def records(self):
         return []

@@ -217,6 +217,28 @@ size_t add_vector(Handle& self, nb::handle values) {
   return self.program.weights().add_vector({floats.data(), floats.size()});
 }
 
+using Blocks = std::vector<int64_t>;
+using Bytes = nb::ndarray<const uint8_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+nb::object read_blocks(Handle& self, int64_t store, const Blocks& blocks) {
+  const size_t nbytes = blocks.size() * self.program.store_nbytes(store);
+  auto bytes = std::make_unique<std::vector<uint8_t>>(nbytes);
+  {
+    const nb::gil_scoped_release release;
+    self.program.read_blocks(store, blocks, reinterpret_cast<std::byte*>(bytes->data()));
+  }
+  uint8_t* data = bytes->data();
+  const nb::capsule owner(bytes.release(),
+                          [](void* p) noexcept { delete static_cast<std::vector<uint8_t>*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(data, {nbytes}, owner));
+}
+
+void write_blocks(Handle& self, int64_t store, const Blocks& blocks, const Bytes& bytes) {
+  const auto given = std::as_bytes(std::span(bytes.data(), bytes.size()));
+  const nb::gil_scoped_release release;
+  self.program.write_blocks(store, blocks, given);
+}
+
 nb::list records(Handle& self) {
   nb::list all;
   for (const cpu::Record& r : self.program.records()) {
@@ -454,6 +476,12 @@ void bind_program(nb::module_& m) {
         h.program.copy_blocks(pairs);
       },
       "pairs"_a);
+  c.def(
+      "read_blocks", &read_blocks, "store"_a, "blocks"_a,
+      nb::sig("def read_blocks(self, store: int, blocks: Sequence[int]) -> "
+              "numpy.typing.NDArray[numpy.uint8]"),
+      "Bytes of cache blocks of one layer, one after another, laid out as in native/cpu/cache.h.");
+  c.def("write_blocks", &write_blocks, "store"_a, "blocks"_a, "bytes"_a);
   c.def("records", &records,
         nb::sig("def records(self) -> list[tuple[str, str, str, int, int, int, int]]"));
   c.def("memory", &memory, nb::sig("def memory(self) -> dict[str, int]"));

@@ -69,6 +69,7 @@ class LayerCache {
   std::byte* values(int64_t block, int64_t head) const noexcept {
     return keys(block, head) + keys_nbytes_;
   }
+  size_t block_nbytes() const noexcept { return block_nbytes_; }
   void copy_block(int64_t from, int64_t to) noexcept;
 
  private:

@@ -175,6 +175,45 @@ void Program::copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs) {
   }
 }
 
+size_t Program::store_nbytes(int64_t store) {
+  const auto count = static_cast<int64_t>(caches_.size());
+  if (store < count) return cache(store).block_nbytes();
+  return static_cast<size_t>(state(store - count).width()) * sizeof(float);
+}
+
+std::byte* Program::block_bytes(int64_t store, int64_t block) {
+  if (block < 0 || block >= limits_.num_blocks) {
+    throw Error(ErrorKind::invalid_params, "block " + std::to_string(block) +
+                                               " is outside the cache of " +
+                                               std::to_string(limits_.num_blocks));
+  }
+  const auto count = static_cast<int64_t>(caches_.size());
+  if (store < count) return cache(store).keys(block, 0);
+  return reinterpret_cast<std::byte*>(state(store - count).at(block));
+}
+
+void Program::read_blocks(int64_t store, std::span<const int64_t> blocks, std::byte* bytes) {
+  const std::lock_guard lock(mutex_);
+  const size_t size = store_nbytes(store);
+  for (const int64_t block : blocks) {
+    std::memcpy(bytes, block_bytes(store, block), size);
+    bytes += size;
+  }
+}
+
+void Program::write_blocks(int64_t store, std::span<const int64_t> blocks,
+                           std::span<const std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
+  const size_t size = store_nbytes(store);
+  if (bytes.size() != blocks.size() * size) {
+    throw Error(ErrorKind::invalid_params, "blocks take " + std::to_string(blocks.size() * size) +
+                                               " bytes, given are " + std::to_string(bytes.size()));
+  }
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    std::memcpy(block_bytes(store, blocks[i]), bytes.data() + i * size, size);
+  }
+}
+
 std::vector<Record> Program::records() {
   const std::lock_guard lock(mutex_);
   std::vector<Record> all;

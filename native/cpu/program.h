@@ -76,6 +76,14 @@ class Program {
   // Copies cache blocks in every layer. Throws Error(invalid_params) for a block outside the cache.
   void copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs);
 
+  // Bytes of a block of one layer's store: caches first, then recurrent states.
+  size_t store_nbytes(int64_t store);  // throws Error(invalid_params)
+  // Contents of blocks to or from bytes[blocks][store_nbytes]. Throws Error(invalid_params) for a
+  // block outside the cache or a wrong size.
+  void read_blocks(int64_t store, std::span<const int64_t> blocks, std::byte* bytes);
+  void write_blocks(int64_t store, std::span<const int64_t> blocks,
+                    std::span<const std::byte> bytes);
+
   std::vector<Record> records();
   size_t cache_nbytes() const noexcept;
   size_t arena_nbytes() const noexcept { return rows_.size() + wanted_.size() + scratch_.size(); }
@@ -84,6 +92,7 @@ class Program {
 
  private:
   void execute(const Step& step, std::span<const Tap> taps);
+  std::byte* block_bytes(int64_t store, int64_t block);
 
   ProgramLimits limits_;
   int64_t num_positions_ = int64_t{1} << 31;

@@ -149,6 +149,15 @@ class Program(Protocol):
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy cache blocks (source, destination) in every layer: the write half of copy-on-write."""
 
+    def read_blocks(self, blocks: Sequence[int]) -> list[Array]:
+        """Contents of cache blocks, one uint8[n, nbytes] for every layer."""
+
+    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array]) -> None:
+        """Put what `read_blocks` of a program like this one gave into blocks."""
+
+    def shift_blocks(self, blocks: Sequence[int], delta: int) -> None:
+        """Turn the keys in blocks to positions larger by delta; raises where positions cannot move."""
+
     def records(self) -> list[KernelRecord]:
         """Per-instruction kernel ids, call counts and times since the program was made."""
 

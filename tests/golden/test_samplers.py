@@ -10,7 +10,9 @@ import pytest
 import reference_data
 from tokamak.sampling import filters, penalties
 from tokamak.sampling.adaptive import AdaptiveP
+from tokamak.sampling.infill import infill
 from tokamak.sampling.mirostat import Mirostat
+from tokamak.tokenizers import Tokenizer
 
 GOLDEN = reference_data.golden()
 pytestmark = pytest.mark.skipif(GOLDEN is None, reason="reference data ../shared/golden is absent")
@@ -22,6 +24,17 @@ BREAKER_IDS = {"\n": [13], ":": [61, 467], '"': [37, 313, 436], "*": [45, 497]}
 @cache
 def recorded():
     return json.loads((GOLDEN / "samplers.json").read_text()) if GOLDEN else {}
+
+
+ENDS = frozenset([2])  # </s>
+
+
+@cache
+def pieces():
+    """Bytes of each token of the recorded vocabulary; special ones have none."""
+    tokenizer = Tokenizer.load(GOLDEN / "arch" / "llama" / "model-f16.gguf")
+    special = set(tokenizer.special_tokens.values())
+    return [b"" if i in special else tokenizer.id_to_bytes(i) for i in range(tokenizer.vocab_size)]
 
 
 @cache
@@ -56,6 +69,8 @@ def apply(sampler, params, candidates, history):
             return filters.top_n_sigma(candidates, p["n"])
         case "xtc":
             return filters.xtc(candidates, p["t"], p["min_keep"]) if p["p"] > 0 else candidates
+        case "infill":
+            return infill(candidates, pieces(), ENDS)
         case "dist":
             return candidates
     dense = np.full(1 + candidates.ids.max(), -np.inf, dtype=np.float32)
@@ -98,10 +113,17 @@ def check(ours, out, *, ties, dynamic=False, rtol=4 * 2**-23):
     assert filters.softmax(ours.logits)[0] == pytest.approx(out["top_prob"], rel=2e-4)
 
 
-SINGLE = [i for i, case in enumerate(recorded().get("single", [])) if case["sampler"] != "infill"]
+@pytest.mark.parametrize("i", range(len(recorded().get("infill_after_topk_topp", []))))
+def test_infill_after_filters_leaves_what_llama_cpp_leaves(i):
+    case = recorded()["infill_after_topk_topp"][i]
+    candidates = filters.everything(logits_of(case["logits"]))
+    for step in case["steps"]:
+        params = {"min_keep": 1} | step["params"]
+        candidates = apply(step["sampler"], params, candidates, history_of(case["history"]))
+        check(candidates, step["out"], ties=case["logits"] == "ties")
 
 
-@pytest.mark.parametrize("i", SINGLE)
+@pytest.mark.parametrize("i", range(len(recorded().get("single", []))))
 def test_each_sampler_leaves_what_llama_cpp_leaves(i):
     case = recorded()["single"][i]
     candidates = filters.everything(logits_of(case["logits"]))

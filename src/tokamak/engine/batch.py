@@ -6,15 +6,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from tokamak.engine.request import Sequence
+from tokamak.engine.sequence import Sequence
 from tokamak.types import Batch, Ints
 
 
 def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
     """The batch of (sequence, rows) pairs, each from its num_computed on.
 
-    Logits are wanted of the last row of a sequence that is then wholly computed, and of every row where
-    the request collects them.
+    Logits are wanted of the last row of a sequence that is then wholly computed, of the rows of its draft behind it, and
+    of every row where the request collects them.
     """
     num = len(chosen)
     if all(rows == 1 for _, rows in chosen):
@@ -58,13 +58,17 @@ def _tables(chosen: list[tuple[Sequence, int]]) -> Ints:
     return tables
 
 
+def num_logits(sequence: Sequence, rows: int) -> int:
+    """How many of a sequence's next `rows` rows give logits; they are the last ones."""
+    if sequence.request.collect is not None and sequence.num_new == 0 and sequence.index == 0:
+        return rows
+    return max(0, rows - sequence.num_missing + 1)
+
+
 def _logit_rows(chosen: list[tuple[Sequence, int]], starts: Ints) -> Ints:
     rows: list[int] = []
     for (sequence, count), end in zip(chosen, starts.tolist()[1:], strict=True):
-        if sequence.request.collect is not None and sequence.num_new == 0:
-            rows.extend(range(end - count, end))
-        elif count == sequence.num_missing:
-            rows.append(end - 1)
+        rows.extend(range(end - num_logits(sequence, count), end))
     return _counting(len(rows)) if len(rows) == starts[-1] else np.array(rows, dtype=np.int32)
 
 

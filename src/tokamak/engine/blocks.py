@@ -137,6 +137,11 @@ class BlockPool:
             self._key_of[block] = key
         return filed.chain
 
+    def unfile(self, block: int) -> None:
+        """Its contents will change: no request may find it any more. Nothing if it is not filed."""
+        if block in self._key_of:
+            self._forget(block)
+
     def clear(self) -> None:
         """Forgets every prefix; blocks held stay held."""
         for block in list(self._key_of):

@@ -12,11 +12,18 @@ FinishReason = Literal["stop", "length", "abort", "tool_calls"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts, exact. completion_tokens includes an end-of-generation token; cached_tokens of the prompt were not computed."""
+    """Token counts, exact. completion_tokens includes an end-of-generation token; cached_tokens of the prompt were not computed.
+
+    drafted_tokens: guessed ahead by speculation, accepted_tokens of them were right; shifted_tokens: dropped by context shifts.
+    These three are of the whole request.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    shifted_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -52,7 +59,7 @@ class Completion:
     text: without what stopped it. token_ids: all that were generated, an end-of-generation token included.
     finish_reason: "stop", "length" or "abort". stop_reason: the stop string or token id that ended it.
     logprobs: one per token (with echo, the prompt's come first), None unless asked for. index: number of the
-    sample (n > 1). seed: what the draws depended on.
+    sample (n > 1). seed: what the draws depended on. score: of a beam.
     """
 
     text: str
@@ -64,6 +71,7 @@ class Completion:
     index: int = 0
     seed: int = 0
     stop_reason: str | int | None = None
+    score: float | None = None
 
     @property
     def message(self) -> dict[str, str]:

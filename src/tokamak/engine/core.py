@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from tokamak.engine.batch import make_batch
+from tokamak.engine.batch import make_batch, num_logits
 from tokamak.engine.blocks import BlockPool
 from tokamak.engine.completion import FinishReason
-from tokamak.engine.request import Request, Sequence, StepOutput
+from tokamak.engine.request import Request, StepOutput
 from tokamak.engine.scheduler import Schedule, Scheduler
+from tokamak.engine.sequence import Sequence
+from tokamak.engine.shift import make_room
+from tokamak.engine.speculative import Drafter, LookupDrafter
 from tokamak.errors import CapacityError
 from tokamak.sampling import Sampled
 from tokamak.types import Floats, Program
@@ -22,14 +25,22 @@ class EngineCore:
     """Runs requests on a program.
 
     max_unheld: cache blocks kept for prefixes that may come again although no request holds them; None: all, 0: none.
+    drafters: by kind of `Speculation`; "lookup" is always there.
     """
 
-    def __init__(self, program: Program, *, max_unheld: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        *,
+        max_unheld: int | None = None,
+        drafters: Mapping[str, Drafter] | None = None,
+    ) -> None:
         limits = program.limits
         self.program = program
         self.pool = BlockPool(limits.num_blocks, limits.block_size, max_unheld=max_unheld)
         collect_rows = max(1, min(limits.max_rows, COLLECT_NBYTES // (4 * program.vocab_size)))
         self.scheduler = Scheduler(self.pool, limits, max_collect_rows=collect_rows)
+        self.drafters: dict[str, Drafter] = {"lookup": LookupDrafter(), **(drafters or {})}
         self.stalled = (
             False  # whether the last step found nothing to compute: every reader lags, or blocks lack
         )
@@ -38,24 +49,29 @@ class EngineCore:
     def add(self, request: Request) -> Request:
         """Queue a request.  Raises: CapacityError if it could never fit the cache even alone."""
         size, num_blocks = self.pool.block_size, self.pool.num_blocks
-        most = len(request.prompt) + request.max_new
-        if -(-most // size) > num_blocks:
+        first = Sequence(request, size)
+        most = -(-first.capacity // size)
+        if request.group is not None:
+            most = request.group.num_blocks(len(request.prompt), request.max_new, size)
+        if most > num_blocks:
             raise CapacityError(
-                f"{len(request.prompt)} prompt tokens and up to {request.max_new} more need {-(-most // size)} cache "
+                f"{len(request.prompt)} prompt tokens and up to {request.max_new} more need {most} cache "
                 f"blocks, there are {num_blocks}; load with a larger context or ask for fewer tokens"
             )
         request.submitted_s = request.submitted_s or time.perf_counter()
-        sequence = Sequence(request, size)
-        self._active[request.id] = [sequence]
-        self.scheduler.add(sequence)
+        sequences = [first] if request.group is None else request.group.begin(first, size)
+        self._active[request.id] = sequences
+        for sequence in sequences:
+            self.scheduler.add(sequence)
         return request
 
     def cancel(self, request_id: int) -> list[StepOutput]:
         """Forget a request and free its blocks; nothing if it is unknown or done. Outputs say "abort"."""
-        sequences = self._active.pop(request_id, [])
+        sequences = list(self._active.get(request_id, []))
         for sequence in sequences:
-            self.scheduler.remove(sequence)
-        return [StepOutput(s.request, s.index, None, "", finish_reason="abort") for s in sequences]
+            self.remove(sequence)
+        read = [s for s in sequences if s.index >= 0]
+        return [StepOutput(s.request, s.index, None, "", finish_reason="abort") for s in read]
 
     @property
     def has_work(self) -> bool:
@@ -66,77 +82,150 @@ class EngineCore:
         return request_id in self._active
 
     def step(self) -> list[StepOutput]:
-        """Schedule, batch, run, sample, update: at most one token for each sequence. Empty if nothing could run."""
+        """Schedule, batch, run, sample, update: the next token of each sequence. Empty if nothing could run."""
+        failed = self._prepare()
         plan = self.scheduler.schedule()
-        self.stalled = not plan.chosen
-        if self.stalled:
-            return []
+        self.stalled = not plan.chosen and not failed
+        if not plan.chosen:
+            return failed
+        began = time.perf_counter()
         try:
             if plan.copies:
                 self.program.copy_blocks(plan.copies)
             batch = make_batch(plan.chosen, self.pool.block_size)
             logits = self.program.run(batch)
         except Exception as error:  # noqa: BLE001  # whatever it was, each of these requests has to hear of it
-            return self._fail((s for s, _ in plan.chosen), error)
-        return self._update(plan, logits)
+            return failed + self._fail((s for s, _ in plan.chosen), error)
+        self.scheduler.pace.note(plan.num_rows, plan.num_single, time.perf_counter() - began)
+        return failed + self._update(plan, logits)
+
+    def _prepare(self) -> list[StepOutput]:
+        """Makes room where a context is full, and drafts."""
+        outputs: list[StepOutput] = []
+        wanted: dict[str, list[Sequence]] = {}
+        for sequence in list(self.scheduler.running):
+            request = sequence.request
+            if request.context is not None and sequence.num_tokens > request.context:
+                try:
+                    request.shifted_tokens += make_room(sequence, self.pool, self.program)
+                except Exception as error:  # noqa: BLE001  # fails this request alone
+                    outputs += self._fail([sequence], error)
+                    continue
+            if request.speculation is not None and sequence.num_new and sequence.num_missing == 1:
+                wanted.setdefault(request.speculation.kind, []).append(sequence)
+        for kind, sequences in wanted.items():
+            share = self.scheduler.limits.max_rows // max(1, len(self.scheduler.running)) - 1
+            self.drafters[kind].propose(sequences, share)
+        return outputs
 
     def _update(self, plan: Schedule, logits: Floats) -> list[StepOutput]:
         outputs: list[StepOutput] = []
+        waiting: dict[int, Request] = {}
         row = 0
         for sequence, count in plan.chosen:
-            done = count == sequence.num_missing
-            collect = sequence.request.collect if sequence.num_new == 0 else None
-            rows = logits[row : row + (count if collect else int(done))]
+            rows = logits[row : row + num_logits(sequence, count)]
             row += len(rows)
             try:
-                if collect:
-                    collect(sequence.num_computed, rows)
-                sequence.num_computed += count
-                self._file_full_blocks(sequence)
-                if done:
-                    outputs += self._next_tokens(sequence, rows[-1])
+                outputs += self._computed(sequence, count, rows)
             except Exception as error:  # noqa: BLE001  # a caller's processor or broken logits: fails this request alone
                 outputs += self._fail([sequence], error)
+            if sequence.request.group is not None:
+                waiting[sequence.request.id] = sequence.request
+        for request in waiting.values():
+            members = self._active.get(request.id, [])
+            if request.group is None or not members or any(s.pending is None for s in members):
+                continue
+            try:
+                outputs += request.group.advance(self, members)
+            except Exception as error:  # noqa: BLE001  # as above
+                outputs += self._fail(members, error)
         return outputs
 
-    def _next_tokens(self, sequence: Sequence, logits: Floats) -> list[StepOutput]:
-        """The next token of a sequence, or of each of its samples when the prompt has just been read."""
+    def _computed(self, sequence: Sequence, count: int, rows: Floats) -> list[StepOutput]:
+        """Notes that `count` rows of a sequence are computed; rows: the logits of the last of them."""
+        request, drafted = sequence.request, max(0, count - sequence.num_missing)
+        draft = sequence.tokens(sequence.num_tokens, sequence.num_tokens + drafted).tolist()
+        sequence.num_drafted = 0
+        if request.collect and sequence.num_new == 0 and sequence.index == 0:
+            request.collect(sequence.num_computed, rows)
+            rows = rows[-1:]
+        self._advance_cache(sequence, count - drafted)
+        if sequence.num_missing:
+            return []
+        if request.group is not None:
+            sequence.pending = rows[-1].copy()
+            return []
+        if sequence.num_new == 0:
+            return self._first_tokens(sequence, rows[-1])
+        return self._checked_tokens(sequence, draft, rows)
+
+    def _checked_tokens(self, sequence: Sequence, draft: list[int], rows: Floats) -> list[StepOutput]:
+        """The next token, and while the draft foresaw it the one after: what would come one by one, from the same logits."""
         request = sequence.request
-        if sequence.num_new:
-            return [self._next_token(sequence, logits)]
+        request.drafted_tokens += len(draft)
+        outputs = [self.next_token(sequence, rows[0])]
+        accepted = 0
+        for foreseen, row in zip(draft, rows[1:], strict=True):
+            if outputs[-1].finish_reason is not None or outputs[-1].token_id != foreseen:
+                break
+            accepted += 1
+            self._advance_cache(sequence, 1)
+            outputs.append(self.next_token(sequence, row))
+        request.accepted_tokens += accepted
+        if draft and request.speculation is not None:  # longer while all of it is right, else what was right
+            grown = 2 * len(draft) if accepted == len(draft) else accepted + 1
+            sequence.trust = min(request.speculation.tokens, grown)
+        return outputs
+
+    def _advance_cache(self, sequence: Sequence, count: int) -> None:
+        """More tokens are computed. Files the blocks that became full, so that a request with the same beginning finds them."""
+        sequence.num_computed += count
+        size = self.pool.block_size
+        while not sequence.shifted and (sequence.num_filed + 1) * size <= sequence.num_computed:
+            start = sequence.num_filed * size
+            block = int(sequence.table[sequence.num_filed])
+            sequence.chain = self.pool.file(block, sequence.chain, sequence.tokens(start, start + size))
+            sequence.num_filed += 1
+
+    def _first_tokens(self, sequence: Sequence, logits: Floats) -> list[StepOutput]:
+        """The first token of each sample, when the prompt has just been read."""
+        request = sequence.request
         if request.max_new == 0:
-            return [self._finish(sequence, None, "", "length")]
+            return [self.finish(sequence, None, "", "length")]
         siblings = [sequence]
         for index in range(1, request.num_samples):
-            siblings.append(self._fork(sequence, index, siblings[-1]))
-        return [self._next_token(sibling, logits) for sibling in siblings]
+            siblings.append(self.fork(sequence, index, siblings[-1]))
+        return [self.next_token(sibling, logits) for sibling in siblings]
 
-    def _fork(self, sequence: Sequence, index: int, after: Sequence) -> Sequence:
+    def fork(self, sequence: Sequence, index: int, after: Sequence | None = None) -> Sequence:
+        """Another sequence of the same request over the same blocks, run next to `after`."""
         fork = sequence.fork(index)
         for block in fork.blocks.tolist():
             self.pool.hold(block)
-        self.scheduler.adopt(fork, after)
+        self.scheduler.adopt(fork, after or sequence)
         self._active[sequence.request.id].append(fork)
         return fork
 
-    def _next_token(self, sequence: Sequence, logits: Floats) -> StepOutput:
+    def next_token(self, sequence: Sequence, logits: Floats) -> StepOutput:
+        """Draws the next token from logits f32[V], appends it and ends the sequence where it has to end."""
         request = sequence.request
         early = sequence.num_new < request.min_new
-        sampled = sequence.sampler.sample(logits, sequence.history, request.stop_ids if early else ())
+        banned = request.stop_ids if early else ()
+        sampled = sequence.sampler.sample(logits, sequence.history, banned, position=sequence.position)
         token_id = sampled.token_id
         sequence.append(token_id)
         if token_id in request.stop_ids:
-            return self._finish(sequence, sampled, "", "stop", token_id)
+            return self.finish(sequence, sampled, "", "stop", token_id)
         text = sequence.decoder.push(token_id) if sequence.decoder else ""
         if sequence.matcher is not None and not early:
             text = sequence.matcher.push(text)
             if sequence.matcher.matched is not None:
-                return self._finish(sequence, sampled, text, "stop", sequence.matcher.matched)
+                return self.finish(sequence, sampled, text, "stop", sequence.matcher.matched)
         if sequence.num_new == request.max_new:
-            return self._finish(sequence, sampled, text, "length")
+            return self.finish(sequence, sampled, text, "length")
         return StepOutput(request, sequence.index, token_id, text, sampled.logprob)
 
-    def _finish(
+    def finish(
         self,
         sequence: Sequence,
         sampled: Sampled | None,
@@ -154,16 +243,22 @@ class EngineCore:
                     reason, stop_reason = "stop", matcher.matched
                 tail += matcher.flush()
             text += tail
-        self._remove(sequence)
+        self.remove(sequence)
         token_id, logprob = (sampled.token_id, sampled.logprob) if sampled else (None, None)
         return StepOutput(sequence.request, sequence.index, token_id, text, logprob, reason, stop_reason)
 
-    def _remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: Sequence) -> None:
+        """Forgets a sequence and its other context, and gives their blocks back."""
         self.scheduler.remove(sequence)
-        others = self._active[sequence.request.id]
-        others.remove(sequence)
+        for drafter in self.drafters.values():
+            drafter.forget(sequence)
+        others = self._active.get(sequence.request.id, [])
+        if sequence in others:
+            others.remove(sequence)
+        if sequence.partner is not None and sequence.index >= 0:
+            self.remove(sequence.partner)
         if not others:
-            del self._active[sequence.request.id]
+            self._active.pop(sequence.request.id, None)
 
     def _fail(self, sequences: Iterable[Sequence], error: Exception) -> list[StepOutput]:
         """Ends the requests of these sequences, with all their samples."""
@@ -172,12 +267,3 @@ class EngineCore:
             for request_id in dict.fromkeys(s.request.id for s in sequences)
             for output in self.cancel(request_id)
         ]
-
-    def _file_full_blocks(self, sequence: Sequence) -> None:
-        """Files the blocks that became full, so that a later request with the same beginning finds them."""
-        size = self.pool.block_size
-        while (sequence.num_filed + 1) * size <= sequence.num_computed:
-            start = sequence.num_filed * size
-            block = int(sequence.table[sequence.num_filed])
-            sequence.chain = self.pool.file(block, sequence.chain, sequence.tokens(start, start + size))
-            sequence.num_filed += 1

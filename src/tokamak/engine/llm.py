@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -13,29 +12,21 @@ from tokamak.engine.async_llm import AsyncStream
 from tokamak.engine.completion import Completion
 from tokamak.engine.core import EngineCore
 from tokamak.engine.loop import EngineLoop
-from tokamak.engine.request import Request, StepOutput, TextDecoder
-from tokamak.engine.resolve import (
-    Prompt,
-    breakers,
-    is_one_prompt,
-    max_new_tokens,
-    prompt_ids,
-    token_bias,
-    vocabulary,
-)
-from tokamak.engine.ticket import Described, PromptLogprobs, Stream, Ticket
+from tokamak.engine.prepare import Prepared, Preparer
+from tokamak.engine.request import StepOutput
+from tokamak.engine.resolve import Prompt, is_one_prompt
+from tokamak.engine.speculative import ModelDrafter
+from tokamak.engine.ticket import Stream, Ticket
 from tokamak.errors import CapacityError, ContextOverflow, InvalidParams, UnsupportedError
-from tokamak.sampling import Sampler, SamplingParams, fresh_seed
-from tokamak.sampling.grammar import Compiler, Grammar, source_of
-from tokamak.sampling.random import GOLDEN_GAMMA, MASK64, mix64
+from tokamak.sampling import SamplingParams
 from tokamak.types import Floats, Ints, Program
 
 if TYPE_CHECKING:
     from tokamak.tokenizers import Tokenizer
 
+__all__ = ["LLM", "Messages", "Prepared"]
+
 Messages = Sequence[Mapping[str, Any]]
-Prepared = tuple[Request, Described]
-"""A request and what its completions will say; belongs to the LLM that made it and runs once."""
 MAX_LOGITS_NBYTES = 1 << 33  # of one answer of `LLM.logits`
 
 
@@ -43,6 +34,8 @@ class LLM:
     """A model ready to answer. Any number of threads may call it; requests that overlap share steps.
 
     context: tokens of prompt and completion together. vocab_size: width of the logits. load_s: seconds to load.
+    draft: a program of a smaller model with the same vocabulary, for speculation. inter_token_target_ms: longest step while
+    others wait for their next token.
     Use it as a context manager or call `close`; a copy inherited by a fork refuses to work.
     """
 
@@ -57,20 +50,33 @@ class LLM:
         load_s: float = 0.0,
         prefix_cache_nbytes: int | None = None,
         facts: Mapping[str, Any] | None = None,
+        draft: Program | None = None,
+        inter_token_target_ms: float | None = None,
     ) -> None:
         self.program, self.tokenizer, self.context, self.load_s = program, tokenizer, context, load_s
         self.vocab_size = program.vocab_size
         self.facts = dict(facts or {})
         self._num_tokens = num_tokens or program.vocab_size
-        self._seed = None if seed is None else seed & MASK64
-        self._seeds, self._ids = itertools.count(), itertools.count(1)
-        self._compiler: Compiler | None = None
+        self._preparer = Preparer(
+            tokenizer,
+            vocab_size=program.vocab_size,
+            num_tokens=self._num_tokens,
+            context=context,
+            seed=seed,
+            load_s=load_s,
+            drafts=draft is not None,
+            recurrent=program.recurrent,
+            facts=self.facts,
+        )
         unheld = None
         if prefix_cache_nbytes is not None:
             block_nbytes = program.memory().get("cache", 0) // program.limits.num_blocks
             unheld = prefix_cache_nbytes // max(1, block_nbytes)
-        self._loop = EngineLoop(EngineCore(program, max_unheld=unheld))
-        self._closer = weakref.finalize(self, _close, self._loop, program)
+        drafters = {} if draft is None else {"draft": ModelDrafter(draft)}
+        self._loop = EngineLoop(EngineCore(program, max_unheld=unheld, drafters=drafters))
+        if inter_token_target_ms is not None:
+            self._loop.core.scheduler.pace.target_s = inter_token_target_ms / 1000.0
+        self._closer = weakref.finalize(self, _close, self._loop, program, draft)
 
     @overload
     def generate(self, prompt: str, params: SamplingParams | None = None, **changes: Any) -> Completion: ...
@@ -151,7 +157,7 @@ class LLM:
 
         Raises: InvalidParams, ContextOverflow if there are more ids than the context, CapacityError if the array is too large.
         """
-        prompt = prompt_ids(token_ids, None, self.vocab_size)
+        prompt = self._preparer.ids(token_ids)
         if len(prompt) > self.context:
             raise ContextOverflow(f"{len(prompt)} tokens are more than the context, {self.context}")
         nbytes = 4 * len(prompt) * self.vocab_size
@@ -164,14 +170,7 @@ class LLM:
         def collect(start: int, rows: Floats) -> None:
             logits[start : start + len(rows)] = rows
 
-        sampler = Sampler(SamplingParams(temperature=0.0), seed=0)
-        request = Request(next(self._ids), prompt, 0, sampler, collect=collect)
-        ticket = Ticket(self._loop, request, Described(self.load_s, 0, with_logprobs=False), _ignore)
-        try:
-            ticket.wait()
-        except BaseException:
-            ticket.cancel()
-            raise
+        self._read(self._preparer.reading(prompt, collect))
         return logits
 
     def embed(self, texts: str | Sequence[str]) -> Floats:
@@ -247,62 +246,24 @@ class LLM:
         request.room = room
         return Ticket(self._loop, request, described, on_output)
 
-    def prepare(self, prompt: Prompt, params: SamplingParams, *, salt: str = "") -> Prepared:
+    def prepare(
+        self, prompt: Prompt, params: SamplingParams, *, salt: str = "", tenant: str = ""
+    ) -> Prepared:
         """A prompt and parameters as the engine takes them, checked; for `astart`. Any thread may call it.
 
-        salt: cached prefixes are shared only between requests of the same salt.  Raises: as `generate`.
+        salt: cached prefixes are shared only between requests of the same salt. tenant: whose request it is; where requests
+        wait, the tenant with the fewest that run is next.  Raises: as `generate`.
         """
-        ids = prompt_ids(prompt, self.tokenizer, self.vocab_size, self.facts.get("tokenizer_tried", ()))
-        tokenizer = self.tokenizer
-        if tokenizer is None and params.stops:
-            raise UnsupportedError(
-                "stop strings need a tokenizer, and the model file has none; use stop_token_ids"
-            )
-        ending = frozenset(tokenizer.eog_ids) if tokenizer else frozenset()
-        seed = self._next_seed() if params.seed is None else params.seed
-        banned = set(range(self._num_tokens, self.vocab_size))  # rows of padding are no tokens
-        sampler = Sampler(
-            params,
-            seed=seed,
-            bias=token_bias(params, tokenizer, self.vocab_size),
-            banned=banned | ending if params.ignore_eos else banned,
-            breakers=breakers(params, tokenizer),
-            grammar=self._grammar(params),
-        )
-        scored = (
-            PromptLogprobs(ids.tolist(), params.logprobs)
-            if params.echo and params.logprobs is not None
-            else None
-        )
-        request = Request(
-            id=next(self._ids),
-            prompt=ids,
-            max_new=max_new_tokens(params, len(ids), self.context),
-            sampler=sampler,
-            stop_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ending),
-            stops=params.stops,
-            min_new=params.min_tokens,
-            num_samples=params.n,
-            salt=salt,
-            make_decoder=_decoders(tokenizer, ids),
-            collect=scored,
-        )
-        echo = (tokenizer.decode(ids) if tokenizer else "") if params.echo else ""
-        return request, Described(self.load_s, seed, params.logprobs is not None, echo, scored)
+        return self._preparer.request(prompt, params, salt=salt, tenant=tenant)
 
-    def _grammar(self, params: SamplingParams) -> Grammar | None:
-        """The compiled constraint of a request; compilers are made when first asked for."""
-        source = source_of(params)
-        if source is None:
-            return None
-        if self._compiler is None:
-            self._compiler = Compiler(vocabulary(self.tokenizer))
-        return self._compiler.compile(*source, tuple(params.grammar_triggers))
-
-    def _next_seed(self) -> int:
-        if self._seed is None:
-            return fresh_seed()
-        return mix64((self._seed + next(self._seeds) * GOLDEN_GAMMA) & MASK64) >> 1
+    def _read(self, asked: Prepared) -> None:
+        """Run a request that only reads its prompt, to its end."""
+        ticket = Ticket(self._loop, *asked, _ignore)
+        try:
+            ticket.wait()
+        except BaseException:
+            ticket.cancel()
+            raise
 
 
 def _merged(params: SamplingParams | None, changes: dict[str, Any]) -> SamplingParams:
@@ -312,24 +273,20 @@ def _merged(params: SamplingParams | None, changes: dict[str, Any]) -> SamplingP
 
 
 def _single(params: SamplingParams) -> SamplingParams:
-    if params.n != 1:
-        raise InvalidParams(f"n is {params.n}; a stream gives one completion, use generate for several")
+    if params.num_samples != 1:
+        raise InvalidParams(
+            f"{'n' if params.n > 1 else 'best_of'} is {params.num_samples}; a stream gives one completion, use generate for several"
+        )
     return params
-
-
-def _decoders(tokenizer: Tokenizer | None, prompt: Ints) -> Callable[[], TextDecoder] | None:
-    """Makes the decoder of each sample. After special tokens alone, a text begins and is decoded as one."""
-    if tokenizer is None:
-        return None
-    continues = bool(tokenizer.decode(prompt, skip_special=True))
-    return lambda: tokenizer.stream(continues=continues)
 
 
 def _ignore(_: StepOutput) -> None:
     pass
 
 
-def _close(loop: EngineLoop, program: Program) -> None:
+def _close(loop: EngineLoop, program: Program, draft: Program | None) -> None:
     """Not a method: the finalizer must not keep the LLM alive."""
     if loop.close():
         program.close()
+        if draft is not None:
+            draft.close()

@@ -73,6 +73,8 @@ def max_new_tokens(params: SamplingParams, num_prompt: int, context: int) -> int
     """
     room = context - num_prompt
     asked = params.max_tokens
+    if params.context_shift and room >= 1:
+        return DEFAULT_MAX_TOKENS if asked is None else room if asked < 0 else asked
     if asked is None or asked < 0:
         if room < max(1, params.min_tokens):
             raise ContextOverflow(

@@ -1,17 +1,20 @@
 """Which rows the next step computes: for every sequence as many missing ones as the budgets of rows and blocks allow.
 
-Sequences that want one row come first, so that a long prompt delays nobody's next token by more than its
-chunk; then the others in order of arrival. When blocks run out the latest sequence gives its back and
-starts over (its tokens are kept, and most of its prefix is usually still filed).
+Sequences that want their next token come first, with the draft behind it, so that a long prompt delays nobody by more than its
+chunk, which is as long as `pace.py` says; then the others in order of arrival. Who waits is admitted by priority, then whose
+tenant runs least, then in order of arrival. When blocks run out the latest sequence gives its back and starts over (its tokens
+are kept, and most of its prefix is usually still filed).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from tokamak.engine.blocks import BlockPool
-from tokamak.engine.request import Sequence
+from tokamak.engine.pace import Pace
+from tokamak.engine.sequence import Sequence
+from tokamak.errors import CapacityError
 from tokamak.types import Limits
 
 
@@ -22,18 +25,21 @@ class Schedule:
     chosen: list[tuple[Sequence, int]] = field(default_factory=list)  # (sequence, rows from num_computed on)
     copies: list[tuple[int, int]] = field(default_factory=list)  # (source, destination)
     preempted: list[Sequence] = field(default_factory=list)
+    num_rows: int = 0
+    num_single: int = 0  # of the rows: next tokens and their drafts
 
 
 class Scheduler:
     """Queues of sequences over one pool.
 
-    chunk_rows: rows of one prompt per step at most, to bound the time between the tokens of others.
+    chunk_rows: rows of one prompt per step at most. pace: makes them fewer while others wait for their next token.
     max_collect_rows: rows per step of a sequence that wants the logits of every row, to bound their memory.
     """
 
     def __init__(self, pool: BlockPool, limits: Limits, *, max_collect_rows: int) -> None:
         self.pool, self.limits = pool, limits
         self.chunk_rows = limits.max_rows
+        self.pace = Pace()
         self.max_collect_rows = max_collect_rows
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of arrival
@@ -59,29 +65,60 @@ class Scheduler:
         """The next step; empty if nothing can run. Blocks for its rows are taken."""
         plan = Schedule()
         budget = self.limits.max_rows
-        ordered = [s for s in self.running if s.num_tokens - s.num_computed == 1]
-        if len(ordered) < len(self.running):
-            ordered += [s for s in self.running if s.num_tokens - s.num_computed != 1]
-        for sequence in ordered:
+        singles = [s for s in self.running if s.num_missing == 1]
+        for sequence in singles:
             budget -= self._choose(sequence, budget, plan)
+        plan.num_single = sum(rows for _, rows in plan.chosen)
+        if plan.num_single:
+            budget = min(budget, self.pace.chunk(budget))
+        if len(singles) < len(self.running):
+            for sequence in [s for s in self.running if s.num_missing > 1]:
+                budget -= self._choose(sequence, budget, plan)
+        self._admit_waiting(budget, plan)
+        if not plan.chosen and self.waiting and any(s.pending is not None for s in self.running):
+            self._break_knot(plan)
+        plan.num_rows = sum(rows for _, rows in plan.chosen)
+        return plan
+
+    def _admit_waiting(self, budget: int, plan: Schedule) -> None:
         while (
             self.waiting
             and not plan.preempted
             and budget > 0
             and len(self.running) < self.limits.max_sequences
         ):
-            sequence = self.waiting[0]
+            sequence = self._first_waiting()
             if not self._can_run(sequence):
                 break
             self._reuse_prefix(sequence)
             if not self._admit(sequence):
                 self._give_back(sequence)
                 break
-            self.waiting.popleft()
+            self.waiting.remove(sequence)
             self.running.append(sequence)
             sequence.start()
             budget -= self._choose(sequence, budget, plan)
-        return plan
+
+    def _first_waiting(self) -> Sequence:
+        """Whose turn it is: highest priority, then the tenant with the fewest that run, then who came first."""
+        first = self.waiting[0]
+        if all(
+            s.request.priority == first.request.priority and s.request.tenant == first.request.tenant
+            for s in self.waiting
+        ):
+            return first
+        running = Counter(s.request.tenant for s in self.running)
+        return min(self.waiting, key=lambda s: (-s.request.priority, running[s.request.tenant]))
+
+    def _break_knot(self, plan: Schedule) -> None:
+        """Every sequence that runs waits for one of its group that waits for blocks: the latest gives its own back."""
+        victim = next((s for s in reversed(self.running) if s.pending is not None and not s.shifted), None)
+        if victim is not None:
+            self._preempt(victim, plan)
+            self.waiting.remove(victim)
+            self.waiting.append(victim)
+            plan.preempted.clear()
+            self._admit_waiting(self.limits.max_rows, plan)
 
     def _can_run(self, sequence: Sequence) -> bool:
         room = sequence.request.room
@@ -93,11 +130,13 @@ class Scheduler:
             return 0  # the last: by an earlier one in this very step
         if not self._can_run(sequence):
             return 0
-        rows = min(sequence.num_missing, budget, self.chunk_rows)
-        if sequence.request.collect is not None:
+        rows = min(sequence.num_missing + sequence.num_drafted, budget, self.chunk_rows)
+        if sequence.request.collect is not None and sequence.num_new == 0:
             rows = min(rows, self.max_collect_rows)
         while not self._take_blocks(sequence, rows, plan):
-            victim = self.running[-1]
+            victim = next((s for s in reversed(self.running) if not s.shifted), None)
+            if victim is None:
+                raise CapacityError("the cache is full of sequences whose contexts were shifted")
             self._preempt(victim, plan)
             if victim is sequence:
                 return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -31,6 +32,12 @@ class _Sample:
     stop_reason: str | int | None = None
     first_s: float | None = None
     last_s: float = 0.0
+    score: float | None = None
+
+    def mean_logprob(self) -> float:
+        """Of its tokens; of none it is -inf."""
+        known = [entry.logprob for entry in self.logprobs if entry is not None]
+        return sum(known) / len(known) if known else -math.inf
 
 
 class PromptLogprobs:
@@ -48,13 +55,16 @@ class PromptLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a completion says beyond what the engine gives. echo_text: the prompt, put before the text."""
+    """What a completion says beyond what the engine gives. echo_text: the prompt, put before the text. best: give only so many,
+    those of the highest mean log-probability.
+    """
 
     load_s: float
     seed: int
     with_logprobs: bool
     echo_text: str = ""
     prompt_logprobs: PromptLogprobs | None = None
+    best: int | None = None
 
 
 class Ticket:
@@ -86,7 +96,7 @@ class Ticket:
         sample.last_s = now
         if output.finish_reason is not None:
             sample.finish_reason, sample.stop_reason = output.finish_reason, output.stop_reason
-            self.error = self.error or output.error
+            self.error, sample.score = self.error or output.error, output.score
             if output.error is not None or output.finish_reason == "abort":
                 for other in self._samples:  # samples that were never forked end here too
                     other.finish_reason = other.finish_reason or "abort"
@@ -125,8 +135,12 @@ class Ticket:
             raise Cancelled("the completion was cancelled before its end")
 
     def completions(self) -> list[Completion]:
-        """What there is so far."""
-        return [self._completion(i, sample) for i, sample in enumerate(self._samples)]
+        """What there is so far; of best_of the best, once all have ended."""
+        numbered = list(enumerate(self._samples))
+        if self._described.best is not None and self.done:
+            numbered.sort(key=lambda entry: -entry[1].mean_logprob())
+            numbered = numbered[: self._described.best]
+        return [self._completion(i, sample) for i, sample in numbered]
 
     def _completion(self, index: int, sample: _Sample) -> Completion:
         request, described = self.request, self._described
@@ -139,11 +153,19 @@ class Ticket:
             token_ids=list(sample.token_ids),
             finish_reason=sample.finish_reason or "abort",
             logprobs=logprobs,
-            usage=Usage(num_prompt, len(sample.token_ids), request.cached_tokens),
+            usage=Usage(
+                num_prompt,
+                len(sample.token_ids),
+                request.cached_tokens,
+                request.drafted_tokens,
+                request.accepted_tokens,
+                request.shifted_tokens,
+            ),
             timings=self._timings(sample, num_prompt),
             index=index,
             seed=described.seed,
             stop_reason=sample.stop_reason,
+            score=sample.score,
         )
 
     def _timings(self, sample: _Sample, num_prompt: int) -> Timings:

@@ -17,13 +17,13 @@ import numpy as np
 from tokamak import _native
 from tokamak._native import CpuProgram
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
-from tokamak.executors import mixed
+from tokamak.executors import cpu_cache, mixed
 from tokamak.executors.packing import check_layout, is_packed, matrix_inputs, packed_matrices
 from tokamak.executors.rows import decoded, matrix_rows, packed_format
 from tokamak.ir.graph import Graph, Node, S, T, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import plan
-from tokamak.types import Batch, Floats, KernelRecord, Limits, PackedMatrix, PackedWeight, Weight
+from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, PackedMatrix, PackedWeight, Weight
 
 BLOCK = 32  # positions of a cache block; the attention kernels are built for it
 ROWS, WANTED, RESULT = 0, 1, 2  # arenas of native/cpu/step.h: Lead
@@ -57,14 +57,14 @@ class CpuProgramHandle:
         self,
         native: CpuProgram,
         limits: Limits,
-        vocab_size: int,
+        graph: Graph,
         taps: Mapping[str, Tap],
         checks: tuple[Callable[[], None], ...] = (),
-        *,
-        recurrent: bool = False,
     ) -> None:
         """checks: run before the first step, raise if mapped weights are damaged."""
-        self.limits, self.vocab_size, self.recurrent = limits, vocab_size, recurrent
+        self.limits, self.vocab_size = limits, int(graph.outputs[0].type.tail[0])
+        self.recurrent = any(v.type.dtype == "state" for v in graph.states.values())
+        self._graph = graph
         self._native: CpuProgram | None = native
         self._taps = taps
         self._checks = checks
@@ -119,6 +119,31 @@ class CpuProgramHandle:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy cache blocks (source, destination) in every layer."""
         self.native.copy_blocks(list(pairs))
+
+    def read_blocks(self, blocks: Sequence[int]) -> list[Array]:
+        """Contents of cache blocks: uint8[n, nbytes] of every layer, for `write_blocks` of a program like this one."""
+        stores = range(len(self._graph.states))
+        return [self.native.read_blocks(i, list(blocks)).reshape(len(blocks), -1) for i in stores]
+
+    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array]) -> None:
+        """Put contents that `read_blocks` gave into blocks.  Raises: InvalidParams for another size."""
+        for i, raw in enumerate(contents):
+            self.native.write_blocks(i, list(blocks), np.ascontiguousarray(raw).ravel())
+
+    def shift_blocks(self, blocks: Sequence[int], delta: int) -> None:
+        """Turn the keys in blocks to positions larger by delta.
+
+        Raises: UnsupportedError for a model whose cached positions cannot move.
+        """
+        turns = cpu_cache.turning(self._graph)
+        for i, (state, (heads, key_dim, _)) in enumerate(cpu_cache.shapes(self._graph).items()):
+            inv_freq = turns[state]
+            if inv_freq is None or not blocks:
+                continue
+            raw = self.native.read_blocks(i, list(blocks)).reshape(len(blocks), -1)
+            keys = cpu_cache.Keys(self.limits.kv_dtype, heads, key_dim)
+            keys.put(raw, cpu_cache.turned(keys.of(raw), inv_freq, delta))
+            self.native.write_blocks(i, list(blocks), raw.ravel())
 
     def records(self) -> list[KernelRecord]:
         """Kernel ids, calls, times and bytes per instruction, counted by the code that ran them."""
@@ -209,19 +234,14 @@ class Lowering:
         for node in self.graph.nodes:
             self.emit(node)
         self.native.seal()
-        vocab_size, checks = self.output.type.tail[0], tuple(self.checks)
-        recurrent = bool(self.states)
-        return CpuProgramHandle(self.native, self.limits, vocab_size, self.taps, checks, recurrent=recurrent)
+        return CpuProgramHandle(self.native, self.limits, self.graph, self.taps, tuple(self.checks))
 
     def make_states(self) -> None:
         """Caches as wide as what attention stores in them, recurrent states as flat arrays."""
-        widths = {n.inputs[3]: n.inputs[2].type.tail[1] for n in self.graph.nodes if n.op == "attention"}
+        for value, (heads, key_dim, value_dim) in cpu_cache.shapes(self.graph).items():
+            self.caches[value] = self.native.add_cache(heads, key_dim, value_dim)
         for value in self.graph.states.values():
-            if value.type.dtype == "kv":
-                heads, both = value.type.tail[0], value.type.nrows * value.type.tail[1]
-                wide = widths.get(value, both // 2)
-                self.caches[value] = self.native.add_cache(heads, both - wide, wide)
-            else:
+            if value.type.dtype != "kv":
                 self.states[value] = self.native.add_state(prod(value.type.tail))
 
     def pack(self, weights: Mapping[str, Weight], progress: Progress | None) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tokamak.errors import CapacityError, InvalidParams, UnsupportedError
+from tokamak.executors.cpu_cache import shapes, turning
 from tokamak.executors.meaning import Meaning
 from tokamak.executors.rows import decoded
 from tokamak.ir.graph import Dim, Graph, Node, S, T, Type, Value
@@ -132,6 +133,33 @@ class ReferenceProgram:
         for state in self._states.values():
             for source, destination in pairs:
                 state[destination] = state[source]
+
+    def read_blocks(self, blocks: Sequence[int]) -> list[Array]:
+        """Contents of cache blocks, see `types.Program`."""
+        chosen = [np.ascontiguousarray(s[list(blocks)]) for s in self._states.values()]
+        return [s.view(np.uint8).reshape(len(blocks), -1) for s in chosen]
+
+    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array]) -> None:
+        """Put them back."""
+        for state, raw in zip(self._states.values(), contents, strict=True):
+            values = np.ascontiguousarray(raw).view(state.dtype).reshape(len(blocks), *state.shape[1:])
+            for block, value in zip(blocks, values, strict=True):
+                state[block] = value
+
+    def shift_blocks(self, blocks: Sequence[int], delta: int) -> None:
+        """Turn keys, in float64.  Raises: UnsupportedError for a model whose cached positions cannot move."""
+        turns = turning(self.graph)
+        by_value = {value: name for name, value in self.graph.states.items()}
+        for value, (_, key_dim, _) in shapes(self.graph).items():
+            inv_freq = turns[value]
+            if inv_freq is None or not blocks:
+                continue
+            state = self._states[by_value[value]]
+            kept = state[list(blocks)]
+            keys = kept[..., :key_dim].reshape(1, -1, key_dim)
+            turned = Meaning.rope(keys, np.array([delta]), inv_freq.astype(np.float64), mscale=1.0)
+            kept[..., :key_dim] = turned.reshape(kept[..., :key_dim].shape)
+            state[list(blocks)] = kept
 
     def records(self) -> list[KernelRecord]:
         """NumPy calls per node."""

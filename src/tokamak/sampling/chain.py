@@ -5,14 +5,16 @@ Built once per request and shared by its samples; holds no state and draws nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tokamak import _native
+from tokamak.errors import UnsupportedError
 from tokamak.sampling import filters, penalties
 from tokamak.sampling.filters import Candidates
+from tokamak.sampling.infill import infill
 from tokamak.sampling.params import SamplingParams
 from tokamak.types import Floats, Ints
 
@@ -33,10 +35,23 @@ class Chain:
     native: NativeChain | None
 
 
-def build(params: SamplingParams, bias: Mapping[int, float], breakers: penalties.Breakers) -> Chain:
-    """The chain of a request. bias: by token id. breakers: of DRY, as token sequences."""
+def build(
+    params: SamplingParams,
+    bias: Mapping[int, float],
+    breakers: penalties.Breakers,
+    vocabulary: tuple[Sequence[bytes], Collection[int]] | None = None,
+) -> Chain:
+    """The chain of a request. bias: by token id. breakers: of DRY, as token sequences. vocabulary: bytes and ends, of infill.
+
+    Raises: UnsupportedError for infill without a vocabulary.
+    """
     adjusts = dict(_adjusts(params, bias, breakers))
     filter_by_name = dict(_filters(params))
+    if "infill" in params.samplers:
+        if vocabulary is None or not vocabulary[1]:
+            raise UnsupportedError("the infill stage needs a tokenizer with a token that ends a text")
+        pieces, ends = vocabulary
+        filter_by_name["infill"] = lambda c, _: infill(c, pieces, ends)
     early: list[Adjust] = []
     stages: list[tuple[str, Stage]] = []
     for name in params.samplers:

@@ -65,6 +65,12 @@ class GrammarState:
         self._grammar, self._matcher = grammar, grammar.matcher.deep_copy()
         self._triggers, self._text = grammar.triggers, b""
 
+    def fork(self) -> GrammarState:
+        """The same place in another completion."""
+        other = GrammarState(self._grammar)
+        other._matcher, other._triggers, other._text = self._matcher.deep_copy(), self._triggers, self._text
+        return other
+
     def mask(self, logits: Floats) -> None:
         """-inf, in place on f32[V], for every token that may not come next."""
         if self._triggers:

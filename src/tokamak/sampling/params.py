@@ -44,6 +44,14 @@ STAGES = (
     "xtc",
     "temperature",
 )
+OPTIONAL_STAGES = ("infill",)  # on only where `samplers` names them
+ALIASES = {
+    "typ_p": "typical",
+    "temp": "temperature",
+    "tfs_z": "tail_free",
+    "tfs": "tail_free",
+    "top_nsigma": "top_n_sigma",
+}
 
 # field -> (lowest, highest, whole number); both ends belong to the range
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -77,10 +85,17 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "dry_last_n": (-1, 2**31 - 1, True),
     "logprobs": (0, 1024, True),
     "n": (1, 128, True),
+    "best_of": (1, 128, True),
+    "num_beams": (1, 128, True),
+    "length_penalty": (-10.0, 10.0, False),
+    "guidance_scale": (0.0, 100.0, False),
+    "speculation_tokens": (1, 64, True),
+    "keep": (0, 2**31 - 1, True),
     "seed": (0, 2**64 - 1, True),
 }
 CONSTRAINTS = ("grammar", "json_schema", "regex", "choice")
-_OPTIONAL = {"max_tokens", "logprobs", "seed"}
+_OPTIONAL = {"max_tokens", "logprobs", "seed", "best_of"}
+SPECULATIONS = ("auto", "off", "lookup", "draft")
 MAX_STOPS = 64
 
 
@@ -110,6 +125,15 @@ class SamplingParams:
     samplers: the order of the stages; one that is left out is off.
     grammar (GBNF, rule root), json_schema, regex, choice (one of some strings): the text follows it to its end; at most one.
     grammar_triggers: strings, the grammar is off until the text holds one and then counts from its beginning.
+    best_of: draws so many and gives the n with the highest mean log-probability; not in a stream.
+    num_beams: > 1 searches instead of drawing, with length_penalty (sum of log p / length^penalty) and early_stopping (True, False,
+    "never"), as transformers does; n of the beams are given.
+    guidance_scale: 1 off; else log-probabilities u + scale * (c - u), c of the prompt and u of negative_prompt.
+    token_healing: the end of the prompt is taken back and must be spelled again, with whatever a longer token adds.
+    speculation: "auto" (a draft model where the LLM has one), "off", "lookup" (what followed earlier in the text) or "draft"; with
+    speculation_tokens at most a step. The completion stays the same.
+    context_shift: where the context ends, the oldest tokens after the first `keep` make room; otherwise it ends there.
+    cache_salt: cached prefixes are shared only under the same one. priority: higher is started first.
     preset: "fast", "balanced" or "quality": other defaults, each field given still wins.
     Raises: InvalidParams naming field, value and range.
     """
@@ -159,6 +183,19 @@ class SamplingParams:
     regex: str | None = None
     choice: Sequence[str] | None = None
     grammar_triggers: Sequence[str] = ()
+    best_of: int | None = None
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    guidance_scale: float = 1.0
+    negative_prompt: str | Sequence[int] | None = None
+    token_healing: bool = False
+    speculation: str = "auto"
+    speculation_tokens: int = 8
+    context_shift: bool = False
+    keep: int = 0
+    cache_salt: str = ""
+    priority: int = 0
 
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in PRESETS:
@@ -169,7 +206,7 @@ class SamplingParams:
                 object.__setattr__(self, name, value)
         for name, (low, high, whole) in _RANGES.items():
             _check_number(name, getattr(self, name), low, high, whole)
-        for name in ("ignore_eos", "echo"):
+        for name in ("ignore_eos", "echo", "token_healing", "context_shift"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParams(f"{name} is {getattr(self, name)!r}; it must be True or False")
         object.__setattr__(self, "stop", _stop_strings(self.stop))
@@ -179,6 +216,7 @@ class SamplingParams:
         object.__setattr__(self, "logits_processor", _callables(self.logits_processor))
         _check_together(self)
         _check_constraint(self)
+        _check_search(self)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -189,6 +227,11 @@ class SamplingParams:
     def processors(self) -> tuple[LogitsProcessor, ...]:
         """The logits processors as a tuple."""
         return self.logits_processor if isinstance(self.logits_processor, tuple) else ()
+
+    @property
+    def num_samples(self) -> int:
+        """Completions that are made, of which n are given."""
+        return self.n if self.best_of is None else self.best_of
 
     @property
     def greedy(self) -> bool:
@@ -206,6 +249,19 @@ class SamplingParams:
         if changes.get("preset") is not None:
             changes = {**dict.fromkeys(DEFAULTS), **changes}
         return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field that is not at its default, as JSON holds it: `SamplingParams(**params.as_dict())` is the same again.
+
+        Raises: InvalidParams if there are logits processors, which are code.
+        """
+        if self.processors:
+            raise InvalidParams("logits_processor has functions, which no text can hold")
+        usual = SamplingParams()
+        changed = {
+            name: getattr(self, name) for name in FIELDS if getattr(self, name) != getattr(usual, name)
+        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in changed.items() if k != "preset"}
 
 
 FIELDS = tuple(SamplingParams.__dataclass_fields__)
@@ -237,6 +293,37 @@ def _check_constraint(params: SamplingParams) -> None:
             raise InvalidParams(f"{name} is {value!r}; see SamplingParams for what it takes")
     if params.grammar_triggers and not given:
         raise InvalidParams("grammar_triggers are given without a grammar to turn on")
+
+
+def _check_search(params: SamplingParams) -> None:
+    p = params
+    if p.early_stopping not in (True, False, "never"):
+        raise InvalidParams(f'early_stopping is {p.early_stopping!r}; it must be True, False or "never"')
+    if p.speculation not in SPECULATIONS:
+        raise InvalidParams(f"speculation is {p.speculation!r}; it must be one of {', '.join(SPECULATIONS)}")
+    if p.best_of is not None and p.best_of < p.n:
+        raise InvalidParams(f"best_of is {p.best_of}; it must be at least n, {p.n}")
+    if (p.guidance_scale != 1.0) != (p.negative_prompt is not None):
+        raise InvalidParams("guidance_scale and negative_prompt are used together: give both or neither")
+    if p.token_healing and (p.grammar or p.json_schema or p.regex or p.choice):
+        raise InvalidParams(
+            "token_healing changes how the text begins, and a grammar fixes it; use one of them"
+        )
+    if p.num_beams > 1:
+        if p.n > p.num_beams:
+            raise InvalidParams(f"n is {p.n}; of {p.num_beams} beams at most so many are given")
+        given = {
+            "stop": p.stops,
+            "logprobs": p.logprobs is not None,
+            "best_of": p.best_of,
+            "mirostat": p.mirostat,
+        }
+        given |= {"negative_prompt": p.negative_prompt is not None, "context_shift": p.context_shift}
+        for name, value in given.items():
+            if value:
+                raise InvalidParams(f"{name} does not go with num_beams; leave one of them out")
+    if p.context_shift and p.negative_prompt is not None:
+        raise InvalidParams("context_shift does not go with negative_prompt; leave one of them out")
 
 
 def _stop_strings(stop: Any) -> tuple[str, ...]:
@@ -278,10 +365,11 @@ def _bias(bias: Any) -> dict[int | str, float]:
 
 
 def _stages(samplers: Any) -> tuple[str, ...]:
-    names: tuple[str, ...] = tuple(samplers)
+    names: tuple[str, ...] = tuple(ALIASES.get(name, name) for name in samplers)
+    known = (*STAGES, *OPTIONAL_STAGES)
     for name in names:
-        if name not in STAGES or names.count(name) > 1:
-            raise InvalidParams(f"samplers has {name!r}; each of {', '.join(STAGES)} may stand there once")
+        if name not in known or names.count(name) > 1:
+            raise InvalidParams(f"samplers has {name!r}; each of {', '.join(known)} may stand there once")
     return names
 
 

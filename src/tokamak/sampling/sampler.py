@@ -5,7 +5,8 @@ Holds what a draw depends on and nothing about the model. The stages run in the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import copy
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from tokamak.sampling.adaptive import AdaptiveP
 from tokamak.sampling.chain import build
 from tokamak.sampling.filters import Candidates
 from tokamak.sampling.grammar import Grammar
+from tokamak.sampling.healing import Healing
 from tokamak.sampling.mirostat import Mirostat
 from tokamak.sampling.params import SamplingParams
 from tokamak.sampling.random import XTC, uniform
@@ -67,14 +69,15 @@ class Sampler:
 
     seed, index: what the draws depend on, with the position. bias: logit_bias by token id, strings resolved.
     banned: token ids that are never drawn. breakers: those of DRY as token sequences.
-    grammar: what the text has to follow.
+    grammar: what the text has to follow. healing: what its beginning has to spell.
+    vocabulary: bytes of each token and the ids that end a text, for infill.
     """
 
     __slots__ = (
         "_adaptive",
         "_banned",
         "_chain",
-        "_grammar",
+        "_healing",
         "_mirostat",
         "_seed",
         "_state",
@@ -92,12 +95,14 @@ class Sampler:
         banned: Iterable[int] = (),
         breakers: penalties.Breakers | None = None,
         grammar: Grammar | None = None,
+        healing: Healing | None = None,
+        vocabulary: tuple[Sequence[bytes], Collection[int]] | None = None,
     ) -> None:
         self.params, self.index, self._seed = params, index, seed
         self._banned = np.array(sorted(banned), dtype=np.int32)
-        self._grammar = grammar
+        self._healing = healing
         self._state = grammar.start() if grammar else None
-        self._chain = build(params, bias or {}, breakers or penalties.Breakers())
+        self._chain = build(params, bias or {}, breakers or penalties.Breakers(), vocabulary)
         self._mirostat = (
             Mirostat(params.mirostat, params.mirostat_tau, params.mirostat_eta) if params.mirostat else None
         )
@@ -105,40 +110,73 @@ class Sampler:
         self._adaptive = None if target < 0.0 else AdaptiveP(target, params.adaptive_decay)
 
     def fork(self, index: int) -> Sampler:
-        """The sampler of another completion of the same prompt, before anything was drawn."""
-        other = Sampler(self.params, seed=self._seed, index=index, grammar=self._grammar)
-        other._chain, other._banned = self._chain, self._banned
+        """The sampler of another completion that goes on from here."""
+        other = copy.copy(self)
+        other._continue(index)  # noqa: SLF001  # its own class
         return other
 
-    def sample(self, logits: Floats, history: Ints, banned_now: Collection[int] = ()) -> Sampled:
+    def _continue(self, index: int) -> None:
+        """Own copies of what moves with the text."""
+        self.index = index
+        self._state = self._state.fork() if self._state is not None else None
+        self._healing = self._healing.fork() if self._healing is not None else None
+        self._mirostat, self._adaptive = copy.copy(self._mirostat), copy.copy(self._adaptive)
+
+    def stateless(self) -> Sampler:
+        """One that draws with the same coins and stages but keeps nothing: for guesses, which may be taken back."""
+        other = copy.copy(self)
+        other._forget()  # noqa: SLF001  # its own class
+        return other
+
+    def _forget(self) -> None:
+        self.params = self.params.replaced(
+            logprobs=None, logits_processor=(), mirostat=0, adaptive_target=-1.0
+        )
+        self._state = self._healing = self._mirostat = self._adaptive = None
+
+    def accept(self, token_id: int) -> None:
+        """Notes a token that somebody else chose."""
+        if self._state is not None:
+            self._state.accept(token_id)
+        if self._healing is not None:
+            self._healing.accept(token_id)
+
+    def sample(
+        self,
+        logits: Floats,
+        history: Ints,
+        banned_now: Collection[int] = (),
+        *,
+        position: int | None = None,
+    ) -> Sampled:
         """The next token.
 
-        logits: f32[V], not changed. history: i32[n], prompt and completion so far; n is the position drawn.
-        banned_now: ids banned at this position only.
+        logits: f32[V], not changed. history: i32[n], prompt and completion so far. position: tokens before this one, n by
+        default. banned_now: ids banned at this position only.
         Raises: ModelFileError if the logits are not numbers, InvalidParams if every token is banned.
         """
-        adjusted = self._adjusted(logits, history, banned_now)
+        position = len(history) if position is None else position
+        adjusted = self.adjusted(logits, history, banned_now)
         native = self._chain.native
         if native is not None:
-            token_id = _native.draw_token(adjusted, *native, uniform(self._seed, self.index, len(history)))
+            token_id = _native.draw_token(adjusted, *native, uniform(self._seed, self.index, position))
             if token_id < 0:
                 _check_largest(float(adjusted.max()))
         elif self.params.greedy:
             token_id = self._largest(adjusted, history)
         else:
             _check_largest(float(adjusted.max()))
-            token_id = self._drawn(adjusted, history)
-        if self._state is not None:
-            self._state.accept(token_id)
+            token_id = self._drawn(adjusted, history, position)
+        self.accept(token_id)
         if self.params.logprobs is None:
             return Sampled(token_id)
         return Sampled(token_id, log_probability(logits, token_id, self.params.logprobs))
 
-    def _adjusted(self, logits: Floats, history: Ints, banned_now: Collection[int]) -> Floats:
+    def adjusted(self, logits: Floats, history: Ints, banned_now: Collection[int] = ()) -> Floats:
         """Logits after processors, bans and what stands before the first filter; a copy if anything changes."""
         for processor in self.params.processors:
             logits = np.ascontiguousarray(processor(history.copy(), logits.copy()), dtype=np.float32)
-        if not (self._chain.adjusts or len(self._banned) or banned_now or self._state):
+        if not (self._chain.adjusts or len(self._banned) or banned_now or self._state or self._healing):
             return logits
         logits = logits.copy()
         logits[self._banned] = -np.inf
@@ -148,6 +186,8 @@ class Sampler:
             adjust(logits, history)
         if self._state is not None:
             self._state.mask(logits)
+        if self._healing is not None:
+            self._healing.mask(logits)
         return logits
 
     def _largest(self, logits: Floats, history: Ints) -> int:
@@ -162,8 +202,7 @@ class Sampler:
                 candidates = stage(candidates, history)
         return int(filters.temperature(candidates, 0.0).ids[0])
 
-    def _drawn(self, logits: Floats, history: Ints) -> int:
-        position = len(history)
+    def _drawn(self, logits: Floats, history: Ints, position: int) -> int:
         candidates = filters.everything(logits)
         coin = uniform(self._seed, self.index, position)
         if self._mirostat is not None:

@@ -153,6 +153,13 @@ class Sampling(Body, kw_only=True, forbid_unknown_fields=True):
     regex: Annotated[str, Meta(max_length=MAX_SCHEMA)] | None = None
     choice: Annotated[list[str], Meta(max_length=4096)] | None = None
     grammar_triggers: Annotated[list[Text], Meta(max_length=16)] | None = None
+    guidance_scale: float | None = None
+    negative_prompt: Annotated[str, Meta(max_length=MAX_SCHEMA)] | None = None
+    token_healing: bool | None = None
+    speculation: str | None = None
+    speculation_tokens: int | None = None
+    context_shift: bool | None = None
+    keep: int | None = None
     timings_per_token: bool | None = None
 
     @property
