@@ -24,6 +24,7 @@ VERBS = {
     "serve": "answer over HTTP, as OpenAI's API does",
     "tokenize": "text to token ids",
     "detokenize": "token ids to text",
+    "train-tokenizer": "a new vocabulary from text files",
     "inspect": "metadata, tensors, formats, memory and graph of a model file",
     "convert": "a directory with safetensors as GGUF, or a model packed for this machine",
     "bench": "prompt and decode speed against the limits of this machine",
@@ -48,7 +49,7 @@ INTERRUPTED = 130
 
 def overview() -> str:
     """The text of `tokamak --help`."""
-    verbs = "\n".join(f"  {verb:<12}{summary}" for verb, summary in VERBS.items())
+    verbs = "\n".join(f"  {verb:<17}{summary}" for verb, summary in VERBS.items())
     return (
         "usage: tokamak COMMAND [MODEL] [options]\n\n"
         "Low-bit language models on the machine you have. MODEL is a .gguf file; without it the\n"
@@ -62,7 +63,7 @@ def overview() -> str:
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
     """The parser of one verb: its own options, then the ones every verb has."""
-    module = importlib.import_module(f"tokamak.cli.{verb.replace(' ', '_')}")
+    module = importlib.import_module(f"tokamak.cli.{verb.replace(' ', '_').replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog=f"tokamak {verb}",
         description=module.SUMMARY,
