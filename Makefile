@@ -36,10 +36,11 @@ check:
 	$(PY) -m mypy
 	find native \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' \) ! -name 'unicode_data.inl' | xargs clang-format --dry-run -Werror
 
-# The tests that reach native code, under AddressSanitizer and UndefinedBehaviorSanitizer. Python itself is not
+# The tests that reach native code deepest, under AddressSanitizer and UndefinedBehaviorSanitizer. Python itself is not
 # instrumented, so the runtime is preloaded; its leaks at exit are not ours.
 ASAN := build/asan
-ASAN_TESTS ?= tests --ignore=tests/golden -k "not test_import"
+ASAN_TESTS ?= tests/conformance tests/hostile $(addprefix tests/unit/,tokenizers executors loaders quant engine) \
+  $(addprefix tests/e2e/,test_generate.py test_same_bits.py test_packed.py) tests/server/test_socket.py
 sanitize:
 	cmake -S . -B $(ASAN) -G Ninja -DTOKAMAK_SANITIZE=ON -DPython_EXECUTABLE=$$($(PY) -c 'import sys; print(sys.executable)')
 	cmake --build $(ASAN)
