@@ -202,7 +202,9 @@ def _kinds(spec: TokenizerSpec, num_rows: int) -> Iterator[dict[str, Any]]:
             yield _keys("llama", tokens, types, more)
     elif spec.kind == "wordpiece":
         turned = [_turned(t, types[i]) for i, t in enumerate(tokens)]
-        yield _keys("bert", turned, types, {"pre": "jina-v2-en", "token_type_count": 2})
+        lowers = any(bool(s.get("lowercase")) for s in spec.normalizers if s.type == "BertNormalizer")
+        more = {"pre": "jina-v2-en", "token_type_count": 2, "normalizer.lowercase": lowers}
+        yield _keys("bert", turned, types, more)
 
 
 def _keys(model: str, tokens: list[bytes], types: Any, more: Mapping[str, Any]) -> dict[str, Any]:

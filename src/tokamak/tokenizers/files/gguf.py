@@ -151,12 +151,15 @@ class _Reader:
 
     def wordpiece(self, tokens: Strings) -> dict[str, Any]:
         """Converters write BERT's pieces the other way round: U+2581 in front of those that start a word."""
+        said = self.metadata.get("tokenizer.ggml.normalizer.lowercase")
         cased = any(
             t.lower() != t
             for t in (b.decode("utf-8", "replace").removeprefix("\u2581") for b in tokens)
             if t[:1] != "["
         )
-        if cased:
+        if isinstance(said, bool):
+            cased = not said
+        elif cased:
             self.notes.append("the vocabulary has upper-case words: assuming a model that keeps case")
         bos, eos = self.token_id("bos"), self.token_id("eos")
         bos = bos if bos is not None else self.token_id("cls")
