@@ -229,6 +229,55 @@ class FixedLength final : public PreTokenizer {
   int64_t length_;
 };
 
+// Runs of decimal digits in groups of three, counted from the right, as thousands are written. With
+// `word_end` only runs that end a word; with `inner` what stands before a run is cut off only where
+// the run is a multiple of three, as a pattern that matches nothing between groups does.
+class DigitGroups final : public PreTokenizer {
+ public:
+  explicit DigitGroups(const Step& step)
+      : digits_(CodeSet::property("Nd")),
+        word_end_(step.flag("word_end")),
+        inner_(step.flag("inner")) {}
+  void apply(Pieces& pieces) const override {
+    cut_pieces(pieces, Behavior::isolated, [this](std::string_view text, std::vector<Cut>& cuts) {
+      size_t gap = 0;
+      std::vector<size_t> places;  // of the digits of a run, and its end
+      for (size_t at = 0; at < text.size();) {
+        places.clear();
+        Character c = decode_utf8(text.data() + at, text.data() + text.size());
+        for (; at < text.size() && is_digit(c.code);
+             c = decode_utf8(text.data() + at, text.data() + text.size())) {
+          places.push_back(at);
+          at += c.length;
+        }
+        if (!places.empty() && !(word_end_ && at < text.size() && is_word(c.code))) {
+          add_groups(places, at, gap, cuts);
+        }
+        if (at < text.size()) at += c.length;
+      }
+      if (gap < text.size()) cuts.push_back({gap, text.size(), false});
+    });
+  }
+
+ private:
+  bool is_digit(uint32_t c) const { return c < 128 ? c >= '0' && c <= '9' : digits_.contains(c); }
+  void add_groups(const std::vector<size_t>& places, size_t end, size_t& gap,
+                  std::vector<Cut>& cuts) const {
+    for (size_t i = 0; i < places.size(); ++i) {
+      const bool starts = (places.size() - i) % 3 == 0 || (i == 0 && !inner_);
+      if (!starts || gap == places[i]) continue;
+      cuts.push_back({gap, places[i], false});
+      gap = places[i];
+    }
+    if (inner_) return;
+    cuts.push_back({gap, end, true});
+    gap = end;
+  }
+
+  CodeSet digits_;
+  bool word_end_, inner_;
+};
+
 class ByteLevel final : public PreTokenizer {
  public:
   explicit ByteLevel(const Step& step)
@@ -382,6 +431,7 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Step& step) {
     return std::make_unique<Characters>(Property::punctuation,
                                         behavior_of(step.get<std::string>("behavior", "Isolated")));
   }
+  if (type == "DigitGroups") return std::make_unique<DigitGroups>(step);
   if (type == "CharDelimiterSplit") return std::make_unique<Delimiter>(step.text("delimiter"));
   if (type == "FixedLength") return std::make_unique<FixedLength>(step.get<int64_t>("length", 5));
   throw Error(ErrorKind::unsupported, "pre-tokenizer " + type + " is not supported");

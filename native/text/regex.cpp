@@ -11,7 +11,7 @@ namespace tokamak::text {
 namespace {
 
 constexpr int kMaxDepth = 64;
-constexpr int kMaxRepeat = 256;
+constexpr int kMaxRepeat = 512;
 
 using Kind = RegexNode::Kind;
 

@@ -51,6 +51,21 @@ EXAONE_MOE = (
     _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+UFAKZEKA = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*" + _ENDING
+JAIS2 = LLAMA3.removesuffix(_ENDING) + (
+    r"|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)"
+    r"|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}"
+)
+YOUTU = _cased(_UPPER, _LOWER, _CONTRACTIONS + "?", r"\p{N}")
+_YOUTU_SCRIPTS = (
+    "[\uac00-\ud7a3\u3131-\u318e]+|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f\ufe30-\ufe4f]+"
+    "|[\u3105-\u312f]+|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+)
+# Patterns that group digits by three from the right look ahead without limit, which `Split` here does not.
+DIGIT_GROUPS = {
+    r"\d{1,3}(?=(?:\d{3})*\b)": Step.of("DigitGroups", word_end=True),
+    r"(?=(\d{3})+(?!\d))": Step.of("DigitGroups", inner=True),
+}
 _DEEPSEEK3 = (
     _ASCII_PUNCTUATION + r"[A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*" + _ENDING
 )
@@ -113,12 +128,13 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
         ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0"), _LLAMA3
     ),
     **dict.fromkeys(("lfm2", "jina-v5-nano"), _LLAMA3),
-    **dict.fromkeys(("dbrx", "smaug-bpe", "glm4", "chatglm-bpe"), PreTokenizer(isolated(LLAMA3))),
+    **dict.fromkeys(("dbrx", "smaug-bpe", "glm4", "glm5", "chatglm-bpe"), PreTokenizer(isolated(LLAMA3))),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2"), _QWEN2),
     **dict.fromkeys(("hunyuan", "solar-open", "grok-2"), _QWEN2),
     "qwen35": PreTokenizer(isolated(QWEN35)),
     **dict.fromkeys(
-        ("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"), _DIGITS
+        ("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"),
+        _DIGITS,
     ),
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), PreTokenizer(isolated(O200K))),
     "granite-embed-multi-97m": PreTokenizer(isolated(O200K), ignore_merges=True),
@@ -128,7 +144,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "seed-coder": PreTokenizer(isolated(SEED_CODER)),
     "exaone-moe": PreTokenizer(isolated(EXAONE_MOE)),
     **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), _BLOOMS),
-    "viking": PreTokenizer((Step.of("Digits", individual_digits=True), *isolated(_BLOOM))),
+    "viking": PreTokenizer((*isolated(_BLOOM), Step.of("Digits", individual_digits=True))),
     "falcon": PreTokenizer(_FALCON),
     "deepseek-llm": PreTokenizer(
         (
@@ -143,6 +159,12 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
         (*isolated("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _OLD_CJK), Step.of("Digits", individual_digits=True))
     ),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "joyai-llm"), _DEEPSEEK3_SPLITS),
+    "minicpm5": PreTokenizer(isolated(LLAMA3), ignore_merges=True),
+    "jais-2": PreTokenizer(isolated(JAIS2)),
+    "youtu": PreTokenizer(isolated(_YOUTU_SCRIPTS, YOUTU), ignore_merges=True),
+    "ufakzeka": PreTokenizer(isolated(UFAKZEKA)),
+    "tiny_aya": PreTokenizer((DIGIT_GROUPS[r"\d{1,3}(?=(?:\d{3})*\b)"], *isolated(O200K))),
+    "superbpe": PreTokenizer((*isolated(r"\p{N}+"), DIGIT_GROUPS[r"(?=(\d{3})+(?!\d))"])),
     "chameleon": PreTokenizer(
         isolated(
             "<sentinel:[0-9]+>",

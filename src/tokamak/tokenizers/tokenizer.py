@@ -37,6 +37,7 @@ class Tokenizer:
         self.spec = spec
         self._lock = threading.Lock()
         self._native: Any = None
+        self._sampler: tuple[Any, Any] | None = None  # of the last encode_sampled
 
     @classmethod
     def from_spec(cls, spec: TokenizerSpec) -> Tokenizer:
@@ -170,6 +171,31 @@ class Tokenizer:
         """len(encode(...)) without making the list."""
         n: int = self._engine.count(text, add_special, parse_special)
         return n
+
+    def encode_sampled(
+        self,
+        text: Text,
+        *,
+        seed: int,
+        dropout: float = 0.1,
+        alpha: float = 0.1,
+        nbest: int = -1,
+        add_special: bool = True,
+        parse_special: bool = False,
+    ) -> list[int]:
+        """Ids of one of the ways to cut a text, drawn by `seed`.
+
+        dropout: chance, 0 to 1, that a merge that comes up is passed over (BPE). alpha: how much likelier cuts are
+        preferred, 0: not at all; nbest: draw among that many best cuts, -1: all (Unigram).
+        Raises: UnsupportedError for tokenizers that have one way only.
+        """
+        from tokamak.tokenizers import sampled
+
+        key = (dropout, alpha, nbest)
+        if self._sampler is None or self._sampler[0] != key:
+            self._sampler = (key, sampled.sampler(self.spec, *key))
+        cut = self._sampler[1]
+        return sampled.encode(self._engine, self.spec, plain(text), cut, seed, add_special, parse_special)
 
     def warm(self, texts: Iterable[Text] = (), threads: int | None = None) -> None:
         """Build the engine now, and fill the word caches of `threads` threads with the words of texts like those to come."""

@@ -1,12 +1,16 @@
 """Pattern automata against Python's backtracking engine over the same classes."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokamak import _native
 from tokamak.errors import UnsupportedError
-from tokamak.tokenizers.patterns import GPT2, LLAMA3, PRE_TOKENIZERS, QWEN2
+from tokamak.tokenizers import Tokenizer
+from tokamak.tokenizers.files.hf_json import spec_from_data
+from tokamak.tokenizers.patterns import DIGIT_GROUPS, GPT2, LLAMA3, PRE_TOKENIZERS, QWEN2
 from tokamak.tokenizers.pretokenize import split, to_python
 
 CHARACTERS = st.sampled_from(
@@ -90,3 +94,17 @@ def test_classes_are_those_of_the_stated_unicode_version():
     letters = sum(b - a + 1 for a, b in _native.unicode_property("L"))
     assert letters == 141_028  # letters of Unicode 16
     assert "\\U00000041-\\U0000005a" in to_python(r"\p{Lu}")
+
+
+@pytest.mark.parametrize("pattern", DIGIT_GROUPS)
+def test_digits_are_grouped_from_the_right_as_the_pattern_does(pattern):
+    tokenizers = pytest.importorskip("tokenizers")
+    original = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    spec = spec_from_data({"pre_tokenizer": split, "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})
+    engine, rng = Tokenizer(spec).engine, random.Random(1)
+    alphabet = [*"0123456789", *"abc _.,\n", "\u0661", "\u00b2", "\u00e9", "\u0301"]
+    for _ in range(500):
+        text = "".join(rng.choices(alphabet, k=rng.randrange(14)))
+        want = [piece for piece, _ in original.pre_tokenize_str(text)]
+        assert [w.decode() for w in engine.words(text, False)] == want, text

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokamak.errors import TokenizerFileError, UnsupportedError
+from tokamak.tokenizers.patterns import DIGIT_GROUPS
 from tokamak.tokenizers.spec import Step
 
 Object = Mapping[str, Any]
@@ -94,6 +95,10 @@ def pre_tokenizer_steps(part: Object | None) -> tuple[Step, ...]:
         options = _checked(p, PRE_TOKENIZERS, "pre-tokenizer")
         if p["type"] == "Metaspace":
             options = _metaspace(options)
+        groups = DIGIT_GROUPS.get(options.get("regex", ""))
+        if groups and options.get("behavior") == "Isolated" and not options.get("invert"):
+            steps.append(groups)
+            continue
         options.pop("trim_offsets", None)
         steps.append(Step.of(p["type"], **options))
     return tuple(steps)

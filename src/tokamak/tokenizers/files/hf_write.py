@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokamak.errors import UnsupportedError
+from tokamak.tokenizers.patterns import DIGIT_GROUPS
 from tokamak.tokenizers.shaping import template_of
 from tokamak.tokenizers.spec import ABSENT, USER_DEFINED, Slot, Step, TokenizerSpec
 
@@ -133,6 +134,9 @@ def _normalizer(step: Step) -> dict[str, Any]:
 
 
 def _pre_tokenizer(step: Step) -> dict[str, Any]:
+    for pattern, groups in DIGIT_GROUPS.items():
+        if step == groups:
+            return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     options = _options(step)
     if step.type == "ByteLevel":
         options.pop("map_bytes", None)
