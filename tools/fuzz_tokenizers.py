@@ -1,0 +1,199 @@
+"""Fuzz tokenizers against the original libraries: ids, spans and decoded texts of hundreds of thousands of strings.
+
+    python tools/fuzz_tokenizers.py [--strings 200000] [--seed 1] [--family unigram]
+
+Strings are spread over the vocabularies of a family (by kind: bpe, characters, unigram, wordpiece, spm, ranks, ...). A third is
+structured noise (the generator of the reference data), a third are lines of real texts, changed a little, a third are made of
+the vocabulary's own tokens and added tokens. Prints one line per vocabulary and the first differences; exit 5 if there are any.
+Spans are not compared where NFC reorders marks: Hugging Face's then follow the old places.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from reference_data import golden, unpacked
+from tokamak.tokenizers import Tokenizer
+
+REORDERING = ("gpt_neox", "clip", "sqlpilot", "xlnet")
+SHOWN = 3  # differences per vocabulary
+
+
+def noise(count: int, seed: int) -> list[str]:
+    script = golden() / "unicode" / "fuzz_strings.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(count), str(seed)], capture_output=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def changed_lines(lines: list[str], rng: random.Random) -> str:
+    line = rng.choice(lines)[: rng.randrange(1, 200)]
+    for _ in range(rng.randrange(3)):
+        at = rng.randrange(len(line) + 1)
+        other = rng.choice(lines)
+        line = line[:at] + other[: rng.randrange(6)] + line[at + rng.randrange(3) :]
+    return line
+
+
+def own_tokens(tokenizer: Tokenizer, rng: random.Random) -> str:
+    parts = []
+    added = tokenizer.added_tokens
+    for _ in range(rng.randrange(1, 8)):
+        if added and rng.random() < 0.1:
+            parts.append(rng.choice(added).content)
+        else:
+            data = tokenizer.id_to_bytes(rng.randrange(tokenizer.vocab_size))
+            parts.append(data.decode("utf-8", "replace").replace("\u2581", rng.choice((" ", "\u2581"))))
+    return "".join(parts)
+
+
+class HuggingFace:
+    """tokenizer.json: ids with and without special tokens, spans, texts with and without special tokens."""
+
+    def __init__(self, path: Path, ours: Tokenizer) -> None:
+        import tokenizers
+
+        self.spans = not any(name in path.stem for name in REORDERING)
+        self.original = tokenizers.Tokenizer.from_file(str(path))
+        self.original.no_padding()
+        self.original.no_truncation()
+        self.ours = ours
+
+    def differences(self, text: str) -> list[str]:
+        want = self.original.encode(text)
+        full = self.ours.encode_full(text, parse_special=True)
+        ids = full.ids.tolist()
+        wrong = [] if ids == want.ids == self.ours.encode(text, parse_special=True) else ["ids"]
+        if self.spans and [tuple(s) for s in full.char_spans.tolist()] != want.offsets:
+            wrong.append("spans")
+        texts = [self.original.decode(want.ids, skip_special_tokens=skip) for skip in (False, True)]
+        same = texts == [self.ours.decode(want.ids, skip) for skip in (False, True)]
+        return wrong if same else [*wrong, "text"]
+
+
+class SentencePiece:
+    """.model files: ids and texts."""
+
+    def __init__(self, path: Path, ours: Tokenizer) -> None:
+        import sentencepiece
+
+        self.original = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        self.ours = ours
+
+    def differences(self, text: str) -> list[str]:
+        want = self.original.encode(text)
+        wrong = [] if self.ours.encode(text, False, False) == want else ["ids"]
+        return wrong + ([] if self.ours.decode(want) == self.original.decode(want) else ["text"])
+
+
+class Tiktoken:
+    """.tiktoken files: ids with special tokens read and not, and bytes."""
+
+    def __init__(self, path: Path, ours: Tokenizer) -> None:
+        import tiktoken
+
+        lines = [line.split() for line in path.read_bytes().splitlines() if line.strip()]
+        ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
+        pattern = next(s.get("regex") for s in ours.spec.pre_tokenizers)
+        self.original = tiktoken.Encoding(
+            "x", pat_str=pattern, mergeable_ranks=ranks, special_tokens=ours.special_tokens
+        )
+        self.ours = ours
+
+    def differences(self, text: str) -> list[str]:
+        want = self.original.encode_ordinary(text)
+        special = self.original.encode(text, allowed_special="all")
+        wrong = [] if self.ours.encode(text, False, False) == want else ["ids"]
+        if self.ours.encode(text, False, True) != special:
+            wrong.append("special ids")
+        return wrong + (
+            [] if self.ours.decode_bytes(special) == self.original.decode_bytes(special) else ["bytes"]
+        )
+
+
+def vocabularies(folder: Path) -> dict[str, list[tuple[Path, type]]]:
+    """By kind: every file that both sides open; those that only one opens are listed."""
+    found: dict[str, list[tuple[Path, type]]] = defaultdict(list)
+    for path in sorted(p for end in ("json", "model", "tiktoken") for p in folder.glob(f"**/*.{end}")):
+        if "config" in path.name or "samples" in path.parts:
+            continue
+        try:
+            ours = Tokenizer.load(path)
+            ranks = ours.spec.kind == "ranks"
+            peer = Tiktoken if ranks else HuggingFace if path.suffix == ".json" else SentencePiece
+            peer(path, ours)
+        except Exception as e:  # noqa: BLE001  the originals raise what they like
+            print(f"not compared: {path.relative_to(folder)}: {type(e).__name__}: {e}"[:150])
+            continue
+        found[ours.spec.kind].append((path, peer))
+    return found
+
+
+def texts_of(folder: Path) -> list[str]:
+    lines: list[str] = []
+    for path in sorted((folder / "corpora").glob("*.txt")):
+        with path.open("rb") as f:
+            text = f.read(400_000).decode("utf-8", "replace")
+        lines += [line for line in text.splitlines() if line][:3000]
+    return lines
+
+
+def compare(path: Path, peer: type, count: int, seed: int, lines: list[str]) -> int:
+    """Differing strings of one vocabulary."""
+    ours = Tokenizer.load(path)
+    both = peer(path, ours)
+    rng = random.Random(f"{seed} {path.name}")
+    strings = noise(count - 2 * (count // 3), rng.randrange(1 << 30))
+    strings += [changed_lines(lines, rng) for _ in range(count // 3)]
+    strings += [own_tokens(ours, rng) for _ in range(count // 3)]
+    bad = 0
+    for text in strings:
+        wrong = both.differences(text)
+        if wrong:
+            bad += 1
+            if bad <= SHOWN:
+                print(f"    {', '.join(wrong)}: {text!r}"[:200])
+    return bad
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--strings", type=int, default=200_000, help="per family")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--family", help="only this kind")
+    args = parser.parse_args()
+    folder = unpacked()
+    if folder is None or golden() is None:
+        print("the reference data is not there (tests/reference_data.py)")
+        return 4
+    folder = folder / "tokenizers"
+    lines = texts_of(folder)
+    total = 0
+    for kind, files in sorted(vocabularies(folder).items()):
+        if args.family not in (None, kind):
+            continue
+        each = -(-args.strings // len(files))
+        print(f"{kind}: {each} strings for each of {len(files)} vocabularies", flush=True)
+        for path, peer in files:
+            started = time.perf_counter()
+            bad = compare(path, peer, each, args.seed, lines)
+            total += bad
+            took = time.perf_counter() - started
+            print(f"  {bad:>6} differ  {path.relative_to(folder)}  ({took:.0f} s)", flush=True)
+    return 5 if total else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
