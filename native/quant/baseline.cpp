@@ -2,7 +2,9 @@
 //
 // Standard headers come before the target region: what they define inline must not be compiled for
 // a processor that this file's callers may not have.
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,6 +14,7 @@
 
 #include "base/f16.h"
 #include "quant/codec.h"
+#include "quant/neighbours.h"
 
 namespace tokamak::quant {
 namespace {
@@ -22,6 +25,7 @@ constexpr int kLanes = 4;
 #include "quant/generic/fit.inl"
 #include "quant/generic/encode.inl"
 #include "quant/generic/decode.inl"
+#include "quant/generic/lattice.inl"
 #include "quant/generic/codecs.inl"
 // clang-format on
 

@@ -62,6 +62,12 @@ inline void tiles(Codec codec, const float* x, const float* w, size_t num_elemen
   }
 }
 
+#define TOKAMAK_LATTICE(codec, dimensions, grid, groups, high, unit, even, delta)         \
+  case Codec::codec:                                                                      \
+    return encode_lattice<dimensions>(                                                    \
+        Codec::codec, {Grid::grid, groups, high, unit, even, Delta::delta}, x, w, n, out, \
+        [](const Found& found, uint8_t* to) noexcept { store_##codec(found, to); })
+
 #define TOKAMAK_ENCODE(codec, size, function)                                             \
   case Codec::codec:                                                                      \
     return tiles<size>(Codec::codec, x, w, n, out,                                        \
@@ -93,9 +99,17 @@ inline void encode(Codec codec, const float* x, const float* w, size_t n, uint8_
       TOKAMAK_ENCODE(tq2_0, 256, encode_tq2_0);
       TOKAMAK_ENCODE(q1_0, 128, encode_q1_0);
       TOKAMAK_ENCODE(q2_0, 64, encode_q2_0);
+      TOKAMAK_LATTICE(iq2_xxs, 8, iq2_xxs, 8, 15, 8.0f, true, none);
+      TOKAMAK_LATTICE(iq2_xs, 8, iq2_xs, 16, 15, 8.0f, true, none);
+      TOKAMAK_LATTICE(iq2_s, 8, iq2_s, 16, 15, 8.0f, false, none);
+      TOKAMAK_LATTICE(iq3_xxs, 4, iq3_xxs, 8, 15, 4.0f, true, none);
+      TOKAMAK_LATTICE(iq3_s, 4, iq3_s, 8, 15, 1.0f, false, none);
+      TOKAMAK_LATTICE(iq1_s, 8, iq1, 8, 7, 1.0f, false, group);
+      TOKAMAK_LATTICE(iq1_m, 8, iq1, 16, 7, 1.0f, false, vector);
   }
 }
 #undef TOKAMAK_ENCODE
+#undef TOKAMAK_LATTICE
 
 inline void decode_plain(Codec codec, const uint8_t* groups, size_t n, float* y) noexcept {
   if (codec == Codec::f32) {
@@ -121,6 +135,13 @@ inline void each(Codec codec, const uint8_t* groups, size_t n, float* y,
     y += size;
   }
 }
+
+#define TOKAMAK_DECODE_POINTS(codec, grid)                                                \
+  case Codec::codec:                                                                      \
+    return each(Codec::codec, groups, n, y,                                               \
+                [&table = neighbours(Grid::grid)](const uint8_t* g, float* to) noexcept { \
+                  decode_##codec(table, g, to);                                           \
+                })
 
 #define TOKAMAK_DECODE(codec, function)     \
   case Codec::codec:                        \
@@ -151,6 +172,14 @@ inline void decode(Codec codec, const uint8_t* groups, size_t n, float* y) noexc
       TOKAMAK_DECODE(tq2_0, decode_tq2_0);
       TOKAMAK_DECODE(q1_0, decode_q1_0);
       TOKAMAK_DECODE(q2_0, decode_q2_0);
+      TOKAMAK_DECODE_POINTS(iq2_xxs, iq2_xxs);
+      TOKAMAK_DECODE_POINTS(iq2_xs, iq2_xs);
+      TOKAMAK_DECODE_POINTS(iq2_s, iq2_s);
+      TOKAMAK_DECODE_POINTS(iq3_xxs, iq3_xxs);
+      TOKAMAK_DECODE_POINTS(iq3_s, iq3_s);
+      TOKAMAK_DECODE_POINTS(iq1_s, iq1);
+      TOKAMAK_DECODE_POINTS(iq1_m, iq1);
   }
 }
 #undef TOKAMAK_DECODE
+#undef TOKAMAK_DECODE_POINTS

@@ -8,6 +8,11 @@ typedef uint32_t U __attribute__((vector_size(4 * kLanes)));
 inline F splat(float x) noexcept { return F{} + x; }
 inline I whole(int32_t x) noexcept { return I{} + x; }
 inline F select(I mask, F a, F b) noexcept { return mask ? a : b; }
+inline I lane_numbers() noexcept {  // 0, 1, 2, ...
+  I numbers{};
+  for (int lane = 0; lane < kLanes; ++lane) numbers[lane] = lane;
+  return numbers;
+}
 inline I select(I mask, I a, I b) noexcept { return mask ? a : b; }
 inline F least(F a, F b) noexcept { return a < b ? a : b; }
 inline F most(F a, F b) noexcept { return a > b ? a : b; }
