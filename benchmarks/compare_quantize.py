@@ -3,7 +3,8 @@
 Each runs in its own process, in turns, with the same number of threads, from the same f16 file in the page cache to the
 same folder. Errors are relative: rms of the difference over rms of the source, over all matrices that changed; with
 importance the squared errors of a column count as much as its importance says. tokamak's time is that of the whole
-command's work (without the start of Python), llama.cpp's that of llama_model_quantize.
+command's work (without the start of Python), llama.cpp's that of llama_model_quantize. Beside it the processor seconds of
+each process, its start included: on a machine that others use too, they say more than the clock. The load is printed.
 
 usage: compare_quantize.py SOURCE-f16.gguf [--to q4_k_m,q8_0] [--threads 2] [--pairs 3] [--importance] [--folder DIR]
 """
@@ -12,10 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +32,19 @@ from tokamak.quant.recipes import recipe
 
 PEER = Path(__file__).with_name("llama_quantize.py")
 ROWS = 4096  # of a matrix whose error is measured
+
+
+def processor_seconds() -> float:
+    """User and system time of all processes that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def timed(work: Callable[..., float], *arguments: object) -> tuple[float, float]:
+    """(seconds by the clock, processor seconds) of one run."""
+    before = processor_seconds()
+    seconds = work(*arguments)
+    return seconds, processor_seconds() - before
 
 
 def ours(source: Path, target: Path, to: str, threads: int, matrix: Path | None) -> float:
@@ -88,23 +105,29 @@ def main() -> None:
     parser.add_argument("--importance", action="store_true")
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args()
-    print(f"{Machine.here().cpu}; {args.threads} threads; {args.source.name}")
-    print(f"{'to':<10}{'tokamak s':>11}{'llama s':>10}{'ratio':>8}{'spread':>8}{'error':>10}{'llama':>10}")
+    print(f"{Machine.here().cpu}; {args.threads} threads; {args.source.name}; load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{'to':<10}{'tokamak s':>11}{'llama s':>10}{'ratio':>8}{'spread':>8}{'cpu s':>8}{'llama':>8}{'ratio':>8}"
+        f"{'error':>10}{'llama':>10}"
+    )
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         gguf, npz, means = make_importance(args.source, folder) if args.importance else (None, None, {})
         for to in args.to.split(","):
             a, b = folder / "a.gguf", folder / "b.gguf"
-            times: list[tuple[float, float]] = []
+            mine, theirs_, common = [], [], (args.threads,)
             for turn in range(args.pairs):
-                second = theirs(args.source, b, to, args.threads, npz) if turn % 2 else None
-                first = ours(args.source, a, to, args.threads, gguf)
-                times.append((first, second or theirs(args.source, b, to, args.threads, npz)))
-            ratios = [t / o for o, t in times]
-            mine, peer = (statistics.median(column) for column in zip(*times, strict=True))
+                runs = [(mine, ours, a, gguf), (theirs_, theirs, b, npz)]
+                for into, work, target, matrix in runs if turn % 2 == 0 else reversed(runs):
+                    into.append(timed(work, args.source, target, to, *common, matrix))
+            ratios = [t[0] / o[0] for o, t in zip(mine, theirs_, strict=True)]
+            clock, processor = (
+                [statistics.median(t[i] for t in run) for run in (mine, theirs_)] for i in (0, 1)
+            )
             print(
-                f"{to:<10}{mine:>11.2f}{peer:>10.2f}{statistics.median(ratios):>8.2f}"
-                f"{max(ratios) / min(ratios):>8.2f}{error(args.source, a, means):>10.5f}"
+                f"{to:<10}{clock[0]:>11.2f}{clock[1]:>10.2f}{statistics.median(ratios):>8.2f}"
+                f"{max(ratios) / min(ratios):>8.2f}{processor[0]:>8.2f}{processor[1]:>8.2f}"
+                f"{processor[1] / processor[0]:>8.2f}{error(args.source, a, means):>10.5f}"
                 f"{error(args.source, b, means):>10.5f}",
                 flush=True,
             )
