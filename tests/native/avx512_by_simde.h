@@ -2,7 +2,8 @@
 //
 // Built in with -DTOKAMAK_EMULATE_AVX512=ON; needs the SIMDe headers (package libsimde-dev). The
 // products that carry the kernels (vpdpbusd, vpdpwssd, vpternlog, shifts, multiplies) are SIMDe's,
-// an independent reading of the instruction set; this file has conversions and masked moves only.
+// an independent reading of the instruction set; this file has conversions, masked moves
+// and an arithmetic shift only.
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
@@ -61,6 +62,9 @@ inline __m128i _mm512_cvtepi32_epi8(__m512i a) {
 }
 inline __m512 _mm512_cvtepi32_ps(__m512i a) {
   return map_lanes<float, int32_t, __m512>(a, [](int32_t x) { return static_cast<float>(x); });
+}
+inline __m512i _mm512_srai_epi32(__m512i a, unsigned n) {
+  return map_lanes<int32_t, int32_t, __m512i>(a, [n](int32_t x) { return x >> n; });
 }
 inline __m512i _mm512_cvtps_epi32(__m512 a) {
   return map_lanes<int32_t, float, __m512i>(a, [](float x) {
