@@ -14,11 +14,16 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+from make_model import set_scales
 
 from tokamak import _native
 from tokamak.quant import FORMATS
 
-KERNEL_FORMATS = ("f32", "f16", "bf16", "q4_0", "q5_0", "q8_0", "q4_k", "q5_k", "q6_k", "tq2_0")
+KERNEL_FORMATS = (
+    *("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"),
+    *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_nl", "iq4_xs", "mxfp4", "nvfp4"),
+    *("q1_0", "q2_0", "tq1_0", "tq2_0", "i2_s"),
+)
 CACHE_NBYTES = 300 << 10
 PROMPT_ROWS = (64, 512)
 
@@ -37,11 +42,9 @@ def weights(name: str, rows: int, columns: int) -> np.ndarray:
     fmt, rng = FORMATS[name], np.random.default_rng(0)
     if fmt.block_size == 1:
         return fmt.encode(rng.standard_normal((rows, columns)).astype(np.float32)).reshape(-1)
-    groups = rng.integers(0, 256, (rows * columns // fmt.block_size, fmt.type_size), dtype=np.uint8)
-    view = groups.view(fmt.dtype).reshape(-1)
-    for field in {"d", "dmin"} & set(fmt.dtype.names or ()):
-        view[field] = 0.01
-    return groups.reshape(-1)
+    groups = np.frombuffer(rng.bytes(rows * columns // fmt.block_size * fmt.type_size), fmt.dtype).copy()
+    set_scales(name, groups, np.full(len(groups), 0.01))
+    return groups.view(np.uint8)
 
 
 def line(isa: str, name: str, columns: int, hertz: float) -> str:

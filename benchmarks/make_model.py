@@ -99,7 +99,7 @@ def set_scales(fmt: str, groups: np.ndarray, scale: np.ndarray) -> None:
     elif fmt == "iq1_m":
         bits = scale.astype(np.float16).view(np.uint16)[:, None] >> np.array([0, 4, 8, 12], np.uint16)
         groups["scales"] = (groups["scales"] & 0x0FFF) | ((bits & 15) << 12)
-    else:
+    elif "d" in groups.dtype.names:
         groups["d"] = scale
     if fmt in CENTRE:
         field = "dmin" if "dmin" in groups.dtype.names else "m"
