@@ -160,6 +160,7 @@ def main() -> None:
             reply(peak_nbytes=memory("VmHWM"), resident_nbytes=memory("VmRSS"))
             continue
         kind, batch, depth = [*kind.split(":"), "1", "0"][:3]
+        cpu = time.process_time()
         if kind == "pp":
             ids = random_ids(count, peer.vocab_size, seed)
             start = time.perf_counter()
@@ -169,7 +170,7 @@ def main() -> None:
                 random_ids(int(depth) + 1, peer.vocab_size, seed + 7919 * i) for i in range(int(batch))
             ]
             tokens, seconds = peer.decode(prompts, count)
-        reply(tokens=tokens, seconds=seconds)
+        reply(tokens=tokens, seconds=seconds, cpu_seconds=time.process_time() - cpu)
 
 
 if __name__ == "__main__":

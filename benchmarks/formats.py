@@ -3,6 +3,7 @@
 Method: a model of TinyLlama's layers (fewer of them, a small vocabulary, every matrix in the format) with random codes;
 both engines read the same file, each in its own process, in alternating pairs; medians of the ratios and their range.
 llama.cpp runs in the weight layout that is faster in a short trial. The packed size is what decoding moves per token.
+With --cpu-time one thread each, and rates per second of processor time: what is left to measure on a busy machine.
 usage: PYTHONPATH=src python benchmarks/formats.py [--layers 4] [--pairs 5] [FORMAT ...]
 """
 
@@ -61,7 +62,7 @@ def line(row: dict) -> str:
     )
     missed = decode["ratio"] < aim(row["format"]) or prompt["ratio"] < PROMPT
     busy = row["foreign_cpus"] > QUIET_CPUS
-    return f"{row['format']:<9}{cells}{row['memory']:>7.2f}{'  below the aim' if missed else ''}{'  BUSY' if busy else ''}"
+    return f"{row['format']:<9}{cells}{row['memory']:>7.2f}{'  below the aim' if missed else ''}{'  BUSY' if busy and Peer.clock == 'seconds' else ''}"
 
 
 def main() -> None:
@@ -75,13 +76,18 @@ def main() -> None:
     parser.add_argument("--decode", type=int, default=24)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the files are made")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="one thread, rates per second of processor time"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.cpu_time:
+        args.threads, Peer.clock = 1, "cpu_seconds"
     limits = probes.measure(args.threads)
     if not args.json:
         print(Machine.here().line())
         print(
-            f"{args.threads} threads; {limits.read_bytes_s / 1e9:.1f} GB/s read, "
+            f"{args.threads} threads, {Peer.clock}; {limits.read_bytes_s / 1e9:.1f} GB/s read, "
             f"{limits.int8_macs_s / 1e9:.0f} G int8 multiply-adds/s ({limits.isa}) in this run"
         )
         print(f"{'':<9}{f'decode {args.decode}':^37}{f'prompt {args.prompt}':^37} memory")
