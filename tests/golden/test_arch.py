@@ -15,7 +15,9 @@ from graphs import batch
 from reference_data import golden
 from tokamak import executors, models
 from tokamak.ir.passes import optimize
-from tokamak.loaders import open_checkpoint
+from tokamak.loaders import TensorSource, Typed, open_checkpoint, open_gguf, write_gguf
+from tokamak.quant import FORMATS
+from tokamak.quant.bitnet import decode_i2_s, encode_i2_s_arm, encode_rows4
 from tokamak.types import Limits
 
 ROOT = golden()
@@ -68,8 +70,8 @@ BLOCK = 32
 pytestmark = pytest.mark.skipif(ROOT is None, reason="golden data is not beside the project")
 
 
-def program(path, executor, kv_dtype, threads=1):
-    checkpoint = open_checkpoint(path)
+def program(path, executor, kv_dtype, threads=1, i2_s="i2_s"):
+    checkpoint = open_checkpoint(path, i2_s=i2_s)
     graph = optimize(
         models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=256)
     )
@@ -153,6 +155,36 @@ def test_the_file_of_bitnet_cpp_is_computed_nearer_to_its_weights_than_by_bitnet
     assert np.abs(oracle - data["logits_1_hf"]).max() <= 1e-4 * data["logits_1_hf"].std()
     got = logits(program(path, "cpu", "f16"), data["ids_1"])
     assert np.abs(got - data["logits_1_hf"]).max() <= 1.2 * peer
+
+
+@pytest.mark.parametrize("layout", ["i2_s_arm", "i2_s_rows4"])
+def test_other_layouts_of_i2_s_are_read_when_told_and_give_the_same_bits(layout, tmp_path):
+    source = open_gguf(ROOT / "arch" / "bitnet" / "model-i2_s.gguf")
+    keys = {k: Typed(source.value_types[k], v) for k, v in source.metadata.items()}
+    written = [
+        TensorSource(t.name, t.format, t.shape, lambda t=t: relaid(t, layout))
+        for t in source.tensors.values()
+    ]
+    write_gguf(tmp_path / "other.gguf", keys, written)
+    ids = recorded("bitnet")["ids_0"]
+    want = logits(program(source.path, "cpu", "f16"), ids)
+    got = logits(program(tmp_path / "other.gguf", "cpu", "f16", i2_s=layout), ids)
+    np.testing.assert_array_equal(got, want)
+
+
+def relaid(tensor, layout):
+    """The bytes of a tensor, with the codes of i2_s in another layout."""
+    data = tensor.data()
+    if tensor.format != "i2_s":
+        return data
+    codes = FORMATS["i2_s"].dtype
+    t = decode_i2_s(data[:-32].view(codes)).reshape(tensor.shape)
+    other = (
+        encode_rows4(t)
+        if layout == "i2_s_rows4"
+        else encode_i2_s_arm(t.reshape(-1, 128), np.ones(1, np.float32))
+    )
+    return np.concatenate([other.view(np.uint8), data[-32:]])
 
 
 def rms(x):

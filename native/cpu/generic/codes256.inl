@@ -306,14 +306,17 @@ struct PackedIQ3_XXS : PackedLattice<Nibbles, kIQ3_XXSLevels, 32, 8, 4, Start::o
 };
 static_assert(sizeof(PackedIQ3_XXS) == 140 * kRows);
 
-struct PackedIQ2 : PackedLattice<Threes, kIQ2Levels, 64, 16, 2, Start::offset64> {
-  vf scale_f32() const { return mul(load_f16(d), set1(0.125f)); }
+// iq2_xxs has 8 groups, the others 16.
+template <int Groups>
+struct PackedIQ2 : PackedLattice<Threes, kIQ2Levels, 64, Groups, 2, Start::offset64> {
+  vf scale_f32() const { return mul(load_f16(this->d), set1(0.125f)); }
   void unpack(const PackedMatrix& /*w*/, int row, float* out) const {
-    const float base = f16_to_f32(d[row]);
-    each_value(row, out, [=](float s, float level) { return level * (base * (0.5f * s) * 0.25f); });
+    const float base = f16_to_f32(this->d[row]);
+    this->each_value(row, out,
+                     [=](float s, float level) { return level * (base * (0.5f * s) * 0.25f); });
   }
 };
-static_assert(sizeof(PackedIQ2) == 116 * kRows);
+static_assert(sizeof(PackedIQ2<8>) == 108 * kRows && sizeof(PackedIQ2<16>) == 116 * kRows);
 
 struct PackedIQ1_M : PackedLattice<Threes, kIQ1Levels, 32, 16, 4, Start::offset32> {
   vf scale_f32() const { return mul(load_f16(d), set1(0.125f)); }
@@ -363,8 +366,8 @@ using Kinds = KindList<Kind256<quant::Format::q2_k, PackedQ2_K, quant::BlockQ2_K
                        Kind256<quant::Format::iq4_xs, PackedIQ4_XS, quant::BlockIQ4_XS>,
                        Kind256<quant::Format::iq3_s, PackedIQ3_S, quant::BlockIQ3_S>,
                        Kind256<quant::Format::iq3_xxs, PackedIQ3_XXS, quant::BlockIQ3_XXS>,
-                       Kind256<quant::Format::iq2_s, PackedIQ2, quant::BlockIQ2_S>,
-                       Kind256<quant::Format::iq2_xs, PackedIQ2, quant::BlockIQ2_XS>,
-                       Kind256<quant::Format::iq2_xxs, PackedIQ2, quant::BlockIQ2_XXS>,
+                       Kind256<quant::Format::iq2_s, PackedIQ2<16>, quant::BlockIQ2_S>,
+                       Kind256<quant::Format::iq2_xs, PackedIQ2<16>, quant::BlockIQ2_XS>,
+                       Kind256<quant::Format::iq2_xxs, PackedIQ2<8>, quant::BlockIQ2_XXS>,
                        Kind256<quant::Format::iq1_m, PackedIQ1_M, quant::BlockIQ1_M>,
                        Kind256<quant::Format::iq1_s, PackedIQ1_S, quant::BlockIQ1_S>>;

@@ -71,14 +71,14 @@ inline unsigned even_signs(uint32_t seven) {
 // The scale of 4 bits of group g of 16 columns, or of 32.
 inline uint8_t odd_scale(unsigned scale) { return static_cast<uint8_t>(2 * (scale & 15) + 1); }
 
-// Fills a packed iq2 row: point(i) and signs(i) of 8 columns each, scale(g) of 16.
-template <class Point, class Signs, class Scale>
-inline void pack_iq2(PackedIQ2& dst, int row, uint16_t d, quant::Grid grid, Point point,
+// Fills a packed iq2 row: point(i) and signs(i) of 8 columns each, scale(g) of a group.
+template <int Groups, class Point, class Signs, class Scale>
+inline void pack_iq2(PackedIQ2<Groups>& dst, int row, uint16_t d, quant::Grid grid, Point point,
                      Signs signs, Scale scale) {
   const quant::Lattice& lattice = quant::lattice(grid);
   dst.d[row] = d;
   dst.unused[row] = 0;
-  for (int g = 0; g < 16; ++g) dst.scale[g][row] = odd_scale(scale(g));
+  for (int g = 0; g < Groups; ++g) dst.scale[g][row] = odd_scale(scale(g));
   for (int u = 0; u < 8; ++u) {
     uint8_t codes[32];
     for (int i = 0; i < 4; ++i)
@@ -93,21 +93,21 @@ inline uint32_t u32_at(const uint8_t* bytes, int i) {
   return word;
 }
 
-inline void pack_block(const quant::BlockIQ2_XXS& src, PackedIQ2& dst, int row) {
+inline void pack_block(const quant::BlockIQ2_XXS& src, PackedIQ2<8>& dst, int row) {
   pack_iq2(
       dst, row, src.d, quant::Grid::iq2_xxs, [&](int i) { return src.qs[8 * (i / 4) + i % 4]; },
       [&](int i) { return even_signs(u32_at(src.qs, 2 * (i / 4) + 1) >> (7 * (i % 4))); },
-      [&](int g) { return u32_at(src.qs, 2 * (g / 2) + 1) >> 28; });
+      [&](int g) { return u32_at(src.qs, 2 * g + 1) >> 28; });
 }
 
-inline void pack_block(const quant::BlockIQ2_XS& src, PackedIQ2& dst, int row) {
+inline void pack_block(const quant::BlockIQ2_XS& src, PackedIQ2<16>& dst, int row) {
   pack_iq2(
       dst, row, src.d, quant::Grid::iq2_xs, [&](int i) { return src.qs[i] & 511; },
       [&](int i) { return even_signs(src.qs[i] >> 9); },
       [&](int g) { return static_cast<unsigned>(src.scales[g / 2]) >> (4 * (g % 2)); });
 }
 
-inline void pack_block(const quant::BlockIQ2_S& src, PackedIQ2& dst, int row) {
+inline void pack_block(const quant::BlockIQ2_S& src, PackedIQ2<16>& dst, int row) {
   pack_iq2(
       dst, row, src.d, quant::Grid::iq2_s,
       [&](int i) { return src.qs[i] | (src.qh[i / 4] >> (2 * (i % 4)) & 3) << 8; },

@@ -46,6 +46,9 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--kv-dtype", choices=KV_DTYPES, help="type of the K/V cache (default f16)")
     group.add_argument("--tokenizer", metavar="FILE", help="a tokenizer file that wins over the model's own")
+    group.add_argument(
+        "--i2-s", metavar="LAYOUT", help="of i2_s tensors, which no file tells: i2_s, i2_s_arm or i2_s_rows4"
+    )
     group.add_argument("--executor", metavar="NAME", help="auto, cpu or reference (default auto)")
     group.add_argument(
         "--threads-batch", type=int, metavar="N", help="threads that read prompts (default --threads)"
@@ -87,7 +90,7 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     """
     import tokamak
 
-    names = ("context", "kv_dtype", "executor", "tokenizer", "threads_batch")
+    names = ("context", "kv_dtype", "executor", "tokenizer", "threads_batch", "i2_s")
     options = {name: getattr(args, name, None) for name in names}
     if getattr(args, "affinity", None):
         options["affinity"] = cpu_list(args.affinity)

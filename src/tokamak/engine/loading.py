@@ -50,6 +50,7 @@ def load(
     prefix_cache_nbytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
+    i2_s: str = "i2_s",
 ) -> LLM:
     """A model ready to answer.
 
@@ -60,12 +61,13 @@ def load(
     seed: of the requests that have none: the i-th then always draws the same. max_batch_rows (512, or tuned),
     max_sequences: of one step. block_size: positions per cache block. prefix_cache_nbytes: cache kept for prefixes that
     may come again, None: what is free. progress(done, total): bytes packed. tokenizer: a file instead of the model's.
+    i2_s: "i2_s_arm" or "i2_s_rows4" if that is how the i2_s tensors lie, which no file tells.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
     _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size)
     placed = Threading.choose(threads, threads_batch, affinity)
-    checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model())
+    checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model(), i2_s=i2_s)
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
         limits = chosen.limits(block_size, max_batch_rows, max_sequences, kv_dtype, placed)

@@ -1,23 +1,29 @@
 """The bytes of a weight as the native packer takes them: rows of a matrix, and the scale of the whole if it has one.
 
-Nothing is dequantised. Formats that belong to a whole tensor (i2_s) are cut into rows here; tl1 and tl2, whose order
-follows tiles, are rewritten as rows of i2_s_arm, code by code.
+Nothing is dequantised. Formats that belong to a whole tensor (i2_s) are cut into rows here; tl1, tl2 and i2_s_rows4, whose
+order follows tiles, are rewritten as rows of i2_s_arm, code by code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from tokamak.errors import ModelFileError, UnsupportedError
 from tokamak.quant import FORMATS
-from tokamak.quant.bitnet import encode_i2_s_arm
+from tokamak.quant.bitnet import decode_rows4, encode_i2_s_arm
 from tokamak.quant.lookup import decode_tl1, decode_tl2
 from tokamak.types import Array, Floats, Weight
 
 PIECE = 1 << 16  # words of 8 bytes that are looked at together
-LOOKUP = {"tl1": decode_tl1, "tl2": decode_tl2}
+# Formats whose bytes are codes of a matrix in an order of their own: how to bring them into rows.
+REORDERED: dict[str, Callable[[Array, tuple[int, int]], Array]] = {
+    "tl1": decode_tl1,
+    "tl2": decode_tl2,
+    "i2_s_rows4": decode_rows4,
+}
 
 
 class Rows(NamedTuple):
@@ -30,7 +36,7 @@ class Rows(NamedTuple):
 
 def packed_format(weight: Weight) -> str:
     """The format a weight has when it reaches the packer."""
-    return "i2_s_arm" if weight.format in LOOKUP else weight.format
+    return "i2_s_arm" if weight.format in REORDERED else weight.format
 
 
 def matrix_rows(weight: Weight, num_rows: int, num_columns: int) -> Rows:
@@ -40,10 +46,11 @@ def matrix_rows(weight: Weight, num_rows: int, num_columns: int) -> Rows:
     shapes without known tiles; ModelFileError if bytes are missing.
     """
     data = np.ascontiguousarray(weight.rows())
-    if weight.format in LOOKUP:
-        codes = LOOKUP[weight.format](data.reshape(-1), (num_rows, num_columns))
+    if weight.format in REORDERED:
+        codes = REORDERED[weight.format](data.reshape(-1), (num_rows, num_columns))
         groups = encode_i2_s_arm(codes.reshape(-1, 128).astype(np.float32), np.ones(1, np.float32))
-        return Rows("i2_s_arm", groups.view(np.uint8).reshape(num_rows, -1), 1.0)
+        scale = _scale(data, num_rows * num_columns // 4) if weight.format == "i2_s_rows4" else 1.0
+        return Rows("i2_s_arm", groups.view(np.uint8).reshape(num_rows, -1), scale)
     fmt = FORMATS[weight.format]
     if not fmt.tail:
         return Rows(weight.format, data, 1.0)
@@ -54,9 +61,16 @@ def matrix_rows(weight: Weight, num_rows: int, num_columns: int) -> Rows:
         raise UnsupportedError(
             f"{weight.format} with rows of {num_columns} columns: a group of {fmt.block_size} would span two rows"
         )
-    rows, scale = data.reshape(-1)[:body], float(data.reshape(-1)[body : body + 4].view("<f4")[0])
+    rows = data.reshape(-1)[:body]
     _check_ternary(rows, weight.format)
-    return Rows(weight.format, rows.reshape(num_rows, -1), scale)
+    return Rows(weight.format, rows.reshape(num_rows, -1), _scale(data, body))
+
+
+def _scale(data: Array, body: int) -> float:
+    """The f32 behind the codes of a tensor."""
+    if data.size < body + 4:
+        raise ModelFileError(f"needs {body + 4} bytes of codes and scale and has {data.size}")
+    return float(data.reshape(-1)[body : body + 4].view("<f4")[0])
 
 
 def _check_ternary(codes: Array, name: str) -> None:
@@ -73,8 +87,10 @@ def _check_ternary(codes: Array, name: str) -> None:
 def decoded(weight: Weight) -> Floats:
     """A parameter as f32 of its shape, exactly what its bytes mean. Raises: as `matrix_rows`."""
     data = np.ascontiguousarray(weight.rows())
-    if weight.format in LOOKUP:
+    if weight.format in REORDERED:
         rows, columns = weight.shape
-        return LOOKUP[weight.format](data.reshape(-1), (rows, columns)).astype(np.float32)
+        codes = REORDERED[weight.format](data.reshape(-1), (rows, columns)).astype(np.float32)
+        scale = _scale(data, rows * columns // 4) if weight.format == "i2_s_rows4" else 1.0
+        return codes * np.float32(scale)
     values: Floats = FORMATS[weight.format].decode(data).astype(np.float32)
     return values.reshape(weight.shape)

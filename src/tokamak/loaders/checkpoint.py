@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokamak import _native
-from tokamak.errors import ModelFileError, TokamakError, UnsupportedError
+from tokamak.errors import InvalidParams, ModelFileError, TokamakError, UnsupportedError
 from tokamak.loaders.config import extents, read_config, resolve_vocab_size
 from tokamak.loaders.gguf import GgufModel, Tensor, TensorInfo, open_gguf
 from tokamak.loaders.hf import is_hf_directory, open_directory
@@ -54,18 +54,32 @@ class Checkpoint:
     notes: tuple[str, ...] = field(default=())
 
 
-def open_checkpoint(path: str | Path, *, prefault: bool = False) -> Checkpoint:
+I2_S = ("i2_s", "i2_s_arm", "i2_s_rows4")  # layouts under one type id
+
+
+def open_checkpoint(path: str | Path, *, prefault: bool = False, i2_s: str = "i2_s") -> Checkpoint:
     """Open a model file by its content.
 
-    prefault: read the weights into memory now instead of on first use.
+    prefault: read the weights into memory now instead of on first use. i2_s: the layout of its i2_s tensors, which the
+    file does not tell: as x86 builds of bitnet.cpp write it, "i2_s_arm" or "i2_s_rows4".
     Raises: ModelFileError for what is broken or no model; UnsupportedError for formats, architectures, keys and
     tensors that are not implemented; TokenizerFileError for a broken vocabulary. Each names the file.
     """
     try:
-        model = open_model(path, prefault=prefault)
+        model = _told(open_model(path, prefault=prefault), i2_s)
         return _from_packed(model) if is_packed(model.metadata) else checkpoint_of(model)
     except TokamakError as error:
         raise error.located(str(path)) from error.__cause__
+
+
+def _told(model: GgufModel, i2_s: str) -> GgufModel:
+    """The model with i2_s tensors in the layout that the caller knows."""
+    if i2_s not in I2_S:
+        raise InvalidParams(f"i2_s is {i2_s!r}; its layouts are {', '.join(I2_S)}")
+    if i2_s == I2_S[0]:
+        return model
+    infos = {n: replace(t, format=i2_s) if t.format == I2_S[0] else t for n, t in model.tensors.items()}
+    return replace(model, tensors=infos)
 
 
 def _from_packed(model: GgufModel) -> Checkpoint:

@@ -112,7 +112,7 @@ class Tensor:
         A format whose tensor is not made of rows (i2_s, tl1) comes as one row of all its bytes.
         """
         data = self.info.data()
-        if not _TYPES_BY_NAME[self.format][1]:
+        if not _ROW_NBYTES.get(self.format):
             return data.reshape(1, -1)
         pieces = data.reshape(self.info.shape[0], -1)[self.first : self.first + self.shape[0]]
         if self.turn is not None:
@@ -124,7 +124,8 @@ class Tensor:
         self.info.part.release(self.info.name)
 
 
-_TYPES_BY_NAME = {name: (block, size) for name, block, size in _TYPES.values()}
+# Formats made of rows; i2_s in its layouts, tl1 and what else belongs to a whole tensor are not here, or 0.
+_ROW_NBYTES = {name: size for name, _block, size in _TYPES.values()}
 
 
 def half_split_order(num_rows: int, head_dim: int, rotary_dim: int) -> NDArray[np.intp]:

@@ -226,6 +226,7 @@ _TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = 
     ("tq2_0", 35, 256, ternary.TQ2_0, ternary.decode_tq2_0, ternary.encode_tq2_0),
     ("i2_s", 36, 128, bitnet.I2_S, bitnet.decode_i2_s, bitnet.encode_i2_s),
     ("i2_s_arm", 36, 128, bitnet.I2_S, bitnet.decode_i2_s_arm, bitnet.encode_i2_s_arm),
+    ("i2_s_rows4", 36, 128, 32, None, None),
     ("iq4_nl_4_8", 37, 32, 18, None, None),
     ("tl1", 38, 4, 1, None, None),
     ("mxfp4", 39, 32, fp4.MXFP4, fp4.decode_mxfp4, fp4.encode_mxfp4),

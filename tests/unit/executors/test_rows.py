@@ -7,6 +7,7 @@ from tokamak import _native
 from tokamak.errors import ModelFileError, UnsupportedError
 from tokamak.executors.rows import decoded, matrix_rows, packed_format
 from tokamak.quant import FORMATS
+from tokamak.quant.bitnet import encode_rows4
 from tokamak.quant.lookup import encode_tl1, encode_tl2
 
 
@@ -54,6 +55,19 @@ def test_lookup_layouts_of_preset_shapes_are_the_same_matrix(name, encode):
     x = np.zeros((1, 1536), np.float32)
     x[0, 777] = 127
     np.testing.assert_array_equal(product(weight, x)[0], t[:, 777] * np.float32(127))
+
+
+def test_four_rows_to_a_byte_are_the_same_matrix():
+    t = ternary((16, 192))
+    data = np.concatenate([encode_rows4(t), np.zeros(32, np.uint8)])
+    data[-32:-28] = np.float32(0.25).reshape(1).view(np.uint8)
+    weight = Bytes("i2_s_rows4", t.shape, data[None])
+    np.testing.assert_array_equal(decoded(weight), t * np.float32(0.25))
+    x = np.zeros((1, 192), np.float32)
+    x[0, 70] = 127
+    np.testing.assert_array_equal(product(weight, x)[0], t[:, 70] * np.float32(127) * np.float32(0.25))
+    with pytest.raises(UnsupportedError, match="rows in fours"):
+        decoded(Bytes("i2_s_rows4", (6, 32), data[None, :80]))
 
 
 def test_rows_that_share_a_group_are_refused():
