@@ -54,25 +54,23 @@ def load(
 ) -> LLM:
     """A model ready to answer.
 
-    path: a model file; None is the model that comes with the package. threads: None: TOKAMAK_THREADS, what `tokamak
-    tune` found, or all CPUs; threads_batch: of steps that read a prompt, None: as threads. affinity: a CPU for each
-    thread. context: tokens of prompt and completion together; None: what the model was trained for, less if memory
-    does not hold it. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0.
-    seed: of the requests that have none: the i-th then always draws the same. max_batch_rows (512, or tuned),
-    max_sequences: of one step. block_size: positions per cache block. prefix_cache_nbytes: cache kept for prefixes that
-    may come again, None: what is free. progress(done, total): bytes packed. tokenizer: a file instead of the model's.
-    i2_s: "i2_s_arm" or "i2_s_rows4" if that is how the i2_s tensors lie, which no file tells.
+    path: a model file; None: the model of the package. threads: None: TOKAMAK_THREADS, what `tokamak tune` found, or
+    all CPUs; threads_batch: of steps that read a prompt, None: as threads. affinity: a CPU for each thread. context:
+    tokens of prompt and completion; None: what the model was trained for, less if memory does not hold it. executor:
+    "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0. seed: of requests without one: the i-th then
+    always draws the same. max_batch_rows (512, or tuned), max_sequences: of one step. block_size: positions per cache
+    block. prefix_cache_nbytes: cache for prefixes that may come again, None: what is free. progress(done, total):
+    bytes packed. tokenizer: a file, not the model's. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
     _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size)
-    placed = Threading.choose(threads, threads_batch, affinity)
+    placed, target = Threading.choose(threads, threads_batch, affinity), executors.get(executor)
     checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model(), i2_s=i2_s)
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
         limits = chosen.limits(block_size, max_batch_rows, max_sequences, kv_dtype, placed)
-        graph = passes.optimize(chosen.graph)
-        program = executors.get(executor).compile(graph, checkpoint.weights, limits, progress)
+        program = target.compile(passes.optimize(chosen.graph), checkpoint.weights, limits, progress)
         found = find_tokenizer(checkpoint, tokenizer)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error
