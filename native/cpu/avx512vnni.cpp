@@ -1,91 +1,26 @@
-// Kernels for AVX-512 with VNNI.
-//
-// Standard headers come before the target region: what they define inline must not be compiled for
-// a processor that this file's callers may not have.
+// Kernels of plain and block formats, and the row functions, for AVX-512 with VNNI.
 #include "cpu/tables.h"
 
 #ifdef TOKAMAK_X86
 
-// TOKAMAK_EMULATE_AVX512 (a build option for developers) runs the same source on any x86 through
-// SIMDe.
-#ifdef TOKAMAK_EMULATE_AVX512
-#include "avx512_by_simde.h"
-#else
-#include <immintrin.h>
-#endif
-
-#include <bit>
-#include <cstddef>
-#include <cstdint>
-#include <new>
-#include <type_traits>
-
-#include "base/f16.h"
-#include "cpu/activations.h"
-
-// GCC 12 warns about its own headers here: _mm512_undefined_ps is an uninitialised variable by
-// design.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC push_options
-#ifndef TOKAMAK_EMULATE_AVX512
-#pragma GCC target( \
-    "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")
-#endif
+#include "cpu/simd/avx512_begin.h"
 
 namespace tokamak::cpu {
 namespace {
 
-// clang-format off: the order of inclusion is the order of definition.
+// clang-format off: vectors before what is built from them.
 #include "cpu/simd/avx512.h"
-#include "cpu/generic/packed.inl"
-#include "cpu/generic/kinds.inl"
-#include "cpu/generic/blocks.inl"
-#include "cpu/generic/matmul.inl"
-#include "cpu/generic/pack.inl"
-#include "cpu/generic/quantize.inl"
-#include "cpu/generic/elementwise.inl"
-#include "cpu/generic/cache.inl"
-#include "cpu/generic/attention.inl"
-#include "cpu/generic/recurrent.inl"
+#include "cpu/generic/block_kernels.inl"
 // clang-format on
-
-const MatrixKernels kBlocks = {panel_nbytes, pack_panel, matmul, unpack_row};
 
 }  // namespace
 
-extern const KernelTable kAvx512VnniTable = {
-    .isa = "avx512vnni",
-    .panel_rows = kRows,
-    .tile_panels = kTilePanels,
-    .matrix = {&kBlocks, &kAvx512VnniCodes256, &kAvx512VnniCodes32},
-    .activation_nbytes = activation_nbytes,
-    .quantize_row = quantize_row,
-};
-
-extern const VectorTable kAvx512VnniVectors = {
-    .isa = "avx512vnni",
-    .add = row_add,
-    .mul = row_mul,
-    .scale = row_scale,
-    .softcap = row_softcap,
-    .activate = row_activate,
-    .gated = row_gated,
-    .rms_norm = row_rms_norm,
-    .layer_norm = row_layer_norm,
-    .rotate = row_rotate,
-    .store_key = store_key,
-    .store_value = store_value,
-    .attend = attend,
-    .merge = merge,
-    .scan = scan_row,
-    .linear_attention = matrix_row,
-};
+extern const KernelTable kAvx512VnniTable =
+    kernel_table("avx512vnni", &kAvx512VnniCodes256, &kAvx512VnniCodes32);
+extern const VectorTable kAvx512VnniVectors = vector_table("avx512vnni");
 
 }  // namespace tokamak::cpu
 
-#pragma GCC pop_options
-#pragma GCC diagnostic pop
+#include "cpu/simd/avx512_end.h"
 
 #endif  // TOKAMAK_X86

@@ -13,20 +13,13 @@
 namespace tokamak::cpu {
 namespace {
 
-// clang-format off: the order of inclusion is the order of definition.
+// clang-format off: vectors before what is built from them.
 #include "cpu/simd/scalar.h"
-#include "cpu/generic/packed.inl"
-#include "cpu/generic/kinds.inl"
-#include "cpu/generic/codes.inl"
-#include "cpu/generic/codes256.inl"
-#include "cpu/generic/matmul.inl"
-#include "cpu/generic/pack.inl"
-#include "cpu/generic/pack_codes.inl"
-#include "cpu/generic/pack256.inl"
+#include "cpu/generic/kernels256.inl"
 // clang-format on
 
 }  // namespace
 
-extern const MatrixKernels kScalarCodes256 = {panel_nbytes, pack_panel, matmul, unpack_row};
+extern const MatrixKernels kScalarCodes256 = kMatrix;
 
 }  // namespace tokamak::cpu
