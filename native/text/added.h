@@ -39,6 +39,7 @@ class AddedTokens {
   // outside `plain`, rising ranges of bytes that are text whatever they look like.
   bool find(std::string_view text, size_t at, size_t floor, bool parse_special,
             const std::vector<ByteRange>& plain, AddedMatch& match) const;
+  bool any(bool parse_special) const { return parse_special ? any_ : any_always_; }
   const std::vector<AddedToken>& tokens() const { return tokens_; }
 
  private:

@@ -26,6 +26,8 @@ void block_masks_plain(const char* p, BlockMasks& out) noexcept {
     put(out.blank, c == '\t' || c == '\v' || c == '\f');
     put(out.quote, c == '\'');
     put(out.slash, c == '/');
+    put(out.tab, c == '\t');
+    put(out.visible, c > ' ' && c < 0x7F);
   }
 }
 
@@ -66,6 +68,8 @@ void block_masks_avx2(const char* p, BlockMasks& out) noexcept {
   out.blank = bits(in_range(a, 13, 5), in_range(b, 13, 5)) & ~out.newline;
   out.quote = bits(is(a, '\''), is(b, '\''));
   out.slash = bits(is(a, '/'), is(b, '/'));
+  out.tab = bits(is(a, '\t'), is(b, '\t'));
+  out.visible = bits(in_range(a, '~', 94), in_range(b, '~', 94));
 }
 #pragma GCC pop_options
 #else

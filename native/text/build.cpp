@@ -40,6 +40,8 @@ class Builder {
     for (const Step& s : parts_.normalizers) engine.normalizers.push_back(make_normalizer(s));
     for (const Step& s : parts_.pre_tokenizers) add_pre_tokenizer(s, engine);
     for (const Step& s : parts_.decoders) engine.decoders.push_back(make_decoder(s));
+    engine.raw_cut =
+        RawCut::of(parts_.normalizers, parts_.pre_tokenizers, engine.model->splits_at_spaces());
     engine.join_with_space = parts_.join_with_space;
     engine.byte_runs = parts_.byte_runs;
     engine.is_special.resize(size());

@@ -93,8 +93,11 @@ class WordCache {
 
   // The same for words of any size up to kLong; hash: of the word.
   bool find_long(std::string_view word, uint64_t hash, IdBuffer& out) const {
-    const Slot slot = slots_[hash & (slots_.size() - 1)];
-    if (slot.tag != static_cast<uint32_t>(hash >> 32) || slot.place == 0) return false;
+    const Slot* slots = bucket(hash);
+    size_t way = 0;
+    while (way < kWays && slots[way].tag != static_cast<uint32_t>(hash >> 32)) ++way;
+    if (way == kWays || slots[way].place == 0) return false;
+    const Slot slot = slots[way];
     const uint32_t* entry = &log_[slot.place - 1];
     const size_t size = entry[0] & 0xFFFF;
     const size_t count = entry[0] >> 16;
@@ -116,8 +119,9 @@ class WordCache {
     entry[0] = static_cast<uint32_t>(word.size() | count << 16);
     std::memcpy(entry + 1, word.data(), word.size());
     std::memcpy(entry + 1 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
-    slots_[hash & (slots_.size() - 1)] = {static_cast<uint32_t>(hash >> 32),
-                                          static_cast<uint32_t>(used_ + 1)};
+    Slot* slots = bucket(hash);
+    for (size_t way = kWays - 1; way > 0; --way) slots[way] = slots[way - 1];
+    slots[0] = {static_cast<uint32_t>(hash >> 32), static_cast<uint32_t>(used_ + 1)};
     used_ += words;
   }
 
@@ -136,6 +140,14 @@ class WordCache {
     uint32_t tag;
     uint32_t place;  // 1 + where its entry lies in the log; 0: empty
   };
+
+  static constexpr size_t kWays = 4;
+  Slot* bucket(uint64_t hash) noexcept {
+    return &slots_[hash & (slots_.size() - 1) & ~(kWays - 1)];
+  }
+  const Slot* bucket(uint64_t hash) const noexcept {
+    return &slots_[hash & (slots_.size() - 1) & ~(kWays - 1)];
+  }
 
   HugeArray<Set> sets_;
   HugeArray<Slot> slots_;

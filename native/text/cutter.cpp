@@ -216,6 +216,10 @@ void Cutter::classify(bool cased, bool marks_are_letters) {
     mark("M", kHard);
   }
   if (marks_are_letters) mark("M", kLetter);
+  share_pages(classes);
+}
+
+void Cutter::share_pages(const std::vector<uint8_t>& classes) {
   std::map<std::array<uint8_t, 128>, uint16_t> known;
   for (uint32_t page = 0; page < page_of_.size(); ++page) {
     std::array<uint8_t, 128> one;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "text/workspace.h"
 
 namespace tokamak::text {
 
@@ -18,62 +19,6 @@ namespace {
 constexpr size_t kMaxIdle = 64;  // workspaces kept for later calls
 
 }  // namespace
-
-struct Engine::Workspace {
-  explicit Workspace(size_t cache_nbytes) : cache(cache_nbytes) {}
-
-  WordCache cache;
-  ModelScratch scratch;
-  Tokens tokens;
-  std::vector<Span> spans;
-  std::vector<int32_t> words;          // with spans: the piece of each token
-  int32_t piece = -1;                  // the one at hand
-  std::vector<Word>* taken = nullptr;  // where pieces go instead of to the model, if anywhere
-  Buffer buffer;                       // the normalized text of a stretch
-  Buffer segment;                      // a part of it on its way through pre-tokenizers
-
-  // Where words lie: `base` is the start of the text they are cut from, `origin` the input bytes of
-  // each of its bytes, or null where that is `shift` plus the place in the text.
-  const char* base = nullptr;
-  const char* readable = nullptr;  // end of the memory that words lie in
-  const Span* origin = nullptr;
-  int64_t shift = 0;
-
-  struct Waiting {
-    WordCache::Key key;
-    const char* start;
-    uint32_t size, slot;
-  };
-  static constexpr size_t kQueue =
-      2 * Cutter::kBlock;  // a block more may come when half are waiting
-  std::array<Waiting, kQueue> waiting;
-  size_t queued = 0;
-
-  void queue(std::string_view word) {
-    Waiting& next = waiting[queued++];
-    next.start = word.data();
-    next.size = static_cast<uint32_t>(word.size());  // at most kLong
-    if (word.size() > WordCache::kShort) return;
-    next.key = WordCache::key_of(word.data(), word.size(), readable);
-    next.slot = static_cast<uint32_t>(cache.slot_of(next.key));
-    cache.prefetch(next.slot);
-  }
-
-  // in_text: it is a piece of the text, not put around it.
-  void put(uint32_t id, Span span, bool in_text) {
-    if (taken != nullptr) return taken->push_back({{}, static_cast<int32_t>(id)});
-    tokens.ids.push_back(static_cast<int32_t>(id));
-    if (!tokens.with_lengths) return;
-    spans.push_back(span);
-    words.push_back(in_text ? ++piece : -1);
-  }
-  Span span_of(size_t start, size_t end) const {
-    if (origin != nullptr) {
-      return start < end ? Span{origin[start].start, origin[end - 1].end} : Span{};
-    }
-    return {shift + static_cast<int64_t>(start), shift + static_cast<int64_t>(end)};
-  }
-};
 
 class Engine::Loan {
  public:
@@ -102,6 +47,7 @@ Engine::Engine(EngineParts parts) : parts_(std::move(parts)) {
   if (parts_.options.replace_invalid) replace_invalid_ = make_replace_invalid();
   parts_.texts.pad();
   cacheable_ = parts_.model->cacheable();
+  if (cacheable_) raw_cut_ = parts_.raw_cut.get();
   only_patterns_ = true;
   for (const auto& step : parts_.pre_tokenizers) {
     const auto pattern = step->isolated_pattern();
@@ -134,13 +80,13 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
     return;
   }
   const size_t cut =
-      cacheable_ && word.size() > WordCache::kShort ? parts_.model->first_cut(word) : word.size();
+      w.cached && word.size() > WordCache::kShort ? parts_.model->first_cut(word) : word.size();
   if (cut < word.size()) return encode_parts(word, cut, w);
   encode_part(word, w);
 }
 
 void Engine::encode_part(std::string_view word, Workspace& w) const {
-  if (word.size() > WordCache::kShort || !cacheable_) return encode_rare(word, w);
+  if (word.size() > WordCache::kShort || !w.cached) return encode_rare(word, w);
   const WordCache::Key key = WordCache::key_of(word.data(), word.size(), w.readable);
   const size_t slot = w.cache.slot_of(key);
   const size_t known = w.cache.find(key, slot, w.tokens.ids.room(WordCache::kShortIds));
@@ -159,12 +105,11 @@ void Engine::encode_missed(std::string_view word, const WordCache::Key& key, siz
 // A word that is long, or has many ids, or lost its place to others, or is new.
 void Engine::encode_rare(std::string_view word, Workspace& w) const {
   const size_t before = w.tokens.ids.size();
-  if (!cacheable_ || word.size() > WordCache::kLong) {
-    return parts_.model->encode(word, w.tokens, w.scratch);
-  }
+  if (!w.cached) return parts_.model->encode(word, w.tokens, w.scratch);
+  if (word.size() > WordCache::kLong) return encode_new(word, w);
   const uint64_t hash = hash_bytes(word);
   if (w.cache.find_long(word, hash, w.tokens.ids)) return;
-  parts_.model->encode(word, w.tokens, w.scratch);
+  encode_new(word, w);
   w.cache.insert_long(word, hash, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
 }
 
@@ -192,6 +137,8 @@ void Engine::flush(Workspace& w) const {
     ids.shrink(static_cast<size_t>(at - ids.data()));
     if (is_short) {
       encode_missed({word.start, word.size}, word.key, word.slot, w);
+    } else if (w.raw) {
+      encode_rare({word.start, word.size}, w);
     } else {
       encode_word({word.start, word.size}, w);
     }
@@ -226,7 +173,7 @@ void Engine::split(std::string_view text, size_t level, Workspace& w) const {
   const char* end = text.data() + text.size();
   const char* gap = text.data();
   const bool last = level + 1 == patterns_.size();
-  const bool batched = last && cacheable_ && !w.tokens.with_lengths;
+  const bool batched = last && w.cached;
   const Cutter* cutter = batched ? pattern.cutter() : nullptr;
   for (const char* p = gap; p < end;) {
     if (cutter != nullptr) {
@@ -326,6 +273,17 @@ void Engine::encode_normalized(std::string_view text, bool at_start, bool parse_
 void Engine::encode_stretch(std::string_view text, size_t origin, const EncodeFlags& flags,
                             Workspace& w) const {
   const bool repair = replace_invalid_ && !flags.is_utf8 && !replace_invalid_->keeps(text);
+  if (raw_cut_ && !repair && w.cached) {
+    w.shift = static_cast<int64_t>(origin);
+    w.origin = nullptr;
+    return encode_raw(text, origin == 0, flags.parse_special, w);
+  }
+  encode_whole(text, origin, repair, flags.parse_special, w);
+}
+
+// The same, all of it at once.
+void Engine::encode_whole(std::string_view text, size_t origin, bool repair, bool parse_special,
+                          Workspace& w) const {
   const bool keeps = std::all_of(parts_.normalizers.begin(), parts_.normalizers.end(),
                                  [text](const auto& n) { return n->keeps(text); });
   w.shift = static_cast<int64_t>(origin);
@@ -342,7 +300,7 @@ void Engine::encode_stretch(std::string_view text, size_t origin, const EncodeFl
   }
   w.base = text.data();
   w.readable = text.data() + text.size();
-  encode_normalized(text, origin == 0, flags.parse_special, w);
+  encode_normalized(text, origin == 0, parse_special, w);
 }
 
 void Engine::encode_text(std::string_view text, const EncodeFlags& flags,
@@ -369,7 +327,7 @@ void Engine::encode(std::string_view text, const EncodeFlags& flags,
   w.spans.clear();
   w.words.clear();
   w.piece = -1;
-  w.taken = nullptr;  // an exception may have left it
+  w.begin(cacheable_ && !flags.with_spans);
   if (flags.add_special) {
     for (const int32_t id : parts_.options.prefix) w.put(static_cast<uint32_t>(id), {}, false);
   }
@@ -386,7 +344,8 @@ std::vector<Word> Engine::words(std::string_view text, bool parse_special) const
   Loan loan(*this);
   Workspace& w = *loan;
   std::vector<Word> found;
-  w.tokens.with_lengths = true;  // no queue
+  w.begin(false);
+  w.tokens.with_lengths = true;
   w.taken = &found;
   encode_text(text, {false, parse_special, true, false}, {}, w);
   w.taken = nullptr;

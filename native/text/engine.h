@@ -16,6 +16,7 @@
 #include "text/normalize.h"
 #include "text/pattern.h"
 #include "text/pretokenize.h"
+#include "text/raw_cut.h"
 
 namespace tokamak::text {
 
@@ -43,6 +44,7 @@ struct EngineParts {
   std::vector<bool> is_byte;     // per id: stands for one byte of a character that has no token
   bool byte_runs = false;        // a run of such that is not UTF-8 decodes to one U+FFFD per byte
   bool join_with_space = false;  // no decoder: tokens are joined by spaces
+  std::unique_ptr<const RawCut> raw_cut;  // where there is one
   EngineOptions options;
 };
 
@@ -97,6 +99,12 @@ class Engine {
                    const std::vector<ByteRange>& plain, Workspace& w) const;
   void encode_stretch(std::string_view text, size_t origin, const EncodeFlags& flags,
                       Workspace& w) const;
+  void encode_whole(std::string_view text, size_t origin, bool repair, bool parse_special,
+                    Workspace& w) const;
+  void encode_raw(std::string_view text, bool at_start, bool parse_special, Workspace& w) const;
+  void encode_new(std::string_view word, Workspace& w) const;
+  void encode_inner(std::string_view piece, Workspace& w) const;
+  bool encode_plain(std::string_view piece, Workspace& w) const;
   void encode_normalized(std::string_view text, bool at_start, bool parse_special,
                          Workspace& w) const;
   void encode_segment(std::string_view text, size_t at, bool at_start, Workspace& w) const;
@@ -119,6 +127,7 @@ class Engine {
   std::vector<std::shared_ptr<const Pattern>> patterns_;
   bool only_patterns_ = false;
   bool cacheable_ = false;
+  const RawCut* raw_cut_ = nullptr;  // in use
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Workspace>> idle_;
 };

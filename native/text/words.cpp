@@ -29,40 +29,51 @@ size_t count_characters(std::string_view s) {
               "the text has a word that the vocabulary lacks, and it has no unknown token");
 }
 
-}  // namespace
-
-WordPieceModel::WordPieceModel(Arena pieces, std::string start, std::string prefix,
-                               size_t max_characters, uint32_t unknown_id)
-    : pieces_(std::move(pieces)),
-      map_(index_all(pieces_)),
-      start_(std::move(start)),
-      prefix_(std::move(prefix)),
-      max_characters_(max_characters),
-      unknown_id_(unknown_id) {
-  for (uint32_t id = 0; id < pieces_.size(); ++id)
-    max_piece_ = std::max(max_piece_, pieces_[id].size());
+// A trie of the pieces that have `prefix`, without it; of equal pieces the first.
+DoubleArray trie_of(const Arena& pieces, std::string_view prefix) {
+  std::vector<std::pair<std::string_view, int32_t>> keys;
+  for (uint32_t id = 0; id < pieces.size(); ++id) {
+    const std::string_view piece = pieces[id];
+    if (piece.size() <= prefix.size() || !piece.starts_with(prefix)) continue;
+    keys.emplace_back(piece.substr(prefix.size()), static_cast<int32_t>(id));
+  }
+  std::sort(keys.begin(), keys.end());
+  const auto same = [](const auto& a, const auto& b) { return a.first == b.first; };
+  keys.erase(std::unique(keys.begin(), keys.end(), same), keys.end());
+  DoubleArray trie;
+  trie.build(keys);
+  return trie;
 }
 
+}  // namespace
+
+WordPieceModel::WordPieceModel(const Arena& pieces, std::string_view start, std::string_view prefix,
+                               size_t max_characters, uint32_t unknown_id)
+    : starting_(trie_of(pieces, start)),
+      continuing_(trie_of(pieces, prefix)),
+      max_characters_(max_characters),
+      unknown_id_(unknown_id) {}
+
 void WordPieceModel::encode(std::string_view word, Tokens& out, ModelScratch& scratch) const {
+  (void)scratch;
   const size_t ids_before = out.ids.size();
   const size_t lengths_before = out.lengths.size();
-  bool fits = count_characters(word) <= max_characters_;
+  bool fits = word.size() <= max_characters_ || count_characters(word) <= max_characters_;
   for (size_t start = 0; fits && start < word.size();) {
-    scratch.key = start == 0 ? start_ : prefix_;
-    const size_t prefix = scratch.key.size();
-    scratch.key.append(word.substr(start));
-    size_t size = std::min(scratch.key.size(), max_piece_);
+    size_t size = 0;
     uint32_t id = kNone;
-    for (; size > prefix; --size) {
-      const bool inside = size < scratch.key.size() &&
-                          is_continuation(static_cast<unsigned char>(scratch.key[size]));
-      if (inside) continue;
-      id = map_.find(pieces_, std::string_view(scratch.key).substr(0, size));
-      if (id != kNone) break;
-    }
+    (start == 0 ? starting_ : continuing_)
+        .prefixes(word.substr(start), [&](size_t length, int32_t value) {
+          const size_t end = start + length;
+          const bool inside =
+              end < word.size() && is_continuation(static_cast<unsigned char>(word[end]));
+          if (inside) return;
+          size = length;
+          id = static_cast<uint32_t>(value);
+        });
     fits = id != kNone;
-    if (fits) out.add(id, static_cast<uint32_t>(size - prefix));
-    start += size - prefix;
+    if (fits) out.add(id, static_cast<uint32_t>(size));
+    start += size;
   }
   if (fits) return;
   out.ids.shrink(ids_before);
@@ -82,16 +93,7 @@ void WordLevelModel::encode(std::string_view word, Tokens& out, ModelScratch& sc
   out.add(id, static_cast<uint32_t>(word.size()));
 }
 
-LongestMatchModel::LongestMatchModel(const Arena& pieces) {
-  std::vector<std::pair<std::string_view, int32_t>> keys;
-  for (uint32_t id = 0; id < pieces.size(); ++id) {
-    if (!pieces[id].empty()) keys.emplace_back(pieces[id], static_cast<int32_t>(id));
-  }
-  std::sort(keys.begin(), keys.end());
-  const auto same = [](const auto& a, const auto& b) { return a.first == b.first; };
-  keys.erase(std::unique(keys.begin(), keys.end(), same), keys.end());
-  trie_.build(keys);
-}
+LongestMatchModel::LongestMatchModel(const Arena& pieces) : trie_(trie_of(pieces, {})) {}
 
 void LongestMatchModel::encode(std::string_view word, Tokens& out, ModelScratch& scratch) const {
   (void)scratch;

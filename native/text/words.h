@@ -18,17 +18,14 @@ namespace tokamak::text {
 class WordPieceModel final : public Model {
  public:
   // start: prefix of pieces that start a word; prefix: of those that continue one.
-  WordPieceModel(Arena pieces, std::string start, std::string prefix, size_t max_characters,
-                 uint32_t unknown_id);
+  WordPieceModel(const Arena& pieces, std::string_view start, std::string_view prefix,
+                 size_t max_characters, uint32_t unknown_id);
   void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
-  size_t nbytes() const override { return pieces_.nbytes() + map_.nbytes(); }
+  size_t nbytes() const override { return starting_.nbytes() + continuing_.nbytes(); }
 
  private:
-  Arena pieces_;
-  StringMap map_;
-  std::string start_, prefix_;
-  size_t max_characters_;  // per word
-  size_t max_piece_ = 0;   // bytes of the longest piece
+  DoubleArray starting_, continuing_;  // pieces without their prefix
+  size_t max_characters_;              // per word
   uint32_t unknown_id_;
 };
 
