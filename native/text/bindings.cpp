@@ -10,10 +10,12 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <map>
 
 #include "base/error.h"
 #include "text/build.h"
 #include "text/engine.h"
+#include "text/inputs.h"
 #include "text/normal_forms.h"
 #include "text/unicode.h"
 
@@ -26,12 +28,11 @@ void bind_text(nb::module_& m);
 
 namespace {
 
+using text::Column;
 using text::Encoding;
 using text::Engine;
-
-template <typename T>
-using Column = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Ids = Column<int32_t>;
+using text::IdsInput;
+using text::Input;
 
 // An array that owns its data, without a copy through Python objects.
 template <typename T>
@@ -40,60 +41,6 @@ nb::object to_array(std::vector<T> values) {
   nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
   return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(kept->data(), {kept->size()}, owner));
 }
-
-// UTF-8 of a str, or the bytes of anything that has a buffer. Keeps the object alive.
-class Input {
- public:
-  explicit Input(nb::handle object) {
-    if (PyUnicode_Check(object.ptr())) {
-      Py_ssize_t size = 0;
-      const char* data = PyUnicode_AsUTF8AndSize(object.ptr(), &size);
-      if (data == nullptr) {
-        joined_ = join_surrogates(object);
-        data = PyUnicode_AsUTF8AndSize(joined_.ptr(), &size);
-      }
-      if (data == nullptr) throw nb::python_error();
-      view_ = {data, static_cast<size_t>(size)};
-      return;
-    }
-    if (PyObject_GetBuffer(object.ptr(), &buffer_, PyBUF_SIMPLE) != 0) throw nb::python_error();
-    has_buffer_ = true;
-    view_ = {static_cast<const char*>(buffer_.buf), static_cast<size_t>(buffer_.len)};
-  }
-  Input(Input&& other) noexcept
-      : view_(other.view_),
-        joined_(std::move(other.joined_)),
-        buffer_(other.buffer_),
-        has_buffer_(other.has_buffer_) {
-    other.has_buffer_ = false;
-  }
-  Input(const Input&) = delete;
-  Input& operator=(const Input&) = delete;
-  Input& operator=(Input&&) = delete;
-  ~Input() {
-    if (has_buffer_) PyBuffer_Release(&buffer_);
-  }
-  std::string_view view() const { return view_; }
-  bool is_str() const { return !has_buffer_; }  // then it is UTF-8
-
- private:
-  // A str that UTF-8 cannot hold: pairs of surrogates joined, lone ones U+FFFD.
-  static nb::object join_surrogates(nb::handle text) {
-    PyErr_Clear();
-    const nb::object bytes =
-        nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-16", "surrogatepass"));
-    if (!bytes.is_valid()) throw nb::python_error();
-    nb::object joined = nb::steal(PyUnicode_Decode(
-        PyBytes_AS_STRING(bytes.ptr()), PyBytes_GET_SIZE(bytes.ptr()), "utf-16", "replace"));
-    if (!joined.is_valid()) throw nb::python_error();
-    return joined;
-  }
-
-  std::string_view view_;
-  nb::object joined_;  // what is read instead of a str with surrogates
-  Py_buffer buffer_{};
-  bool has_buffer_ = false;
-};
 
 Encoding encode(const Engine& engine, nb::handle text, bool add_special, bool parse_special,
                 const std::vector<std::pair<size_t, size_t>>& plain, bool with_spans) {
@@ -198,54 +145,6 @@ nb::tuple encode_batch(const Engine& engine, const nb::sequence& texts, bool add
   return nb::make_tuple(to_array(std::move(ids)), to_array(std::move(offsets)));
 }
 
-// Token ids of an int32 array, read in place, or of a list or tuple of ints.
-class IdsInput {
- public:
-  explicit IdsInput(nb::handle object) {
-    if (PyList_Check(object.ptr()) || PyTuple_Check(object.ptr())) {
-      const Py_ssize_t count = PySequence_Fast_GET_SIZE(object.ptr());
-      PyObject** items = PySequence_Fast_ITEMS(object.ptr());
-      values_.resize(static_cast<size_t>(count));
-      for (Py_ssize_t i = 0; i < count; ++i) values_[static_cast<size_t>(i)] = one(items[i], i);
-      data_ = values_.data();
-      size_ = values_.size();
-      return;
-    }
-    const auto array = nb::cast<Ids>(object);
-    data_ = array.data();
-    size_ = array.shape(0);
-    alive_ = nb::borrow(object);
-  }
-  const int32_t* data() const { return data_; }
-  size_t size() const { return size_; }
-
- private:
-  static int32_t one(PyObject* item, Py_ssize_t i) {
-    int overflow = 0;
-    const long value = PyLong_Check(item) ? PyLong_AsLongAndOverflow(item, &overflow) : 0;
-    if (!PyLong_Check(item)) {
-      const nb::object index = nb::steal(PyNumber_Index(item));  // NumPy's integers
-      if (!index.is_valid()) {
-        PyErr_Clear();
-        throw Error(ErrorKind::invalid_params,
-                    "token id at index " + std::to_string(i) + " is not an integer");
-      }
-      return one(index.ptr(), i);
-    }
-    if (overflow != 0 || value < INT32_MIN || value > INT32_MAX) {
-      throw Error(ErrorKind::invalid_params,
-                  "token id " + nb::cast<std::string>(nb::str(nb::handle(item))) + " at index " +
-                      std::to_string(i) + " is outside every vocabulary");
-    }
-    return static_cast<int32_t>(value);
-  }
-
-  std::vector<int32_t> values_;
-  nb::object alive_;
-  const int32_t* data_ = nullptr;
-  size_t size_ = 0;
-};
-
 std::string decode_any(const Engine& engine, nb::handle ids, bool skip_special, bool strip_space,
                        bool as_text) {
   const IdsInput input(ids);
@@ -325,7 +224,8 @@ text::AddedToken added_token(nb::handle t) {
 }
 
 // Keys as TokenizerParts and EngineOptions name them; arrays are read in place while building.
-std::unique_ptr<Engine> make_engine(const nb::dict& parts) {
+// tables: arrays of uint8 by name, as `tables` gave them, or empty.
+std::unique_ptr<Engine> make_engine(const nb::dict& parts, const nb::dict& tables) {
   std::vector<nb::object> alive;
   const auto flag = [&parts](const char* key) {
     return parts.contains(key) && nb::cast<bool>(parts[key]);
@@ -368,8 +268,26 @@ std::unique_ptr<Engine> make_engine(const nb::dict& parts) {
     p.options.cache_nbytes =
         std::max(text::WordCache::kMinBytes, nb::cast<size_t>(parts["cache_nbytes"]));
   }
+  std::map<std::string, text::Archive::Bytes> arrays;
+  for (const auto& [name, value] : tables) {
+    const auto array = nb::cast<Column<uint8_t>>(value);
+    arrays[nb::cast<std::string>(name)] = std::as_bytes(std::span(array.data(), array.shape(0)));
+  }
+  text::Archive image(std::move(arrays));
   const nb::gil_scoped_release release;
-  return text::build_engine(p);
+  return text::build_engine(p, tables.size() == 0 ? nullptr : &image);
+}
+
+// Views of the engine's memory, for an image; the engine has to stay alive.
+nb::dict tables_of(Engine& engine) {
+  text::Archive archive;
+  engine.tables(archive);
+  nb::dict views;
+  for (const auto& [name, bytes] : archive.arrays()) {
+    views[name.c_str()] = nb::cast(nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(
+        reinterpret_cast<const uint8_t*>(bytes.data()), {bytes.size()}, nb::find(engine)));
+  }
+  return views;
 }
 
 // Words that a pattern cuts a text into, as byte offsets [start, end, start, end, ...]; for the
@@ -413,7 +331,7 @@ std::vector<std::pair<uint32_t, uint32_t>> property_ranges(const std::string& na
 
 void bind_text(nb::module_& m) {
   nb::class_<Engine>(
-      m, "TextEngine",
+      m, "TextEngine", nb::is_weak_referenceable(),
       "One tokenizer, built. `text` is a str without surrogates or a buffer of bytes; "
       "every call runs without the GIL.")
       .def("encode_list", &encode_list, "text"_a, "add_special"_a, "parse_special"_a,
@@ -453,9 +371,16 @@ void bind_text(nb::module_& m) {
           "is_byte",
           [](const Engine& e, uint32_t id) { return id < e.vocab_size() && e.is_byte(id); }, "id"_a,
           "Whether a token stands for one byte of a character that has no token.")
-      .def_prop_ro("nbytes", &Engine::nbytes);
-  m.def("make_text_engine", &make_engine, "parts"_a,
-        nb::sig("def make_text_engine(parts: dict[str, typing.Any]) -> TextEngine"));
+      .def("tables", &tables_of,
+           nb::sig("def tables(self) -> dict[str, numpy.typing.NDArray[numpy.uint8]]"),
+           "Views of the arrays that took time to make; make_text_engine takes them again.")
+      .def_prop_ro("cache_nbytes", &Engine::cache_nbytes, "Memory of the word caches.")
+      .def_prop_ro("nbytes", &Engine::nbytes,
+                   "Memory of its own, word caches included; what lies in an image is not.");
+  m.def("make_text_engine", &make_engine, "parts"_a, "tables"_a = nb::dict(),
+        nb::keep_alive<0, 2>(),
+        nb::sig("def make_text_engine(parts: dict[str, typing.Any], tables: dict[str, "
+                "typing.Any] = {}) -> TextEngine"));
   m.def(
       "load_normalization",
       [](const nb::bytes& lines) {

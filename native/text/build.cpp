@@ -30,13 +30,19 @@ std::string spaces_for_symbols(std::string_view s) {
 
 class Builder {
  public:
-  explicit Builder(const TokenizerParts& parts) : parts_(parts) {}
+  Builder(const TokenizerParts& parts, Archive* image) : parts_(parts), image_(image) {}
 
   std::unique_ptr<Engine> build() {
     check();
     EngineParts engine;
-    engine.model = make_model();
-    engine.texts = texts();
+    if (image_ == nullptr) {
+      engine.model = make_model();
+      engine.texts = texts();
+    } else {
+      engine.model = empty_model();
+      engine.tables(*image_);
+      if (engine.texts.size() != size()) refuse("the image is of another vocabulary");
+    }
     for (const Step& s : parts_.normalizers) engine.normalizers.push_back(make_normalizer(s));
     for (const Step& s : parts_.pre_tokenizers) add_pre_tokenizer(s, engine);
     for (const Step& s : parts_.decoders) engine.decoders.push_back(make_decoder(s));
@@ -112,7 +118,7 @@ class Builder {
     return tokens;
   }
 
-  std::unique_ptr<const Model> make_model() {
+  std::unique_ptr<Model> make_model() {
     if (parts_.kind == "bpe" || parts_.kind == "ranks") return byte_level_model();
     if (parts_.kind == "characters") return character_model();
     if (parts_.kind == "spm") return sentencepiece_model();
@@ -125,6 +131,57 @@ class Builder {
     if (parts_.kind == "trie") return std::make_unique<LongestMatchModel>(all_tokens());
     if (parts_.kind == "words") return std::make_unique<WordLevelModel>(all_tokens(), unknown_id());
     throw Error(ErrorKind::unsupported, "tokenizer model " + parts_.kind + " is not supported");
+  }
+
+  // The same with its options only; its tables come from the image.
+  std::unique_ptr<Model> empty_model() const {
+    const std::string& kind = parts_.kind;
+    if (kind == "bpe" || kind == "ranks") return std::make_unique<MergeModel>(byte_options());
+    if (kind == "spm") return std::make_unique<MergeModel>(sentencepiece_options());
+    if (kind == "characters") return std::make_unique<CharacterBpe>(character_options());
+    if (kind == "unigram") return std::make_unique<UnigramModel>(unigram_options());
+    if (kind == "wordpiece") return std::make_unique<WordPieceModel>();
+    if (kind == "trie") return std::make_unique<LongestMatchModel>();
+    if (kind == "words") return std::make_unique<WordLevelModel>();
+    throw Error(ErrorKind::unsupported, "tokenizer model " + kind + " is not supported");
+  }
+
+  MergeOptions byte_options() const {
+    MergeOptions options;
+    options.whole_words = parts_.ignore_merges;
+    options.fuse_unknown = parts_.fuse_unknown;
+    options.unknown_id = parts_.raw_added ? kNone : unknown_id();
+    options.byte_ids.fill(kNone);
+    return options;
+  }
+
+  MergeOptions sentencepiece_options() const {
+    MergeOptions options;
+    options.byte_symbols = false;
+    options.fuse_unknown = parts_.fuse_unknown;
+    options.unknown_id = unknown_id();
+    options.byte_ids.fill(kNone);
+    return options;
+  }
+
+  CharacterBpeOptions character_options() const {
+    CharacterBpeOptions options;
+    options.prefix = parts_.prefix;
+    options.suffix = parts_.suffix;
+    options.whole_words = parts_.ignore_merges;
+    options.byte_fallback = parts_.byte_fallback;
+    options.fuse_unknown = parts_.fuse_unknown;
+    options.unknown_id = unknown_id();
+    return options;
+  }
+
+  UnigramOptions unigram_options() const {
+    UnigramOptions options;
+    options.arithmetic = parts_.float_sums ? Arithmetic::float_sums : Arithmetic::double_sums;
+    options.unknown_id = unknown_id();
+    options.byte_fallback = parts_.byte_fallback;
+    options.byte_ids.fill(kNone);
+    return options;
   }
 
   // Strings that a word may be: of tokens that the model itself has.
@@ -173,12 +230,8 @@ class Builder {
     return arena;
   }
 
-  std::unique_ptr<const Model> byte_level_model() {
-    MergeOptions options;
-    options.whole_words = parts_.ignore_merges;
-    options.fuse_unknown = parts_.fuse_unknown;
-    options.unknown_id = parts_.raw_added ? kNone : unknown_id();
-    options.byte_ids.fill(kNone);
+  std::unique_ptr<Model> byte_level_model() {
+    MergeOptions options = byte_options();
     std::vector<bool> added(size());
     for (const AddedToken& t : parts_.added) added[t.id] = parts_.raw_added;
     Arena pieces;
@@ -219,14 +272,8 @@ class Builder {
     return model;
   }
 
-  std::unique_ptr<const Model> character_model() {
-    CharacterBpeOptions options;
-    options.prefix = parts_.prefix;
-    options.suffix = parts_.suffix;
-    options.whole_words = parts_.ignore_merges;
-    options.byte_fallback = parts_.byte_fallback;
-    options.fuse_unknown = parts_.fuse_unknown;
-    options.unknown_id = unknown_id();
+  std::unique_ptr<Model> character_model() {
+    const CharacterBpeOptions options = character_options();
     auto model = std::make_unique<CharacterBpe>(all_tokens(), options);
     model->reserve_merges(parts_.merges.size());
     each_merge([&](size_t rank, std::string_view a, std::string_view b) {
@@ -261,13 +308,10 @@ class Builder {
     refuse("merge " + std::to_string(i) + " " + what + ": " + std::string(parts_.merges[i]));
   }
 
-  std::unique_ptr<const Model> sentencepiece_model() {
+  std::unique_ptr<Model> sentencepiece_model() {
     if (parts_.scores.size() != size()) refuse("scores and tokens differ in number");
-    MergeOptions options;
-    options.byte_symbols = false;
-    options.fuse_unknown = parts_.fuse_unknown;
+    MergeOptions options = sentencepiece_options();
     options.byte_ids = byte_ids();
-    options.unknown_id = unknown_id();
     Arena pieces;
     pieces.reserve(size(), parts_.tokens.blob.size());
     std::vector<uint32_t> mergeable;
@@ -296,12 +340,9 @@ class Builder {
     return ids;
   }
 
-  std::unique_ptr<const Model> unigram_model() {
+  std::unique_ptr<Model> unigram_model() {
     if (parts_.scores.size() != size()) refuse("scores and tokens differ in number");
-    UnigramOptions options;
-    options.arithmetic = parts_.float_sums ? Arithmetic::float_sums : Arithmetic::double_sums;
-    options.unknown_id = unknown_id();
-    options.byte_fallback = parts_.byte_fallback;
+    UnigramOptions options = unigram_options();
     options.byte_ids = byte_ids();
     Arena strings;
     std::vector<uint32_t> pieces;
@@ -323,6 +364,7 @@ class Builder {
   }
 
   const TokenizerParts& parts_;
+  Archive* image_;
 };
 
 }  // namespace
@@ -337,6 +379,8 @@ void StringColumn::check(const char* what) const {
   }
 }
 
-std::unique_ptr<Engine> build_engine(const TokenizerParts& parts) { return Builder(parts).build(); }
+std::unique_ptr<Engine> build_engine(const TokenizerParts& parts, Archive* image) {
+  return Builder(parts, image).build();
+}
 
 }  // namespace tokamak::text

@@ -59,6 +59,7 @@ struct TokenizerParts {
   EngineOptions options;
 };
 
-std::unique_ptr<Engine> build_engine(const TokenizerParts& parts);
+// image: where the tables lie that take time to make, if they are made; must outlive the engine.
+std::unique_ptr<Engine> build_engine(const TokenizerParts& parts, Archive* image = nullptr);
 
 }  // namespace tokamak::text

@@ -36,7 +36,7 @@ void DoubleArray::build(const std::vector<std::pair<std::string_view, int32_t>>&
     uint32_t node;
   };
   units_.assign(256, {});
-  units_[0].parent = kRoot;  // taken, and nobody's child
+  units_.at(0).parent = kRoot;  // taken, and nobody's child
   first_free_ = 1;
   std::vector<Range> pending{{0, keys.size(), 0, 0}};
   std::vector<unsigned char> labels;
@@ -45,7 +45,7 @@ void DoubleArray::build(const std::vector<std::pair<std::string_view, int32_t>>&
     Range range = pending.back();
     pending.pop_back();
     if (range.first < range.last && keys[range.first].first.size() == range.depth) {
-      units_[range.node].value = keys[range.first].second;
+      units_.at(range.node).value = keys[range.first].second;
       ++range.first;
     }
     if (range.first == range.last) continue;
@@ -60,11 +60,11 @@ void DoubleArray::build(const std::vector<std::pair<std::string_view, int32_t>>&
     }
     starts.push_back(range.last);
     const uint32_t base = find_base(labels);
-    units_[range.node].base = base;
+    units_.at(range.node).base = base;
     for (size_t i = 0; i < labels.size(); ++i) {
       const uint32_t child = base ^ labels[i];
       grow(child + 1);
-      units_[child].parent = range.node;
+      units_.at(child).parent = range.node;
       pending.push_back({starts[i], starts[i + 1], range.depth + 1, child});
     }
   }

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "text/table.h"
+
 namespace tokamak::text {
 
 class DoubleArray {
@@ -26,7 +28,15 @@ class DoubleArray {
       if (units_[node].value != kNoValue) use(i + 1, units_[node].value);
     }
   }
-  size_t nbytes() const { return units_.capacity() * sizeof(Unit); }
+  size_t nbytes() const { return units_.nbytes(); }
+  // values: above all of them.
+  void tables(Archive& archive, size_t values) {
+    archive.table("units", units_);
+    if (!archive.reads()) return;
+    bool holds = !units_.empty();
+    for (const Unit& u : units_) holds = holds && u.value < static_cast<int64_t>(values);
+    archive.require(holds, "units");
+  }
 
  private:
   static constexpr uint32_t kFree = 0xFFFFFFFF;
@@ -39,7 +49,7 @@ class DoubleArray {
   uint32_t find_base(const std::vector<unsigned char>& labels);
   void grow(size_t size);
 
-  std::vector<Unit> units_{1};
+  Table<Unit> units_{std::vector<Unit>(1)};
   size_t first_free_ = 1;  // no free unit lies before it
 };
 

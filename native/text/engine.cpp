@@ -380,9 +380,23 @@ std::vector<std::vector<int32_t>> Engine::encode_batch(const std::vector<std::st
 }
 
 size_t Engine::nbytes() const {
+  return parts_.model->nbytes() + parts_.texts.nbytes() + cache_nbytes();
+}
+
+size_t Engine::cache_nbytes() const {
   const std::lock_guard lock(mutex_);
-  return parts_.model->nbytes() + parts_.texts.nbytes() +
-         idle_.size() * parts_.options.cache_nbytes;
+  return idle_.size() * parts_.options.cache_nbytes;
+}
+
+void Engine::tables(Archive& archive) { parts_.tables(archive); }
+
+void EngineParts::tables(Archive& archive) {
+  archive.enter("model");
+  model->tables(archive);
+  archive.leave();
+  archive.enter("texts");
+  texts.tables(archive);
+  archive.leave();
 }
 
 }  // namespace tokamak::text

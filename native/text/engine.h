@@ -31,7 +31,7 @@ struct EngineOptions {
 
 // What an engine is made of.
 struct EngineParts {
-  std::unique_ptr<const Model> model;
+  std::unique_ptr<Model> model;
   std::vector<std::unique_ptr<Normalizer>> normalizers;
   std::vector<std::unique_ptr<PreTokenizer>> pre_tokenizers;
   std::vector<std::unique_ptr<Decoder>> decoders;
@@ -46,6 +46,8 @@ struct EngineParts {
   bool join_with_space = false;  // no decoder: tokens are joined by spaces
   std::unique_ptr<const RawCut> raw_cut;  // where there is one
   EngineOptions options;
+
+  void tables(Archive& archive);
 };
 
 struct Encoding {
@@ -90,7 +92,11 @@ class Engine {
   void check_ids(const int32_t* ids, size_t count) const;
   std::string_view text_of(uint32_t id) const { return parts_.texts[id]; }
   uint32_t vocab_size() const { return parts_.texts.size(); }
+  // Bytes of memory of its own: tables that were built, and caches; not what lies in an image.
   size_t nbytes() const;
+  size_t cache_nbytes() const;
+  // The arrays that took time to make, for an image.
+  void tables(Archive& archive);
 
  private:
   struct Workspace;

@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
-#include <vector>
+
+#include "text/table.h"
 
 namespace tokamak::text {
 
@@ -38,7 +39,7 @@ inline uint64_t hash_bytes(std::string_view s) noexcept {
 class Arena {
  public:
   uint32_t add(std::string_view s) {
-    bytes_.insert(bytes_.end(), s.begin(), s.end());
+    bytes_.append(s.begin(), s.end());
     places_.push_back(
         {static_cast<uint32_t>(bytes_.size() - s.size()), static_cast<uint32_t>(s.size())});
     return static_cast<uint32_t>(places_.size() - 1);
@@ -57,22 +58,36 @@ class Arena {
   }
   // Makes kPadding bytes readable from the start of every string; call after the last add().
   static constexpr size_t kPadding = 16;
-  void pad() { bytes_.insert(bytes_.end(), kPadding, '\0'); }
-  size_t nbytes() const { return bytes_.capacity() + places_.capacity() * sizeof(Place); }
+  void pad() {
+    for (size_t i = 0; i < kPadding && !padded_; ++i) bytes_.push_back('\0');
+    padded_ = true;
+  }
+  size_t nbytes() const { return bytes_.nbytes() + places_.nbytes(); }
+  void tables(Archive& archive) {
+    if (!archive.reads()) pad();
+    archive.table("bytes", bytes_);
+    archive.table("places", places_);
+    if (!archive.reads()) return;
+    padded_ = true;
+    for (const Place& p : places_) {
+      archive.require(size_t{p.start} + p.size + kPadding <= bytes_.size(), "places");
+    }
+  }
 
  private:
   struct Place {
     uint32_t start, size;
   };
-  std::vector<char> bytes_;
-  std::vector<Place> places_;
+  Table<char> bytes_;
+  Table<Place> places_;
+  bool padded_ = false;
 };
 
 // String -> id over the strings of an arena. The first of equal strings wins.
 class StringMap {
  public:
   void reserve(size_t count) {
-    slots_.assign(std::bit_ceil(count * 2 + 16), {0, kNone});
+    slots_.assign(std::bit_ceil(count + count / 3 + 16), {0, kNone});
     mask_ = slots_.size() - 1;
   }
   // The arena must hold `id` and outlive the map; at most `count` of reserve() insertions.
@@ -83,7 +98,7 @@ class StringMap {
     for (; slots_[i].id != kNone; i = (i + 1) & mask_) {
       if (slots_[i].tag == static_cast<uint32_t>(h >> 32) && arena[slots_[i].id] == s) return false;
     }
-    slots_[i] = {static_cast<uint32_t>(h >> 32), id};
+    slots_.at(i) = {static_cast<uint32_t>(h >> 32), id};
     return true;
   }
   uint32_t find(const Arena& arena, std::string_view s) const noexcept {
@@ -95,14 +110,26 @@ class StringMap {
     }
     return kNone;
   }
-  size_t nbytes() const { return slots_.capacity() * sizeof(Slot); }
+  size_t nbytes() const { return slots_.nbytes(); }
+  void tables(Archive& archive, const Arena& arena) {
+    archive.table("slots", slots_);
+    if (!archive.reads()) return;
+    bool holds = std::has_single_bit(slots_.size());
+    size_t free = 0;
+    for (const Slot& s : slots_) {
+      free += s.id == kNone;
+      holds = holds && (s.id == kNone || s.id < arena.size());
+    }
+    archive.require(holds && free > 0, "slots");
+    mask_ = slots_.size() - 1;
+  }
 
  private:
   struct Slot {
     uint32_t tag;
     uint32_t id;
   };
-  std::vector<Slot> slots_;
+  Table<Slot> slots_;
   size_t mask_ = 0;
 };
 
@@ -119,7 +146,7 @@ class PairMap {
   static constexpr uint32_t kMask = (1u << kBits) - 1;
 
   void reserve(size_t count) {
-    slots_.assign(std::bit_ceil(count * 2 + 16), kEmpty);
+    slots_.assign(std::bit_ceil(count + count / 3 + 16), kEmpty);
     shift_ = 64u - static_cast<unsigned>(std::countr_zero(slots_.size()));
     merges_.clear();
     merges_.reserve(count);
@@ -131,7 +158,7 @@ class PairMap {
     const uint64_t key = key_of(left, right);
     size_t i = slot_of(key);
     while (slots_[i] != kEmpty && slots_[i] >> kBits != key) i = (i + 1) & (slots_.size() - 1);
-    slots_[i] = key << kBits | index_of(merge);
+    slots_.at(i) = key << kBits | index_of(merge);
   }
   // Place of the merge in order of rank, or kNone.
   uint32_t place(uint32_t left, uint32_t right) const noexcept {
@@ -147,11 +174,25 @@ class PairMap {
     const uint32_t at = place(left, right);
     return at == kNone ? Merge{kNone, kNone} : merges_[at];
   }
+  size_t size() const noexcept { return merges_.size(); }  // places
   const Merge* merges() const noexcept { return merges_.data(); }
   // Whether places are ranks: merges were given in order and no two differ only in what they make.
   bool ordered() const noexcept { return !ties_; }
-  size_t nbytes() const {
-    return slots_.capacity() * sizeof(uint64_t) + merges_.capacity() * sizeof(Merge);
+  size_t nbytes() const { return slots_.nbytes() + merges_.nbytes(); }
+  void tables(Archive& archive, size_t symbols) {
+    archive.table("slots", slots_);
+    archive.table("merges", merges_);
+    archive.flag("ties", ties_);
+    if (!archive.reads()) return;
+    bool holds = std::has_single_bit(slots_.size()) && merges_.size() <= kMask;
+    size_t free = 0;
+    for (const uint64_t slot : slots_) {
+      free += slot == kEmpty;
+      holds = holds && (slot == kEmpty || (slot & kMask) < merges_.size());
+    }
+    for (const Merge& m : merges_) holds = holds && m.id < symbols;
+    archive.require(holds && free > 0, "slots");
+    shift_ = 64u - static_cast<unsigned>(std::countr_zero(slots_.size()));
   }
 
  private:
@@ -171,8 +212,8 @@ class PairMap {
     }
     return static_cast<uint32_t>(merges_.size() - 1);
   }
-  std::vector<uint64_t> slots_;
-  std::vector<Merge> merges_;
+  Table<uint64_t> slots_;
+  Table<Merge> merges_;
   unsigned shift_ = 60;
   bool ties_ = false;
 };

@@ -85,7 +85,7 @@ void MergeModel::finish() {
     for (size_t b = 0; b < 256; ++b) {
       const uint32_t left = options_.byte_ids[a];
       const uint32_t right = options_.byte_ids[b];
-      if (left != kNone && right != kNone) byte_pairs_[a << 8 | b] = pairs_.place(left, right);
+      if (left != kNone && right != kNone) byte_pairs_.at(a << 8 | b) = pairs_.place(left, right);
     }
   }
   for (uint32_t id = 0; id < num_tokens_; ++id) seams_.add(pieces_[id]);
@@ -96,9 +96,34 @@ size_t MergeModel::first_cut(std::string_view word) const {
   return seams_.empty() ? word.size() : seams_.first_cut(word);
 }
 
+void MergeModel::tables(Archive& archive) {
+  archive.enter("pieces");
+  pieces_.tables(archive);
+  archive.leave();
+  archive.enter("words");
+  map_.tables(archive, pieces_);
+  archive.leave();
+  archive.enter("pairs");
+  pairs_.tables(archive, pieces_.size());
+  archive.leave();
+  archive.enter("seams");
+  seams_.tables(archive);
+  archive.leave();
+  archive.table("byte_pairs", byte_pairs_);
+  archive.value("byte_ids", options_.byte_ids);
+  archive.value("num_tokens", num_tokens_);
+  archive.flag("splits_at_spaces", splits_at_spaces_);
+  if (!archive.reads()) return;
+  bool holds = num_tokens_ <= pieces_.size() && pieces_.size() < PairMap::kMask;
+  for (const uint32_t id : options_.byte_ids) holds = holds && (id == kNone || id < pieces_.size());
+  holds = holds && byte_pairs_.size() == (options_.byte_symbols ? size_t{256} * 256 : 0);
+  for (const uint32_t p : byte_pairs_) holds = holds && (p == kNone || p < pairs_.size());
+  archive.require(holds, "byte_ids");
+}
+
 size_t MergeModel::nbytes() const {
   return pieces_.nbytes() + map_.nbytes() + pairs_.nbytes() + seams_.nbytes() +
-         byte_pairs_.capacity() * sizeof(uint32_t);
+         byte_pairs_.nbytes();
 }
 
 void MergeModel::start_bytes(std::string_view word, ModelScratch& scratch) const {

@@ -67,6 +67,8 @@ class Model {
   // where there is no such place. Its ids and those of the rest join to those of the word.
   virtual size_t first_cut(std::string_view word) const { return word.size(); }
   virtual size_t nbytes() const = 0;
+  // Its arrays, for an image or from one; a model that is made of options alone takes them so.
+  virtual void tables(Archive& archive) = 0;
 };
 
 enum class Unknown {
@@ -90,6 +92,10 @@ class MergeModel final : public Model {
   // string.
   MergeModel(Arena pieces, const std::vector<uint32_t>& lookup, MergeOptions options);
 
+  // For an image: tables() fills it.
+  explicit MergeModel(MergeOptions options) : options_(options) {}
+
+  void tables(Archive& archive) override;
   uint32_t find(std::string_view piece) const { return map_.find(pieces_, piece); }
   // Call after the last merge.
   void finish();
@@ -111,10 +117,10 @@ class MergeModel final : public Model {
   void learn_characters(std::string_view piece);
 
   Arena pieces_;  // tokens, then characters that occur in pieces without being tokens
-  uint32_t num_tokens_;
+  uint32_t num_tokens_ = 0;
   StringMap map_;
   PairMap pairs_;
-  std::vector<uint32_t> byte_pairs_;  // place of the merge of each pair of bytes, byte_symbols only
+  Table<uint32_t> byte_pairs_;  // place of the merge of each pair of bytes, byte_symbols only
   Seams seams_;
   MergeOptions options_;
   bool splits_at_spaces_ = false;

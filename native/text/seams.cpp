@@ -8,6 +8,8 @@ namespace tokamak::text {
 
 namespace {
 
+constexpr size_t kHalf = 256 * 256 / 64;
+
 // The character that ends at `at`, whole and valid; length 0 where it is not.
 Character before(std::string_view s, size_t at) {
   size_t start = at - 1;
@@ -20,7 +22,7 @@ Character before(std::string_view s, size_t at) {
 }  // namespace
 
 void Seams::add(std::string_view token) {
-  if (half_.empty()) half_.assign(256 * 256 / 64, 0);
+  if (half_.empty()) half_.assign(kHalf, 0);
   for (size_t at = 1; at < token.size(); ++at) {
     const auto a = static_cast<unsigned char>(token[at - 1]);
     const auto b = static_cast<unsigned char>(token[at]);
@@ -31,7 +33,7 @@ void Seams::add(std::string_view token) {
       hashes_.push_back(hash(left.code, right.code));
     } else {
       const uint64_t pair = static_cast<uint64_t>(a) << 8 | b;
-      half_[pair >> 6] |= uint64_t{1} << (pair & 63);
+      half_.at(pair >> 6) |= uint64_t{1} << (pair & 63);
     }
   }
 }
@@ -41,8 +43,19 @@ void Seams::finish() {
   const size_t bits = std::bit_ceil(hashes_.size() * 8 + 64);
   shift_ = 64u - static_cast<unsigned>(std::countr_zero(bits));
   filter_.assign(bits / 64, 0);
-  for (const uint64_t h : hashes_) filter_[h >> shift_ >> 6] |= uint64_t{1} << (h >> shift_ & 63);
+  for (const uint64_t h : hashes_)
+    filter_.at(h >> shift_ >> 6) |= uint64_t{1} << (h >> shift_ & 63);
   hashes_ = {};
+}
+
+void Seams::tables(Archive& archive) {
+  archive.table("half", half_);
+  archive.table("filter", filter_);
+  if (!archive.reads()) return;
+  archive.require(half_.empty() || half_.size() == kHalf, "half");
+  archive.require(filter_.empty() || (std::has_single_bit(filter_.size()) && !half_.empty()),
+                  "filter");
+  shift_ = 64u - static_cast<unsigned>(std::countr_zero(filter_.size() * 64));
 }
 
 size_t Seams::first_cut(std::string_view word) const noexcept {

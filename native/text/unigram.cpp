@@ -37,6 +37,27 @@ UnigramModel::UnigramModel(Arena strings, const std::vector<uint32_t>& pieces,
   trie_.build(keys);
 }
 
+void UnigramModel::tables(Archive& archive) {
+  archive.enter("pieces");
+  strings_.tables(archive);
+  archive.leave();
+  archive.enter("words");
+  map_.tables(archive, strings_);
+  archive.leave();
+  archive.enter("trie");
+  trie_.tables(archive, strings_.size());
+  archive.leave();
+  archive.table("scores", scores_);
+  archive.value("byte_ids", options_.byte_ids);
+  archive.value("unknown_score", unknown_score_);
+  archive.value("longest", longest_);
+  if (!archive.reads()) return;
+  bool holds = scores_.size() == strings_.size();
+  for (const uint32_t id : options_.byte_ids)
+    holds = holds && (id == kNone || id < strings_.size());
+  archive.require(holds, "byte_ids");
+}
+
 // The first way to reach a place wins among equals; places are tried from the left.
 template <typename Sum>
 void UnigramModel::best_path(std::string_view word, std::vector<ViterbiNode>& nodes) const {

@@ -30,11 +30,15 @@ class UnigramModel final : public Model {
   UnigramModel(Arena strings, const std::vector<uint32_t>& pieces, std::vector<double> scores,
                double min_score, UnigramOptions options);
 
+  explicit UnigramModel(UnigramOptions options)
+      : options_(options) {}  // for an image: tables() fills it
+
   void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
+  void tables(Archive& archive) override;
   // sentencepiece's sums depend on what stands before a word.
   bool cacheable() const override { return options_.arithmetic == Arithmetic::double_sums; }
   size_t nbytes() const override {
-    return strings_.nbytes() + trie_.nbytes() + scores_.capacity() * sizeof(double);
+    return strings_.nbytes() + map_.nbytes() + trie_.nbytes() + scores_.nbytes();
   }
 
  private:
@@ -45,8 +49,8 @@ class UnigramModel final : public Model {
   Arena strings_;
   DoubleArray trie_;
   StringMap map_;
-  std::vector<double> scores_;
-  double unknown_score_;
+  Table<double> scores_;
+  double unknown_score_ = 0;
   size_t longest_ = 4;  // bytes of the longest piece, or of an unknown character
   UnigramOptions options_;
 };

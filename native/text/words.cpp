@@ -51,6 +51,7 @@ WordPieceModel::WordPieceModel(const Arena& pieces, std::string_view start, std:
                                size_t max_characters, uint32_t unknown_id)
     : starting_(trie_of(pieces, start)),
       continuing_(trie_of(pieces, prefix)),
+      num_tokens_(pieces.size()),
       max_characters_(max_characters),
       unknown_id_(unknown_id) {}
 
@@ -93,7 +94,8 @@ void WordLevelModel::encode(std::string_view word, Tokens& out, ModelScratch& sc
   out.add(id, static_cast<uint32_t>(word.size()));
 }
 
-LongestMatchModel::LongestMatchModel(const Arena& pieces) : trie_(trie_of(pieces, {})) {}
+LongestMatchModel::LongestMatchModel(const Arena& pieces)
+    : trie_(trie_of(pieces, {})), num_tokens_(pieces.size()) {}
 
 void LongestMatchModel::encode(std::string_view word, Tokens& out, ModelScratch& scratch) const {
   (void)scratch;
@@ -179,6 +181,53 @@ void CharacterBpe::encode(std::string_view word, Tokens& out, ModelScratch& scra
   start_symbols(word, scratch);
   merge_symbols(pairs_, scratch.symbols, scratch.merge);
   for (const Symbol& s : scratch.symbols) out.add(s.id, s.length);
+}
+
+void WordPieceModel::tables(Archive& archive) {
+  archive.value("num_tokens", num_tokens_);
+  archive.enter("starting");
+  starting_.tables(archive, num_tokens_);
+  archive.leave();
+  archive.enter("continuing");
+  continuing_.tables(archive, num_tokens_);
+  archive.leave();
+  archive.value("max_characters", max_characters_);
+  archive.value("unknown", unknown_id_);
+}
+
+void WordLevelModel::tables(Archive& archive) {
+  archive.enter("pieces");
+  pieces_.tables(archive);
+  archive.leave();
+  archive.enter("words");
+  map_.tables(archive, pieces_);
+  archive.leave();
+  archive.value("unknown", unknown_id_);
+}
+
+void LongestMatchModel::tables(Archive& archive) {
+  archive.value("num_tokens", num_tokens_);
+  archive.enter("trie");
+  trie_.tables(archive, num_tokens_);
+  archive.leave();
+}
+
+void CharacterBpe::tables(Archive& archive) {
+  archive.enter("pieces");
+  pieces_.tables(archive);
+  archive.leave();
+  archive.enter("words");
+  map_.tables(archive, pieces_);
+  archive.leave();
+  archive.enter("pairs");
+  pairs_.tables(archive, pieces_.size());
+  archive.leave();
+  archive.value("byte_ids", byte_ids_);
+  archive.flag("splits_at_spaces", splits_at_spaces_);
+  if (!archive.reads()) return;
+  bool holds = pieces_.size() < PairMap::kMask;
+  for (const uint32_t id : byte_ids_) holds = holds && (id == kNone || id < pieces_.size());
+  archive.require(holds, "byte_ids");
 }
 
 }  // namespace tokamak::text

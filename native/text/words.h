@@ -20,37 +20,45 @@ class WordPieceModel final : public Model {
   // start: prefix of pieces that start a word; prefix: of those that continue one.
   WordPieceModel(const Arena& pieces, std::string_view start, std::string_view prefix,
                  size_t max_characters, uint32_t unknown_id);
+  WordPieceModel() = default;  // for an image, as the others: tables() fills it
+  void tables(Archive& archive) override;
   void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
   size_t nbytes() const override { return starting_.nbytes() + continuing_.nbytes(); }
 
  private:
   DoubleArray starting_, continuing_;  // pieces without their prefix
-  size_t max_characters_;              // per word
-  uint32_t unknown_id_;
+  uint32_t num_tokens_ = 0;
+  size_t max_characters_ = 0;  // per word
+  uint32_t unknown_id_ = kNone;
 };
 
 // A word is a token or unknown.
 class WordLevelModel final : public Model {
  public:
   WordLevelModel(Arena pieces, uint32_t unknown_id);
+  WordLevelModel() = default;
+  void tables(Archive& archive) override;
   void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
   size_t nbytes() const override { return pieces_.nbytes() + map_.nbytes(); }
 
  private:
   Arena pieces_;
   StringMap map_;
-  uint32_t unknown_id_;
+  uint32_t unknown_id_ = kNone;
 };
 
 // The longest token that the rest of the text starts with, byte by byte.
 class LongestMatchModel final : public Model {
  public:
   explicit LongestMatchModel(const Arena& pieces);
+  LongestMatchModel() = default;
+  void tables(Archive& archive) override;
   void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
   size_t nbytes() const override { return trie_.nbytes(); }
 
  private:
   DoubleArray trie_;
+  uint32_t num_tokens_ = 0;
 };
 
 struct CharacterBpeOptions {
@@ -67,6 +75,8 @@ struct CharacterBpeOptions {
 class CharacterBpe final : public Model {
  public:
   CharacterBpe(Arena pieces, CharacterBpeOptions options);
+  explicit CharacterBpe(CharacterBpeOptions options) : options_(std::move(options)) {}
+  void tables(Archive& archive) override;
   uint32_t find(std::string_view piece) const { return map_.find(pieces_, piece); }
   void reserve_merges(size_t count) { pairs_.reserve(count); }
   // result: the merged token.

@@ -121,10 +121,20 @@ class TextEngine:
     def is_byte(self, id: int) -> bool:
         """Whether a token stands for one byte of a character that has no token."""
 
-    @property
-    def nbytes(self) -> int: ...
+    def tables(self) -> dict[str, numpy.typing.NDArray[numpy.uint8]]:
+        """
+        Views of the arrays that took time to make; make_text_engine takes them again.
+        """
 
-def make_text_engine(parts: dict[str, Any]) -> TextEngine: ...
+    @property
+    def cache_nbytes(self) -> int:
+        """Memory of the word caches."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its own, word caches included; what lies in an image is not."""
+
+def make_text_engine(parts: dict[str, Any], tables: dict[str, Any] = {}) -> TextEngine: ...
 def load_normalization(lines: bytes) -> None:
     """
     Set the tables of normal forms of this process; see tools/generate_unicode.py.
