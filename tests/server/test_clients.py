@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -260,3 +263,26 @@ def test_langchain_chats_streams_calls_tools_and_gives_structured_output(url):
     for method in ("json_schema", "function_calling"):
         got = chat.with_structured_output(schema, method=method).invoke("Hello")
         assert got["colour"] in ("red", "blue")
+
+
+@pytest.mark.skipif(not os.environ.get("TOKAMAK_SLOW_TESTS"), reason="takes half a minute")
+def test_schemathesis_finds_no_server_error(url, tmp_path):
+    """A short run over every route of our own document; bodies that fit it and bodies that do not."""
+    pytest.importorskip("schemathesis")
+    words = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
+    words += [
+        "--checks",
+        "not_a_server_error",
+        "--phases",
+        "fuzzing",
+        "-n",
+        "3",
+        "-m",
+        "all",
+        "--request-timeout",
+        "60",
+        "--seed",
+        "1",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

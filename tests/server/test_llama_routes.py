@@ -63,7 +63,7 @@ def test_slots_props_and_adapters_are_told(app, llm):
     assert props["bos_token"] == "<s>"
     assert "/" not in props["model_path"]
     assert request(app, "/lora-adapters").json() == []
-    assert request(app, "/lora-adapters", [{"id": 0, "scale": 1}]).status_code == 501
+    assert request(app, "/lora-adapters", [{"id": 0, "scale": 1}]).status_code == 400
 
 
 def test_a_model_without_vectors_or_marks_says_so(app):
@@ -73,7 +73,8 @@ def test_a_model_without_vectors_or_marks_says_so(app):
         ("/v1/rerank", {"query": "a", "documents": ["b"]}),
         ("/infill", {"input_prefix": "a", "input_suffix": "b"}),
     ):
-        assert request(app, path, body).status_code == 501, path
+        answer = request(app, path, body)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "not_supported_error"), path
     answer = ask(app, "/v1/completions", prompt="a", suffix="b", max_tokens=1)
     assert answer.headers["x-tokamak-ignored"] == "suffix"
 

@@ -146,6 +146,16 @@ def test_a_large_body_is_refused_with_and_without_its_length(llm):
     assert asyncio.run(parts()) == 413
 
 
+@pytest.mark.parametrize("name", ["", " ", "\u00e9\n", "x" * 5000])
+def test_strange_names_of_fields_do_no_harm_to_the_headers_that_list_them(app, name):
+    answer = request(app, "/completion", {"prompt": "a", "n_predict": 1, name: 1})
+    assert answer.status_code == 200
+    listed = answer.headers.get("x-tokamak-ignored", "")
+    assert listed == listed.strip()
+    assert listed.isascii()
+    assert len(listed) < 100
+
+
 def test_both_lengths_of_a_body_are_refused(app):
     headers = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
     assert request(app, TEXT, b"{}", headers=headers).status_code == 400

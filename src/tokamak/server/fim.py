@@ -74,11 +74,11 @@ def prompt_of(
 ) -> list[int]:
     """Ids that ask for what stands between two texts; files: (name, text) that belong to the same project.
 
-    Raises: Problem 501 if the model has no marks for it.
+    Raises: Problem 400 if the model has no marks for it.
     """
     tokenizer = llm.tokenizer
     if marks is None or tokenizer is None:
-        raise Problem(501, "the model's vocabulary has no marks for infilling", code="not_supported")
+        raise Problem(400, "the model's vocabulary has no marks for infilling", code="not_supported")
 
     def ids(text: str) -> list[int]:
         return tokenizer.encode(text, add_special=False, parse_special=False)

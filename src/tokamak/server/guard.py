@@ -155,7 +155,7 @@ def remarks(scope: Scope) -> dict[str, str]:
 
 
 def _printable(text: str) -> str:
-    return "".join(c for c in text if " " <= c <= "~")
+    return "".join(c for c in text if " " <= c <= "~").strip()
 
 
 def note_access(scope: Scope, route: str, status: int, seconds: float) -> None:

@@ -57,7 +57,9 @@ class Problem(Exception):  # an answer, not always an error of ours
     ) -> None:
         super().__init__(message)
         self.status, self.headers = status, dict(headers or {})
-        kind = TYPES.get(status, "invalid_request_error")
+        kind = (
+            "not_supported_error" if code == "not_supported" else TYPES.get(status, "invalid_request_error")
+        )
         self.facts = ErrorFacts(message, kind, param, code)
 
     @property

@@ -1,4 +1,4 @@
-"""Vectors and ranks: /v1/embeddings, /embedding, /api/embed, /v1/rerank. A model that has none answers 501."""
+"""Vectors and ranks: /v1/embeddings, /embedding, /api/embed, /v1/rerank. A model that has none answers 400, not_supported."""
 
 from __future__ import annotations
 
@@ -130,11 +130,11 @@ def routes(state: State) -> list[Route]:
 
 
 def vectors_of(llm: LLM, texts: Texts) -> Floats:
-    """f32[n, hidden_size].  Raises: Problem 501 if the model has no vectors."""
+    """f32[n, hidden_size].  Raises: Problem 400 if the model has no vectors."""
     try:
         return llm.embed([texts] if isinstance(texts, str) else texts)
     except UnsupportedError as error:
-        raise Problem(501, str(error), code="not_supported") from error
+        raise Problem(400, str(error), code="not_supported") from error
 
 
 def shortened(vectors: Floats, dimensions: int | None) -> Floats:
@@ -185,6 +185,6 @@ def ollama_embed(served: Served, asked: OllamaEmbedRequest) -> object:
 
 
 def rerank(served: Served, asked: RerankRequest) -> object:
-    """/v1/rerank.  Raises: Problem 501: no model with a head for ranks is implemented."""
+    """/v1/rerank.  Raises: Problem 400: no model with a head for ranks is implemented."""
     del asked
-    raise Problem(501, f"{served.name!r} has no head that ranks documents", code="not_supported")
+    raise Problem(400, f"{served.name!r} has no head that ranks documents", code="not_supported")

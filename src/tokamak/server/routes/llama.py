@@ -161,7 +161,7 @@ def routes(state: State) -> list[Route]:
 
     async def adapters(request: Request) -> Response:
         if request.method == "POST" and (await read_body(request.receive, state.config)).strip() != b"[]":
-            raise Problem(501, "adapters cannot be changed while a server runs", code="not_supported")
+            raise Problem(400, "adapters cannot be changed while a server runs", code="not_supported")
         return answer([])
 
     complete = Generate(state, LlamaCompletionRequest, plan)
