@@ -87,17 +87,38 @@ def test_vectors_can_be_shortened_and_stay_of_length_one():
         shortened(vectors, 4)
 
 
-def test_vectors_are_floats_or_base64_in_every_dialect(app, llm, monkeypatch):
-    """The routes' own work; which vectors a model gives is tested where they are computed."""
-    given = np.arange(8, dtype=np.float32).reshape(2, 4)
-    monkeypatch.setattr(llm, "embed", lambda texts: given[: len(texts)])
-    got = ask(app, "/v1/embeddings", input=["a", "b"]).json()
-    assert [e["embedding"] for e in got["data"]] == given.tolist()
-    assert got["usage"]["total_tokens"] == llm.tokenizer.count("a") + llm.tokenizer.count("b")
-    packed = ask(app, "/v1/embeddings", input="a", encoding_format="base64").json()["data"][0]["embedding"]
-    assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == given[0].tolist()
-    assert ask(app, "/api/embed", model="tiny", input=["a"]).json()["embeddings"] == given[:1].tolist()
-    assert ask(app, "/embedding", content="a").json()[0]["embedding"] == given[:1].tolist()
+@pytest.fixture(scope="module")
+def encoder(tiny_gguf):
+    with tokamak.load(tiny_gguf("bert"), threads=1) as loaded:
+        yield loaded
+
+
+def test_vectors_are_the_models_in_every_dialect(encoder):
+    app, texts = create_app(encoder), ["Once upon", "the fish"]
+    want = encoder.embed(texts)
+    got = ask(app, "/v1/embeddings", input=texts, model="text-embedding-3-small").json()
+    assert [e["embedding"] for e in got["data"]] == want.tolist()
+    ids = encoder.tokenizer.encode(texts[0])
+    assert got["usage"]["total_tokens"] == len(ids) + len(encoder.tokenizer.encode(texts[1]))
+    packed = ask(app, "/v1/embeddings", input=ids, encoding_format="base64").json()["data"][0]["embedding"]
+    assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == want[0].tolist()
+    assert ask(app, "/api/embed", model="gpt-4o", input=texts[:1]).json()["embeddings"] == want[:1].tolist()
+    assert ask(app, "/embedding", content=texts[0]).json()[0]["embedding"] == want[:1].tolist()
+    short = ask(app, "/v1/embeddings", input=texts[0], dimensions=3).json()["data"][0]["embedding"]
+    assert np.linalg.norm(short) == pytest.approx(1.0, abs=1e-6)
+    assert request(app, "/v1/completions", {"prompt": "a"}).status_code == 400
+    assert request(app, "/v1/embeddings", {"input": ["a", 1]}).status_code == 400
+    assert request(app, "/v1/rerank", {"query": "a", "documents": ["b"]}).status_code == 400
+
+
+def test_documents_come_best_first(tiny_gguf):
+    ranking = {"keys": {"pooling_type": 4}}
+    with tokamak.load(tiny_gguf("bert", **ranking), threads=1) as llm:
+        documents = ["the fish", "a cat", "the river"]
+        got = ask(create_app(llm), "/v1/rerank", query="fish", documents=documents, top_n=2).json()["results"]
+        scores = llm.rerank("fish", documents)
+    order = sorted(range(3), key=lambda i: -scores[i])[:2]
+    assert [(r["index"], r["relevance_score"]) for r in got] == [(i, float(scores[i])) for i in order]
 
 
 def test_infilling_writes_between_two_texts(tmp_path):

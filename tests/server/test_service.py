@@ -92,6 +92,12 @@ def test_openapi_names_every_route_and_resolves(app):
         assert name in document["components"]["schemas"]
 
 
+def test_the_guide_lists_every_field_of_every_route():
+    import server_fields
+
+    assert server_fields.written() == server_fields.GUIDE.read_text(), "run tools/server_fields.py"
+
+
 async def until(holds):
     for _ in range(2000):
         if holds():

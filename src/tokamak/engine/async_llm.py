@@ -47,6 +47,11 @@ class AsyncStream(AsyncIterator[str]):
             return output
         return None
 
+    @property
+    def ready(self) -> bool:
+        """Whether `next_event` has something to give at once."""
+        return len(self._inbox) > 0
+
     async def _wait(self) -> None:
         try:
             await self._arrived.wait()

@@ -30,6 +30,7 @@ SSE = b"text/event-stream; charset=utf-8"
 NDJSON = b"application/x-ndjson"
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": ping\n\n"
+TOGETHER = 16  # outputs that share one write when they are there at once
 AHEAD = 16  # outputs of several prompts together that may lie between their inboxes and the socket
 encode = msgspec.json.Encoder().encode
 
@@ -198,9 +199,14 @@ async def send_events(send: Send, run: Run, form: Form, deadline: Deadline) -> N
     pings = asyncio.ensure_future(sender.ping(form.ping, config.ping_s)) if form.ping else None
     try:
         await sender.send_all(form.opening())
+        ready, num = list[bytes](), 0
         async for number, output in run.outputs():
-            await sender.send_all(form.chunks(number, output))
-        await sender.send_all(form.closing(run.streams))
+            ready += form.chunks(number, output)
+            num += 1
+            if num >= TOGETHER or not any(stream.ready for stream in run.streams):
+                await sender.send_all(ready)
+                ready, num = [], 0
+        await sender.send_all([*ready, *form.closing(run.streams)])
     except asyncio.CancelledError:
         if not deadline.passed:
             raise

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tokamak.engine.encoder import Encoder
 from tokamak.engine.llm import LLM
 from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.server import bodies
@@ -25,11 +26,12 @@ from tokamak.server.state import State
 from tokamak.types import Floats
 
 MAX_INPUTS = 2048
-Texts = str | Annotated[list[str], Meta(min_length=1, max_length=MAX_INPUTS)]
+TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Texts = str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=MAX_INPUTS)]
 
 
 class EmbeddingRequest(bodies.Body, kw_only=True, forbid_unknown_fields=True):
-    """Body of /v1/embeddings. input: texts; ids are refused. dimensions: the first so many, made of length 1 again."""
+    """Body of /v1/embeddings. input: a text, ids, or a list of such. dimensions: the first so many, made of length 1 again."""
 
     unused: ClassVar[frozenset[str]] = frozenset({"user"})
     input: Texts
@@ -129,10 +131,22 @@ def routes(state: State) -> list[Route]:
     ]
 
 
+def one_by_one(texts: Texts) -> list[Any]:
+    """A text or ids each.  Raises: InvalidParams for texts and single ids mixed."""
+    if isinstance(texts, str):
+        return [texts]
+    kinds = {isinstance(text, int) for text in texts}
+    if len(kinds) > 1:
+        raise InvalidParams(
+            "input has texts and single token ids; it must be one text, ids, or a list of such"
+        )
+    return [texts] if kinds == {True} else list(texts)
+
+
 def vectors_of(llm: LLM, texts: Texts) -> Floats:
     """f32[n, hidden_size].  Raises: Problem 400 if the model has no vectors."""
     try:
-        return llm.embed([texts] if isinstance(texts, str) else texts)
+        return llm.embed(one_by_one(texts))
     except UnsupportedError as error:
         raise Problem(400, str(error), code="not_supported") from error
 
@@ -148,9 +162,12 @@ def shortened(vectors: Floats, dimensions: int | None) -> Floats:
 
 
 def num_tokens(llm: LLM, texts: Texts) -> int:
-    """Of all texts."""
-    every = [texts] if isinstance(texts, str) else texts
-    return sum(llm.tokenizer.count(text) for text in every) if llm.tokenizer else 0
+    """Of all texts, with the model's own special tokens."""
+    tokenizer = llm.tokenizer
+    return sum(
+        len(text) if not isinstance(text, str) else len(tokenizer.encode(text)) if tokenizer else 0
+        for text in one_by_one(texts)
+    )
 
 
 def embeddings(served: Served, asked: EmbeddingRequest) -> EmbeddingAnswer:
@@ -185,6 +202,19 @@ def ollama_embed(served: Served, asked: OllamaEmbedRequest) -> object:
 
 
 def rerank(served: Served, asked: RerankRequest) -> object:
-    """/v1/rerank.  Raises: Problem 400: no model with a head for ranks is implemented."""
-    del asked
-    raise Problem(400, f"{served.name!r} has no head that ranks documents", code="not_supported")
+    """/v1/rerank, best first.  Raises: Problem 400 if the model has no head for it."""
+    llm = served.llm
+    if not isinstance(llm, Encoder):
+        raise Problem(400, f"{served.name!r} has no head that ranks documents", code="not_supported")
+    try:
+        scores = llm.rerank(asked.query, asked.documents)
+    except UnsupportedError as error:
+        raise Problem(400, str(error), code="not_supported") from error
+    best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: asked.top_n]
+    num = sum(num_tokens(llm, text) for text in (*[asked.query] * len(scores), *asked.documents))
+    return {
+        "object": "list",
+        "model": served.name,
+        "usage": {"prompt_tokens": num, "total_tokens": num},
+        "results": [{"index": i, "relevance_score": float(scores[i])} for i in best],
+    }
