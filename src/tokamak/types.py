@@ -135,6 +135,7 @@ class Program(Protocol):
 
     limits: Limits
     vocab_size: int
+    hidden: str  # name of the value the head reads, for `taps`; "" if the output is no head's
     recurrent: bool  # keeps state that cannot go back: a sequence may only be cut to a multiple of block_size
 
     def run(self, batch: Batch) -> Floats:

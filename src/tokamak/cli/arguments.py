@@ -16,19 +16,6 @@ from tokamak.types import KV_DTYPES
 
 if TYPE_CHECKING:
     from tokamak.engine.llm import LLM
-    from tokamak.sampling import SamplingParams
-
-# option, type, what it does; the field of SamplingParams has the same name.
-SAMPLING = (
-    ("temperature", float, "0 is greedy (default 0.8)"),
-    ("top-k", int, "keep the K most likely tokens; 0: all (default 40)"),
-    ("top-p", float, "keep the smallest set of tokens that reaches this probability (default 0.95)"),
-    ("min-p", float, "keep tokens of at least this share of the likeliest one's probability (default 0.05)"),
-    ("repetition-penalty", float, "divide the logits of tokens that occurred (default 1: off)"),
-    ("presence-penalty", float, "subtract from the logits of tokens that occurred (default 0)"),
-    ("frequency-penalty", float, "subtract as often as they occurred (default 0)"),
-    ("seed", int, "same seed, same text (default: drawn and reported)"),
-)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +29,14 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     """How a model is loaded."""
     group = parser.add_argument_group("loading")
     group.add_argument(
-        "--context", type=int, metavar="N", help="tokens of context (default: what was trained and fits)"
-    )
+        "--context", "-c", "--ctx-size", dest="context", type=int, metavar="N",
+        help="tokens of context (default: what was trained and fits)",
+    )  # fmt: skip
     group.add_argument("--kv-dtype", choices=KV_DTYPES, help="type of the K/V cache (default f16)")
+    group.add_argument(
+        "--draft", "-md", "--model-draft", dest="draft", metavar="FILE",
+        help="a smaller model with the same vocabulary that guesses ahead; the text stays the same",
+    )  # fmt: skip
     group.add_argument("--tokenizer", metavar="FILE", help="a tokenizer file that wins over the model's own")
     group.add_argument(
         "--i2-s", metavar="LAYOUT", help="of i2_s tensors, which no file tells: i2_s, i2_s_arm or i2_s_rows4"
@@ -58,31 +50,6 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """How the next token is chosen and when to stop."""
-    group = parser.add_argument_group("sampling")
-    group.add_argument(
-        "--preset", metavar="NAME", help="fast (greedy), balanced or quality; other options still win"
-    )
-    for name, kind, text in SAMPLING:
-        group.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", help=text)
-    group.add_argument(
-        "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
-    )
-    group.add_argument(
-        "--ignore-eos", action="store_true", default=None, help="go on past end-of-text tokens"
-    )
-
-
-def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:
-    """The SamplingParams of the options that were given. Raises: InvalidParams."""
-    from tokamak.sampling import SamplingParams
-
-    names = ["preset", "stop", "ignore_eos", *(name.replace("-", "_") for name, _, _ in SAMPLING)]
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return SamplingParams(**given, **{name: value for name, value in more.items() if value is not None})
-
-
 def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     """Load MODEL with a bar for people who look; what had to be assumed about the file goes to stderr.
 
@@ -90,7 +57,7 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     """
     import tokamak
 
-    names = ("context", "kv_dtype", "executor", "tokenizer", "threads_batch", "i2_s")
+    names = ("context", "kv_dtype", "executor", "tokenizer", "threads_batch", "draft", "i2_s")
     options = {name: getattr(args, name, None) for name in names}
     if getattr(args, "affinity", None):
         options["affinity"] = cpu_list(args.affinity)

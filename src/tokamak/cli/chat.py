@@ -6,9 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from tokamak.cli.arguments import add_loading, add_model, add_sampling, load_model, sampling_params
+from tokamak.cli.arguments import add_loading, add_model, load_model
 from tokamak.cli.console import print_json, remark
 from tokamak.cli.run import facts, speed, stream_out
+from tokamak.cli.sampling import add_sampling, sampling_params
 from tokamak.errors import Cancelled, TokamakError, UnsupportedError
 
 if TYPE_CHECKING:

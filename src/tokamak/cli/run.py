@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokamak.cli.arguments import (
-    add_loading,
-    add_model,
-    add_sampling,
-    load_model,
-    piped_text,
-    sampling_params,
-)
+from tokamak.cli.arguments import add_loading, add_model, file_text, load_model, piped_text
 from tokamak.cli.console import print_json, remark
+from tokamak.cli.sampling import add_sampling, sampling_params
+from tokamak.errors import CapacityError, FileRefused, InvalidParams
 
 if TYPE_CHECKING:
     from tokamak.engine.completion import Completion
@@ -27,6 +23,9 @@ EXAMPLES = """  tokamak run -p "Once upon a time"
   tokamak run model.gguf --raw -p "def fib(n):" --stop "\\n\\n" --stop "def "
   tokamak run model.gguf -p "Hello" --seed 7 --json > out.json
   cat notes.txt | tokamak run model.gguf -n 100
+  tokamak run model.gguf -f notes.txt --prompt-cache notes.kv --temp 0
+  tokamak run code.gguf --raw -p "def add(a, b):" --suffix "return c"
+  tokamak run large.gguf --draft small.gguf -p "Hello" --json-schema-file answer.json
 """
 
 
@@ -34,9 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The prompt and everything about the completion."""
     add_model(parser)
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="the text to continue (default: from stdin)")
+    parser.add_argument("-f", "--file", metavar="FILE", help="the same from a file; - is stdin")
     parser.add_argument(
-        "-n", "--max-tokens", type=int, default=128, metavar="N", help="tokens at most (default 128)"
+        "-n", "--max-tokens", "--predict", "--n-predict", dest="max_tokens", type=int, default=128, metavar="N",
+        help="tokens at most; -1: until the context ends (default 128)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--suffix", metavar="TEXT", help="fill in between the prompt and this, by a model that was taught to"
     )
+    parser.add_argument(
+        "--prompt-cache",
+        metavar="FILE",
+        help="read the prompt's cache from this file, and write it there afterwards",
+    )
+    parser.add_argument(
+        "--prompt-cache-all",
+        action="store_true",
+        help="write the completion's cache too, to go on from there",
+    )
+    parser.add_argument("--prompt-cache-ro", action="store_true", help="read it only")
     parser.add_argument(
         "--min-tokens", type=int, metavar="N", help="no end of text before so many (default 0)"
     )
@@ -46,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--logprobs", type=int, metavar="K", help="with --json: log-probabilities of K alternatives"
     )
-    add_sampling(parser)
+    add_sampling(parser, search=True)
     add_loading(parser)
 
 
@@ -66,6 +81,10 @@ def facts(done: Completion) -> dict[str, Any]:
         "finish_reason": done.finish_reason,
         "prompt_tokens": done.usage.prompt_tokens,
         "completion_tokens": done.usage.completion_tokens,
+        "cached_tokens": done.usage.cached_tokens,
+        "drafted_tokens": done.usage.drafted_tokens,
+        "accepted_tokens": done.usage.accepted_tokens,
+        "shifted_tokens": done.usage.shifted_tokens,
         "seed": done.seed,
         "timings": {
             "load_s": timings.load_s,
@@ -110,18 +129,59 @@ def stream_out(llm: LLM, prompt: str | list[int], params: SamplingParams, before
     return stream.completion
 
 
+def restore(llm: LLM, args: argparse.Namespace) -> None:
+    """Read the prompt cache, if there is one; one that does not fit is named and written anew."""
+    if args.prompt_cache and Path(args.prompt_cache).exists():
+        try:
+            llm.load_state(args.prompt_cache)
+        except (FileRefused, CapacityError) as error:
+            remark(f"tokamak: {error}; the prompt is computed again", quiet=args.quiet)
+
+
+def preserve(llm: LLM, args: argparse.Namespace, prompt: str | list[int], done: Completion) -> None:
+    """Write the prompt cache, if that was asked for."""
+    if not args.prompt_cache or args.prompt_cache_ro:
+        return
+    ids = (
+        prompt
+        if isinstance(prompt, list) or llm.tokenizer is None
+        else llm.tokenizer.encode(prompt, parse_special=True)
+    )
+    more = done.token_ids[:-1] if args.prompt_cache_all else []
+    llm.save_state(args.prompt_cache, [*ids, *more])
+
+
+def asked_prompt(llm: LLM, args: argparse.Namespace, text: str) -> str | list[int]:
+    """What the model reads."""
+    if args.suffix is not None:
+        return llm.infill_ids(text, args.suffix)
+    return prompt_of(llm, text, raw=args.raw)
+
+
 def execute(args: argparse.Namespace) -> int:
     """Load, complete, report."""
     params = sampling_params(
         args, max_tokens=args.max_tokens, min_tokens=args.min_tokens, logprobs=args.logprobs
     )
-    text = piped_text("prompt") if args.prompt is None else args.prompt
+    if args.prompt is not None and args.file is not None:
+        raise InvalidParams("--prompt and --file are given; give one of them")
+    text = args.prompt
+    if text is None:
+        text = piped_text("prompt") if args.file is None else file_text(args.file)
     with load_model(args) as llm:
-        prompt = prompt_of(llm, text, raw=args.raw)
-        if args.json:
-            print_json(facts(llm.generate(prompt, params)))
-            return 0
-        done = stream_out(llm, prompt, params, before=prompt if isinstance(prompt, str) else "")
+        prompt = asked_prompt(llm, args, text)
+        restore(llm, args)
+        before = prompt if isinstance(prompt, str) else ""
+        if args.json or params.num_beams > 1 or params.num_samples > 1:
+            done = llm.generate(prompt, params)
+            preserve(llm, args, prompt, done)
+            if args.json:
+                print_json(facts(done))
+                return 0
+            sys.stdout.write(before + done.text)
+        else:
+            done = stream_out(llm, prompt, params, before=before)
+            preserve(llm, args, prompt, done)
         sys.stdout.write("\n")
         remark(speed(done, llm.context), quiet=args.quiet)
     return 0

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from tokamak.engine import state_file
 from tokamak.engine.async_llm import AsyncStream
 from tokamak.engine.completion import Completion
 from tokamak.engine.core import EngineCore
+from tokamak.engine.infill import fim_prompt, fim_tokens
 from tokamak.engine.loop import EngineLoop
 from tokamak.engine.prepare import Prepared, Preparer
+from tokamak.engine.reading import hidden_states, pooled
 from tokamak.engine.request import StepOutput
 from tokamak.engine.resolve import Prompt, is_one_prompt
 from tokamak.engine.speculative import ModelDrafter
@@ -72,7 +77,7 @@ class LLM:
         if prefix_cache_nbytes is not None:
             block_nbytes = program.memory().get("cache", 0) // program.limits.num_blocks
             unheld = prefix_cache_nbytes // max(1, block_nbytes)
-        drafters = {} if draft is None else {"draft": ModelDrafter(draft)}
+        drafters = {} if draft is None else {"draft": ModelDrafter(draft, program.vocab_size)}
         self._loop = EngineLoop(EngineCore(program, max_unheld=unheld, drafters=drafters))
         if inter_token_target_ms is not None:
             self._loop.core.scheduler.pace.target_s = inter_token_target_ms / 1000.0
@@ -152,6 +157,70 @@ class LLM:
         ids: list[int] = self.tokenizer.encode_chat(messages, add_generation_prompt=True)
         return ids
 
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        params: SamplingParams | None = None,
+        *,
+        files: Sequence[tuple[str, str]] = (),
+        suffix_first: bool = False,
+        stream: bool = False,
+        **changes: Any,
+    ) -> Any:
+        """Text for between prefix and suffix, by a model that was taught to fill in the middle.
+
+        files: (name, text) of the same repository. suffix_first: the suffix stands first in the prompt.
+        Raises: UnsupportedError for a model without the tokens that mark the parts; as `generate`.
+        """
+        marks = fim_tokens(self.tokenizer, self.facts.get("fim", {}))
+        params = _merged(params, changes)
+        params = params.replaced(stop_token_ids=(*params.stop_token_ids, *marks.ends))
+        ids = self.infill_ids(prefix, suffix, files=files, suffix_first=suffix_first)
+        return self.stream(ids, params) if stream else self.generate(ids, params)
+
+    def infill_ids(
+        self, prefix: str, suffix: str, *, files: Sequence[tuple[str, str]] = (), suffix_first: bool = False
+    ) -> list[int]:
+        """Token ids of the prompt of `infill`."""
+        marks = fim_tokens(self.tokenizer, self.facts.get("fim", {}))
+        if self.tokenizer is None:
+            raise AssertionError("fim_tokens has refused this")
+        return fim_prompt(self.tokenizer, marks, prefix, suffix, files=files, suffix_first=suffix_first)
+
+    def save_state(self, path: str | os.PathLike[str], prompt: Prompt, *, salt: str = "") -> int:
+        """Compute what is missing of a prompt's cache and write it to a file; the number of tokens saved.
+
+        Whole blocks only, so up to block_size - 1 tokens fewer than the prompt has. salt: as of `prepare`.
+        Raises: as `generate`; UnsupportedError for a model that came from no file.
+        """
+        ids = self._preparer.ids(prompt)
+        kind = self._kind()
+        self._read(self._preparer.reading(ids, salt=salt))
+        core = self._loop.core
+        saved = self._loop.perform(lambda: state_file.take_out(core.pool, core.program, ids, salt))
+        state_file.write(path, kind, saved)
+        return len(saved.token_ids)
+
+    def load_state(self, path: str | os.PathLike[str], *, salt: str = "") -> list[int]:
+        """Put a saved prompt into the cache, where every prompt that begins with its tokens finds it; its token ids.
+
+        Raises: FileRefused if it is damaged or of another model, cache type, executor or instruction set; CapacityError.
+        """
+        saved = state_file.read(path, self._kind())
+        core = self._loop.core
+        self._loop.perform(lambda: state_file.put_in(core.pool, core.program, saved, salt))
+        ids: list[int] = saved.token_ids.tolist()
+        return ids
+
+    def _kind(self) -> state_file.Kind:
+        path = self.facts.get("path")
+        if path is None:
+            raise UnsupportedError(
+                "a prompt is saved with the hash of its model's file, and this model has none"
+            )
+        return state_file.kind_of(self.program, path)
+
     def logits(self, token_ids: Sequence[int] | Ints) -> Floats:
         """Raw logits f32[n, V] of every position of token_ids, computed in chunks.
 
@@ -173,12 +242,29 @@ class LLM:
         self._read(self._preparer.reading(prompt, collect))
         return logits
 
-    def embed(self, texts: str | Sequence[str]) -> Floats:
-        """Vectors f32[n, hidden_size] of texts. Raises: UnsupportedError: no embedding model is implemented yet."""
-        raise UnsupportedError(
-            f"{self.facts.get('architecture', 'this model')} is a causal language model; it has no pooled embedding for "
-            f"{len(texts)} texts. Load an embedding model"
-        )
+    def embed(self, texts: Any, *, normalize: bool = True, pooling: str | None = None) -> Floats:
+        """Vectors f32[n, hidden_size] of texts: the hidden states before the head, pooled; of length 1 if normalize.
+
+        texts: a text, token ids, or a list of such. pooling: mean, cls (first) or last; None: what the model's file says, else
+        the mean.
+        Raises: ContextOverflow for a text longer than the context; CapacityError while others fill the cache; InvalidParams.
+        """
+        how = pooling or self.facts.get("pooling") or "mean"
+        if how not in ("mean", "cls", "last"):
+            raise InvalidParams(f"pooling is {how!r}; it must be mean, cls or last")
+        if not self.program.hidden:
+            raise UnsupportedError("the model's output is no head's, so there are no hidden states to pool")
+        core, vectors = self._loop.core, []
+        for text in [texts] if is_one_prompt(texts) else texts:
+            ids = self._preparer.ids(text)
+            if len(ids) > self.context:
+                raise ContextOverflow(f"a text has {len(ids)} tokens, the context is {self.context}")
+            read = partial(hidden_states, core.pool, core.program, ids)
+            vectors.append(self._loop.perform(lambda read=read: pooled(read(), how)))  # type: ignore[misc]
+        out = np.array(vectors, dtype=np.float32).reshape(len(vectors), -1)
+        if normalize:
+            out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), np.float32(1e-12))
+        return out
 
     @property
     def problem(self) -> str | None:

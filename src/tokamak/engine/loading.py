@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokamak import executors, models
 from tokamak.engine import tuned
+from tokamak.engine.drafting import open_draft
 from tokamak.engine.encoder import Encoder, encoder_limits, pooling_of
+from tokamak.engine.infill import fim_ids
 from tokamak.engine.llm import LLM
 from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
 from tokamak.errors import CapacityError, InvalidParams, TokamakError, UnavailableError
@@ -31,6 +33,7 @@ UNKNOWN_CONTEXT = 2048  # where the file does not say what the model was trained
 MAX_CONTEXT = 1 << 24
 MAX_BATCH_ROWS = 512  # of a step, unless asked or tuned
 SHARE = 0.9  # of the memory that is left after the weights, for the cache; the rest is for everything else
+STATED: dict[Any, str] = {1: "mean", 2: "cls", 3: "last"}  # pooling_type of a GGUF file, where it says one
 CONTEXTS = 4  # contexts that the cache holds if they take less than a quarter of that
 
 
@@ -51,6 +54,8 @@ def load(
     progress: Callable[[int, int], None] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     i2_s: str = "i2_s",
+    draft: str | os.PathLike[str] | None = None,
+    inter_token_target_ms: float | None = None,
 ) -> LLM:
     """A model ready to answer.
 
@@ -61,6 +66,8 @@ def load(
     always draws the same. max_batch_rows (512, or tuned), max_sequences: of one step. block_size: positions per cache
     block. prefix_cache_nbytes: cache for prefixes that may come again, None: what is free. progress(done, total):
     bytes packed. tokenizer: a file, not the model's. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so.
+    draft: a smaller model that guesses ahead. inter_token_target_ms: longest step while others decode, None: three
+    times one without a prompt.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
@@ -72,18 +79,14 @@ def load(
         limits = chosen.limits(block_size, max_batch_rows, max_sequences, kv_dtype, placed)
         program = target.compile(passes.optimize(chosen.graph), checkpoint.weights, limits, progress)
         found = find_tokenizer(checkpoint, tokenizer)
+        drafter = open_draft(draft, executor, limits, found.tokenizer, chosen.context)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error
-    return _kind(checkpoint)(
-        program,
-        found.tokenizer,
-        context=chosen.context,
-        num_tokens=checkpoint.num_tokens,
-        seed=seed,
-        load_s=time.perf_counter() - began,
-        prefix_cache_nbytes=prefix_cache_nbytes,
-        facts=_facts(checkpoint, chosen, limits, found),
-    )
+    sizes = {"context": chosen.context, "num_tokens": checkpoint.num_tokens}
+    asked = {"prefix_cache_nbytes": prefix_cache_nbytes, "inter_token_target_ms": inter_token_target_ms}
+    facts, load_s = _facts(checkpoint, chosen, limits, found), time.perf_counter() - began
+    made = {"seed": seed, "draft": drafter, "facts": facts, "load_s": load_s}
+    return _kind(checkpoint)(program, found.tokenizer, **sizes, **asked, **made)
 
 
 class Threading(NamedTuple):
@@ -220,6 +223,8 @@ def _facts(checkpoint: Checkpoint, chosen: Context, limits: Limits, found: Found
         "threads": limits.threads,
         "threads_batch": limits.threads_batch or limits.threads,
         "notes": checkpoint.notes,
+        "fim": fim_ids(checkpoint.metadata),
+        "pooling": STATED.get(checkpoint.metadata.get(f"{checkpoint.architecture}.pooling_type", 0)),
         "tokenizer": found.strategy,
         "tokenizer_tried": found.tried,
     }

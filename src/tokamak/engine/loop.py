@@ -10,11 +10,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from tokamak.engine.core import EngineCore
 from tokamak.engine.request import Request, StepOutput
 from tokamak.errors import Cancelled, UnavailableError
 
+T = TypeVar("T")
 RETRY_S = 0.05  # between looks at requests whose readers lag, should a wake be lost
 Deliver = Callable[[StepOutput], None]
 """Called in the engine's thread with each output of a request, in order; must not block."""
@@ -46,6 +49,9 @@ class EngineLoop:
 
         Raises: Cancelled after `close`, UnavailableError in a forked process.
         """
+        self._enqueue(lambda: self._add(request, deliver))
+
+    def _enqueue(self, command: Callable[[], None]) -> None:
         self._check_process()
         with self._changed:
             if self._closed:
@@ -53,7 +59,7 @@ class EngineLoop:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="tokamak-engine", daemon=True)
                 self._thread.start()
-            self._commands.append(lambda: self._add(request, deliver))
+            self._commands.append(command)
             self._changed.notify()
 
     def cancel(self, request_id: int) -> None:
@@ -62,6 +68,19 @@ class EngineLoop:
             return
         self._commands.append(lambda: self._emit(self.core.cancel(request_id)))
         self.wake()
+
+    def perform(self, work: Callable[[], T]) -> T:
+        """Do something between two steps, in the engine's thread, and wait for it.  Raises: what it raises; as `submit`."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001  # it belongs to the caller
+                future.set_exception(error)
+
+        self._enqueue(run)
+        return future.result()
 
     def wake(self) -> None:
         """Look again for work: a reader has made room."""

@@ -15,7 +15,7 @@ from tokamak.engine.blocks import BlockPool
 from tokamak.engine.request import Request
 from tokamak.engine.sequence import Sequence
 from tokamak.sampling import Sampler
-from tokamak.types import Ints, Program
+from tokamak.types import Floats, Ints, Program
 
 LONGEST, SHORTEST = 4, 2  # tokens at the end that are looked for earlier in the text
 
@@ -70,11 +70,13 @@ def continuation(history: Ints, count: int) -> list[int]:
 class ModelDrafter:
     """A smaller model with a cache of its own reads along and guesses with the same coins as the large one draws.
 
-    program: its vocabulary must be that of the large model. Where its cache is full, it forgets the sequence it read longest ago.
+    program: its vocabulary must be that of the large model, whose logits are vocab_size wide. Where its cache is full, it forgets
+    the sequence it read longest ago; where its context ends, it guesses no more.
     """
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, vocab_size: int | None = None, context: int | None = None) -> None:
+        self.program, self.vocab_size = program, vocab_size or program.vocab_size
+        self.context = context
         limits = program.limits
         self.pool = BlockPool(limits.num_blocks, limits.block_size, max_unheld=0)
         self._readers: dict[Sequence, _Reader] = {}
@@ -85,16 +87,15 @@ class ModelDrafter:
             self._propose(sequences[start : start + limit], most)
 
     def _propose(self, sequences: list[Sequence], most: int) -> None:
-        counts = {s: wanted_tokens(s, most) for s in sequences}
+        counts = {s: wanted_tokens(s, most) for s in sequences if self._reaches(s)}
         readers = {s: self._caught_up(s) for s, count in counts.items() if count}
         drafts: dict[Sequence, list[int]] = {s: [] for s in readers}
         while going := [s for s in drafts if len(drafts[s]) < counts[s] and readers[s].num_missing]:
             chosen = self._fitting(going, readers)
             if not chosen:
                 break
-            logits = self.program.run(
-                make_batch([(readers[s], rows) for s, rows in chosen], self.pool.block_size)
-            )
+            batch = make_batch([(readers[s], rows) for s, rows in chosen], self.pool.block_size)
+            logits = self._as_wide(self.program.run(batch))
             row = 0
             for sequence, count in chosen:
                 reader = readers[sequence]
@@ -110,6 +111,20 @@ class ModelDrafter:
                 reader.append(drawn.token_id)
         for sequence, draft in drafts.items():
             sequence.draft(draft)
+
+    def _reaches(self, sequence: Sequence) -> bool:
+        speculation = sequence.request.speculation
+        most = speculation.tokens if speculation else 0
+        return self.context is None or sequence.num_tokens + most <= self.context
+
+    def _as_wide(self, logits: Floats) -> Floats:
+        """Rows as wide as those of the large model: padding of the vocabulary differs from model to model."""
+        if logits.shape[1] == self.vocab_size:
+            return logits
+        wide = np.full((len(logits), self.vocab_size), -np.inf, dtype=np.float32)
+        shared = min(logits.shape[1], self.vocab_size)
+        wide[:, :shared] = logits[:, :shared]
+        return wide
 
     def _caught_up(self, sequence: Sequence) -> _Reader:
         """The reader of a sequence, with its tokens: what it guessed wrong is forgotten."""

@@ -64,6 +64,7 @@ class CpuProgramHandle:
         """checks: run before the first step, raise if mapped weights are damaged."""
         self.limits, self.vocab_size = limits, int(graph.outputs[0].type.tail[0])
         self.recurrent = any(v.type.dtype == "state" for v in graph.states.values())
+        self.hidden = graph.head_input()
         self._graph = graph
         self._native: CpuProgram | None = native
         self._taps = taps

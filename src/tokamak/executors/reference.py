@@ -54,6 +54,7 @@ class ReferenceProgram:
         self.graph, self.limits, self.dtype, self.plan = graph, limits, dtype, plan
         self.vocab_size = graph.outputs[0].type.tail[0]
         self.recurrent = any(v.type.dtype == "state" for v in graph.states.values())
+        self.hidden = graph.head_input()
         self._params = dict(params)
         self._states = {name: _room(v.type, limits, dtype) for name, v in graph.states.items()}
         self._calls: dict[int, tuple[int, int]] = {}

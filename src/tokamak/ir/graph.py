@@ -144,6 +144,16 @@ class Graph:
         """The node that computes each value."""
         return {value: node for node in self.nodes for value in node.outputs}
 
+    def head_input(self) -> str:
+        """Name of the value that the last matrix reads, the hidden state of each row; "" if the output is no matrix's."""
+        makers = self.makers()
+        node = makers.get(self.outputs[0])
+        while (
+            node is not None and node.op != "linear" and node.op in ("scale", "softcap", "affine", "columns")
+        ):
+            node = makers.get(node.inputs[0])
+        return node.inputs[0].name if node is not None and node.op == "linear" else ""
+
     def __str__(self) -> str:
         named = (*self.inputs.values(), *(v for v, _ in self.consts.values()), *self.states.values())
         head = [f"{v.name}: {v.type}" for v in named]

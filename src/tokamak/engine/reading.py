@@ -1,0 +1,60 @@
+"""Vectors of texts by a model that generates: its last hidden states, pooled. Runs between the steps of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tokamak.engine.blocks import BlockPool
+from tokamak.errors import CapacityError
+from tokamak.types import Batch, Floats, Ints, Program
+
+
+def hidden_states(pool: BlockPool, program: Program, ids: Ints) -> Iterator[Floats]:
+    """States f32[rows, hidden_size] that the head reads, of consecutive chunks of ids i32[n], over blocks of their own.
+
+    In the engine's thread, each chunk at once. Raises: CapacityError if the cache has no room.
+    """
+    size = pool.block_size
+    blocks = [block for _ in range(-(-len(ids) // size)) if (block := pool.take()) is not None]
+    table = np.array(blocks, dtype=np.int32)
+    try:
+        if len(blocks) * size < len(ids):
+            raise CapacityError(f"no cache is free for a text of {len(ids)} tokens; try again later")
+        for start in range(0, len(ids), program.limits.max_rows):
+            stop = min(len(ids), start + program.limits.max_rows)
+            positions = np.arange(start, stop, dtype=np.int32)
+            rows = np.arange(stop - start, dtype=np.int32)
+            batch = Batch(
+                token_ids=ids[start:stop],
+                positions=positions,
+                slots=(table[positions // size] * size + positions % size).astype(np.int32),
+                starts=np.array([0, stop - start], dtype=np.int32),
+                lengths=np.array([stop], dtype=np.int32),
+                tables=table[None],
+                logit_rows=rows,
+            )
+            yield program.taps(batch, [program.hidden])[program.hidden]
+    finally:
+        pool.release(table)
+
+
+def pooled(chunks: Iterator[Floats], how: str) -> Floats:
+    """One vector of the states of a text: mean, cls (first) or last."""
+    total: np.ndarray | None = None
+    first: Floats | None = None
+    last: Floats | None = None
+    count = 0
+    for states in chunks:
+        first = states[0].copy() if first is None else first
+        last = states[-1].copy()
+        added = states.sum(axis=0, dtype=np.float64)
+        total, count = added if total is None else total + added, count + len(states)
+    if total is None or first is None or last is None:
+        raise AssertionError("a text has at least one token")
+    if how == "mean":
+        mean: Floats = (total / count).astype(np.float32)
+        return mean
+    vector: Floats = first if how == "cls" else last
+    return vector
