@@ -120,13 +120,29 @@ def add_sampling(parser: argparse.ArgumentParser, *, search: bool = False) -> No
             group.add_argument(*flags, action="store_true", default=None, help=option.help)
         else:
             metavar = {float: "X", int: "N"}.get(option.kind, "TEXT")  # type: ignore[call-overload]
-            group.add_argument(*flags, dest=option.field, type=option.kind, metavar=metavar, help=option.help)
+            group.add_argument(
+                *flags, dest=option.field, type=_typed(option.kind), metavar=metavar, help=option.help
+            )
     group.add_argument(
         "--stop", "-r", "--reverse-prompt", dest="stop", action="append", metavar="TEXT",
         help="end before this text; may be repeated",
     )  # fmt: skip
     group.add_argument("--grammar-file", metavar="FILE", help="the same from a file")
     group.add_argument("--json-schema-file", metavar="FILE", help="the same from a file")
+
+
+def _typed(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same for argparse, which shows the message of its own error only."""
+    if isinstance(kind, type):
+        return kind
+
+    def convert(text: str) -> Any:
+        try:
+            return kind(text)
+        except InvalidParams as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
 
 
 def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:

@@ -306,7 +306,10 @@ class LLM:
             tokenizer.encode_chat([plain(m) for m in c], add_generation_prompt, chat_template, **more)
             for c in conversations
         ]
-        return self._run(ids, sampling_params, [tokenizer.decode(one) for one in ids])
+        outputs = self._run(ids, sampling_params, [None] * len(ids))
+        for output in outputs:
+            output.prompt = tokenizer.decode(output.prompt_token_ids)
+        return outputs
 
     def beam_search(
         self, prompts: Sequence[Any], params: BeamSearchParams, **others: Any
@@ -359,7 +362,11 @@ class LLM:
         self, ids: list[int], text: str | None, done: list[Completion], params: SamplingParams, began: float
     ) -> RequestOutput:
         echoed = 0 if params.prompt_logprobs is None else len(ids)
-        skip = len(self._tokenizer().decode(ids)) if echoed else 0
+        skip = (
+            len(text if text is not None else self._tokenizer().decode(ids, skip_special=True))
+            if echoed
+            else 0
+        )
         prompt_logprobs = None
         if echoed:
             prompt_logprobs = [self._logprob(e) if e else None for e in (done[0].logprobs or [])[:echoed]]

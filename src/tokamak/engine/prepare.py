@@ -111,7 +111,14 @@ class Preparer:
             context=self.context if params.context_shift else None,
             keep=params.keep,
         )
-        echo = (tokenizer.decode(ids) if tokenizer else "") if params.echo else ""
+        echo = ""
+        if params.echo:
+            known = (
+                prompt
+                if isinstance(prompt, str) or tokenizer is None
+                else tokenizer.decode(ids, skip_special=True)
+            )
+            echo = known if isinstance(known, str) else ""
         best = params.n if ranked else None
         return request, Described(self._load_s, seed, wants_logprobs, echo, scored, best)
 

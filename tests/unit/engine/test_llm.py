@@ -183,8 +183,8 @@ class TestWhatGoesInAndOut:
             assert second.usage.cached_tokens >= 24
             assert "".join(llm.chat(history, GREEDY, stream=True)) == second.text
 
-    def test_embedding_a_causal_model_is_refused(self):
-        with loaded() as llm, pytest.raises(errors.UnsupportedError, match="causal"):
+    def test_embedding_without_hidden_states_is_refused(self):
+        with loaded() as llm, pytest.raises(errors.UnsupportedError, match="hidden states"):
             llm.embed(["a"])
 
     def test_without_a_tokenizer_ids_work_and_text_is_refused(self):
