@@ -49,6 +49,7 @@ class Grammar:
     def __init__(self, matcher: Any, tokenizer: Any, vocabulary: Vocabulary, triggers: Sequence[str]) -> None:
         self.matcher, self.tokenizer, self.tokens = matcher, tokenizer, vocabulary.tokens
         self.spellers = vocabulary.spellers()
+        self.repeats = np.flatnonzero(self.spellers != np.arange(len(self.spellers)))  # ids another speaks for
         self.triggers = tuple(trigger.encode() for trigger in triggers)
 
     def start(self) -> GrammarState:
@@ -75,14 +76,18 @@ class GrammarState:
         """-inf, in place on f32[V], for every token that may not come next."""
         if self._triggers:
             return
-        logits[~self.allowed(len(logits))] = -np.inf
+        np.copyto(logits, -np.inf, where=~self.allowed(len(logits)))
 
     def allowed(self, vocab_size: int) -> np.ndarray:
         """bool[V]: the tokens that may come next."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
             raise UnsupportedError(f"the grammar is too complex: {self._matcher.get_error()}")
-        known = np.unpackbits(bits, bitorder="little")[self._grammar.spellers].astype(bool)
+        spellers, repeats = self._grammar.spellers, self._grammar.repeats
+        known = np.unpackbits(bits, count=len(spellers), bitorder="little").view(np.bool_)
+        known[repeats] = known[spellers[repeats]]
+        if len(known) == vocab_size:
+            return known
         mask = np.zeros(vocab_size, dtype=bool)
         mask[: len(known)] = known[:vocab_size]
         return mask
