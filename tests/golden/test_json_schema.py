@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 
 import pytest
 
@@ -12,6 +13,7 @@ from tokamak.sampling.grammar import Compiler, Vocabulary
 pytest.importorskip("llguidance", reason="the grammar extra is not installed")
 FOLDER = reference_data.unpacked() and reference_data.unpacked() / "models" / "json-schema"
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="the reference schemas are not unpacked")
+SLOW = bool(os.environ.get("TOKAMAK_SLOW_TESTS"))  # every case, not a sample
 DRAFTS = ("draft4/", "draft6/", "draft7/", "draft2019-09/", "draft2020-12/")
 # Formats and the differences of ECMAScript's expressions are optional in the standard: some are only checked roughly.
 BYTES = [b"", *(bytes([i]) for i in range(256)), b'{"', b'":', b'"}', b"true", b'", "', b"\xc3", b" "]
@@ -52,18 +54,21 @@ def verdicts(found):
 def test_the_suite_of_the_standard():
     found = (
         c
-        for c in cases("JSON-Schema-Test-Suite.jsonl.xz", 3)
-        if c["file"].startswith(DRAFTS) and "/optional/" not in c["file"]
+        for c in cases("JSON-Schema-Test-Suite.jsonl.xz", 1 if SLOW else 5)
+        if c.get("file", "").startswith(DRAFTS) and "/optional/" not in c["file"]
     )
     accepted, refused, wrong, compiled, unsupported = verdicts(found)
     assert wrong == []
-    assert accepted > 500
-    assert len(refused) < accepted / 20  # mostly properties in another order than the schema's
+    assert accepted > 300
+    # another order of properties than the schema's, 1.0 for 1, formats, which the standard leaves unchecked
+    assert len(refused) < accepted / 10
     assert compiled > unsupported / 2
 
 
 def test_schemas_of_real_tools_and_documents():
-    accepted, refused, wrong, compiled, unsupported = verdicts(cases("maskbench_dev.jsonl.xz", 31))
+    accepted, refused, wrong, compiled, unsupported = verdicts(
+        cases("maskbench_dev.jsonl.xz", 7 if SLOW else 61)
+    )
     assert wrong == []
     assert len(refused) <= accepted / 100
     assert compiled > 4 * unsupported

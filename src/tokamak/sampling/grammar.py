@@ -49,7 +49,9 @@ class Grammar:
     def __init__(self, matcher: Any, tokenizer: Any, vocabulary: Vocabulary, triggers: Sequence[str]) -> None:
         self.matcher, self.tokenizer, self.tokens = matcher, tokenizer, vocabulary.tokens
         self.spellers = vocabulary.spellers()
-        self.repeats = np.flatnonzero(self.spellers != np.arange(len(self.spellers)))  # ids another speaks for
+        self.repeats = np.flatnonzero(
+            self.spellers != np.arange(len(self.spellers))
+        )  # ids another speaks for
         self.triggers = tuple(trigger.encode() for trigger in triggers)
 
     def start(self) -> GrammarState:
@@ -148,7 +150,9 @@ class Compiler:
     def _lark(self, kind: str, text: str) -> str:
         """The constraint as a grammar of llguidance."""
         if kind == "json_schema":
-            rules = f"start: %json {json.dumps(json.loads(text))}"
+            schema = json.loads(text)
+            _check_bases(schema)
+            rules = f"start: %json {json.dumps(schema)}"
         elif kind == "regex":
             rules = "start: /" + text.replace("/", "\\/") + "/"
         elif kind == "choice":
@@ -158,6 +162,19 @@ class Compiler:
             rules = source.removeprefix("%llguidance {}")
         # without forcing, the mask has every token that fits, not only the usual spelling of what must come
         return '%llguidance {"no_forcing": true}\n' + rules
+
+
+def _check_bases(schema: Any) -> None:
+    """Refuses an $id beside a $ref, which moves the base of the reference in some drafts and not in others."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("$ref"), str) and isinstance(schema.get("$id"), str):
+            raise InvalidParams(
+                f"$id {schema['$id']} beside $ref {schema['$ref']} is ambiguous; drop the $id"
+            )
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            _check_bases(part)
 
 
 def any_character(gbnf: str) -> str:
