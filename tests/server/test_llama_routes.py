@@ -66,10 +66,16 @@ def test_slots_props_and_adapters_are_told(app, llm):
     assert request(app, "/lora-adapters", [{"id": 0, "scale": 1}]).status_code == 400
 
 
-def test_a_model_without_vectors_or_marks_says_so(app):
+def test_a_generating_model_gives_vectors_of_its_hidden_states(app, llm):
+    expected = llm.embed(["a", "Once upon"])
+    answer = request(app, "/v1/embeddings", {"input": ["a", "Once upon"]}).json()
+    given = np.array([entry["embedding"] for entry in answer["data"]], dtype=np.float32)
+    assert np.array_equal(given, expected)
+    assert request(app, "/embedding", {"content": "a"}).json()[0]["embedding"] == [expected[0].tolist()]
+
+
+def test_a_model_without_ranks_or_marks_says_so(app):
     for path, body in (
-        ("/v1/embeddings", {"input": "a"}),
-        ("/embedding", {"content": "a"}),
         ("/v1/rerank", {"query": "a", "documents": ["b"]}),
         ("/infill", {"input_prefix": "a", "input_suffix": "b"}),
     ):
