@@ -112,7 +112,7 @@ void Builder::binary(const std::string& node, const std::string& op, const Opera
                      const Operand& y, const Operand& out) {
   for (const Operand* v : {&x, &y, &out}) {
     checked(node, *v);
-    const bool one = op == "sigmoid_mul" && v == &y && v->width == 1;
+    const bool one = op != "add" && v == &y && v->width == 1;
     need((one || v->width == out.width) && same_rows(*v, out), node, op + " needs equal shapes");
   }
   need(op == "add" || op == "mul" || op == "sigmoid_mul", node,

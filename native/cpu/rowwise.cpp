@@ -68,6 +68,12 @@ void BinaryOp::run(const Step& step) noexcept {
     });
     return;
   }
+  if (op_ == Binary::mul && y_.width == 1) {
+    step.each_row(step.rows_of(out_), out_.width, [&](int64_t t) {
+      step.vectors.scale(step.row(x_, t), step.row(y_, t)[0], out_.width, step.row(out_, t));
+    });
+    return;
+  }
   const auto f = op_ == Binary::add ? step.vectors.add : step.vectors.mul;
   step.each_row(step.rows_of(out_), out_.width, [&](int64_t t) {
     f(step.row(x_, t), step.row(y_, t), out_.width, step.row(out_, t));

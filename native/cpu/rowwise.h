@@ -61,8 +61,7 @@ class Norm final : public Instruction {
 enum class Binary : uint8_t { add, mul, sigmoid_mul };
 enum class Scale : uint8_t { scale, softcap, clip };
 
-// sigmoid_mul: x * sigmoid(y), where y may have one column for all of x
-
+// sigmoid_mul: x * sigmoid(y). In it and in mul, y may have one column for all of x.
 class BinaryOp final : public Instruction {
  public:
   BinaryOp(Binary op, Operand x, Operand y, Operand out) : op_(op), x_(x), y_(y), out_(out) {}

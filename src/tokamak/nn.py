@@ -94,8 +94,8 @@ class Module:
 class Linear(Module):
     """y = x W^T + b; the bias is used where the checkpoint has one."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self.weight = Param(outputs, inputs)
+    def __init__(self, inputs: int, outputs: int, *, optional: bool = False) -> None:
+        self.weight = Param(outputs, inputs, optional=optional)
         self.bias = Param(outputs, optional=True)
 
     def forward(self, x: Value) -> Value:
@@ -126,8 +126,8 @@ class Embedding(Module):
 class RMSNorm(Module):
     """Root mean square norm over the last axis."""
 
-    def __init__(self, size: int, eps: float) -> None:
-        self.weight, self.eps = Param(size), eps
+    def __init__(self, size: int, eps: float, *, optional: bool = False) -> None:
+        self.weight, self.eps = Param(size, optional=optional), eps
 
     def forward(self, x: Value) -> Value:
         """[T, ..., size] -> the same."""

@@ -51,6 +51,13 @@ FIXTURES = (
     "minicpm",
     "olmo2",
     "stablelm",
+    "bloom",
+    "deepseek2-lite",
+    "deepseek3",
+    "gpt-oss",
+    "llama4",
+    "olmo",
+    "phimoe",
 )
 # the default f16 cache, the f32 cache, the oracle
 EXACT = (("reference", "f32", 1e-4), ("cpu", "f32", 1e-4), ("cpu", "f16", 1e-2))

@@ -230,6 +230,8 @@ class Lowering:
         """Pack, then emit every node in order."""
         self.pack(weights, progress)
         for value, array in self.graph.consts.values():
+            if value in self.matrices:  # a table that rows are read from
+                continue
             self.vectors[value] = self.native.add_vector(np.ascontiguousarray(array, np.float32).ravel())
         self.make_states()
         for node in self.graph.nodes:
@@ -259,7 +261,12 @@ class Lowering:
             else:
                 sizes[name] = 4 * prod(value.type.shape)
         here = [n for n in sizes if not is_packed(weights[n])]
-        self.native.reserve(sum(sizes[n] for n in here if self.graph.params[n] in matrices))
+        tables = [(v, a) for v, a in self.graph.consts.values() if v in matrices]
+        room = sum(self.native.packed_nbytes("f32", *v.type.shape) for v, _ in tables)
+        self.native.reserve(room + sum(sizes[n] for n in here if self.graph.params[n] in matrices))
+        for value, array in tables:
+            table = np.ascontiguousarray(array, np.float32).view(np.uint8)
+            self.matrices[value] = self.native.add_matrix("f32", table, value.type.tail[0])
         done, total = 0, sum(sizes.values())
         for name, value in self.graph.params.items():
             with located(name):

@@ -80,8 +80,8 @@ def add(x: Value, y: Value) -> Value:
 
 
 def mul(x: Value, y: Value) -> Value:
-    """Elementwise product, same shapes."""
-    _need(x.type == y.type, "mul", x, y)
+    """Elementwise product, same shapes; or y [T, 1], which multiplies all of its row."""
+    _need(y.type in (x.type, Type("f32", x.type.lead, (1,))), "mul", x, y)
     return _one("mul", x, y, to=x.type)
 
 

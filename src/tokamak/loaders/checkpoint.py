@@ -5,6 +5,7 @@ The format is told by content, not by name. Weights stay mapped; nothing is copi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from tokamak.errors import InvalidParams, ModelFileError, TokamakError, Unsuppor
 from tokamak.loaders.config import extents, read_config, resolve_vocab_size
 from tokamak.loaders.gguf import GgufModel, Tensor, TensorInfo, open_gguf
 from tokamak.loaders.hf import is_hf_directory, open_directory
-from tokamak.loaders.names import FAMILIES, FamilyNames, Row
+from tokamak.loaders.names import FAMILIES
 from tokamak.loaders.packed import PackedTensor, is_packed, packed_weights, source_model
+from tokamak.loaders.rows import FamilyNames, Row
 from tokamak.settings import available_cpus
 from tokamak.types import Floats
 
@@ -140,9 +142,8 @@ def checkpoint_of(model: GgufModel) -> Checkpoint:
     """A model in the terms of GGUF as the layers above see it. Raises: as `open_checkpoint`, without the file's name."""
     _check_kind(model.metadata)
     written, notes = _architecture(model)
-    experts = model.metadata.get(f"{written}.expert_count")
-    mixture = FAMILIES[written].mixture if isinstance(experts, int) and experts else ""
-    architecture = mixture or written
+    form = FAMILIES[written].form
+    architecture = (form(_plain(model.metadata, written)) if form else "") or written
     family = FAMILIES[architecture]
     infos = dict(model.tensors)
     factors = {name: _floats(infos.pop(f"{name}.weight")) for name in FACTORS if f"{name}.weight" in infos}
@@ -157,7 +158,8 @@ def checkpoint_of(model: GgufModel) -> Checkpoint:
     for name, tensor in COUNTED.items():
         if not family.causal and tensor in infos:
             config[name] = infos[tensor].shape[0]
-    weights = dict(_weights(infos, config, family, embedding.shape[0]))
+    num_layers = model.metadata[f"{written}.block_count"]
+    weights = dict(_weights(infos, config, family, embedding.shape[0], num_layers))
     config |= {"vocab_size": embedding.shape[0], "tie_word_embeddings": "output.weight" not in infos}
     tokenizer, unread = _tokenizer(model.metadata, written)
     return Checkpoint(
@@ -171,6 +173,16 @@ def checkpoint_of(model: GgufModel) -> Checkpoint:
         nbytes=model.nbytes,
         notes=(*notes, *unread),
     )
+
+
+def _plain(metadata: Mapping[str, Any], written: str) -> dict[str, Any]:
+    """The numbers and strings among the `{arch}.*` keys, without the prefix."""
+    start = f"{written}."
+    return {
+        k.removeprefix(start): v
+        for k, v in metadata.items()
+        if k.startswith(start) and isinstance(v, int | float | str)
+    }
 
 
 def _check_kind(metadata: Mapping[str, Any]) -> None:
@@ -216,10 +228,15 @@ def _floats(info: TensorInfo) -> Floats:
 
 
 def _weights(
-    infos: Mapping[str, TensorInfo], config: Mapping[str, Any], family: FamilyNames, num_rows: int
+    infos: Mapping[str, TensorInfo],
+    config: Mapping[str, Any],
+    family: FamilyNames,
+    num_rows: int,
+    num_layers: int,
 ) -> Iterator[tuple[str, Tensor]]:
-    sizes = extents(config, num_rows)
-    turn = (config["head_dim"], config["rotary_dim"]) if family.interleaved else None
+    """num_layers: of the file; those past the configuration's predict further tokens ahead and are left out."""
+    sizes = extents(config, num_rows, family)
+    turn = (config["head_dim"], config.get("rotary_dim", 0)) if family.interleaved else None
     used: set[str] = set()
     for name, path, row in _expected(family, config["num_hidden_layers"], infos):
         info = infos.get(name)
@@ -228,16 +245,29 @@ def _weights(
                 continue
             raise ModelFileError(f"has no tensor {name}")
         used.add(name)
-        shape = tuple(sizes[extent] for extent in row.shape.split())
+        shape = _wanted(row.shape.split(), sizes, info.shape)
         if info.shape != shape:
             raise ModelFileError(
                 f"tensor {name} has shape {list(info.shape)}, the metadata ask for {list(shape)} ({row.shape})"
             )
         yield from _parameters(info, path, row, sizes, turn)
-    unused = [n for n in infos if n not in used and not n.endswith(IGNORED)]
+    extra = range(config["num_hidden_layers"], num_layers)
+    unused = [n for n in infos if n not in used and not n.endswith(IGNORED) and _layer(n) not in extra]
     if unused:
         more = f" and {len(unused) - 4} more" if len(unused) > 4 else ""
         raise UnsupportedError(f"tensors {', '.join(unused[:4])}{more} are not used by this architecture")
+
+
+def _wanted(names: list[str], sizes: Mapping[str, int], there: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a row asks for; "*" takes what is there."""
+    if len(names) != len(there):
+        return tuple(sizes.get(name, 0) for name in names)
+    return tuple(n if name == "*" else sizes[name] for name, n in zip(names, there, strict=True))
+
+
+def _layer(name: str) -> int:
+    match = re.match(r"blk\.(\d{1,9})\.", name)
+    return int(match[1]) if match else -1
 
 
 def _expected(
@@ -258,6 +288,13 @@ def _expected(
 def _parameters(
     info: TensorInfo, prefix: str, row: Row, sizes: Mapping[str, int], turn: tuple[int, int] | None
 ) -> Iterator[tuple[str, Tensor]]:
+    if row.turn and turn:
+        turn = (sizes[row.turn], sizes[row.turn])
+    if row.pick:
+        of, first, count = (sizes[name] for name in row.pick)
+        shape = (info.shape[0] // of * count, *info.shape[1:])
+        yield prefix + row.path, Tensor(info, shape, first, turn if row.heads else None, (of, count))
+        return
     if not row.cut:
         yield prefix + row.path, Tensor(info, info.shape, turn=turn if row.heads else None)
         return

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tokamak.errors import ModelFileError, UnsupportedError
-from tokamak.loaders.names import FamilyNames
+from tokamak.loaders.rows import FamilyNames
 
 __all__ = ["MAX_VOCAB_SIZE", "extents", "read_config", "resolve_vocab_size"]
 
@@ -21,8 +21,16 @@ MAX_VOCAB_SIZE = 2_000_000  # the largest vocabularies in use have a quarter mil
 
 # They say nothing about what one step computes: bookkeeping of converters, and how embeddings are pooled.
 HARMLESS = frozenset(
-    {"vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type", "attention.causal"}
-    | {"classifier.pooling_type", "classifier.output_labels"}
+    {
+        "vocab_size",
+        "tensor_data_layout",
+        "rope.scaling.finetuned",
+        "pooling_type",
+        "attention.causal",
+        "nextn_predict_layers",
+        "classifier.pooling_type",
+        "classifier.output_labels",
+    }
 )
 LARGEST = 2**31 - 1
 ROPE_NAMES = ("rope_theta", "rotary_dim", "rope_scaling", "rope_freq_factors")
@@ -52,6 +60,24 @@ class Keys:
                 f"key {self.prefix}{suffix} is {value!r:.80}, expected an integer from {least} up"
             )
         return value
+
+    def per_layer(self, suffix: str) -> tuple[Any, ...]:
+        """One number or boolean per layer, as Python values."""
+        value = self._take(suffix)
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iufb":
+            raise ModelFileError(f"key {self.prefix}{suffix} is {value!r:.80}, expected an array")
+        return tuple(value.tolist())
+
+    def largest(self, suffix: str, default: int | None) -> tuple[int, tuple[int, ...]]:
+        """The one count that layers with any share, and the count of every layer if the key is an array."""
+        value = self.values.get(suffix)
+        if not isinstance(value, np.ndarray):
+            return self.integer(suffix, default, least=0), ()
+        each = self.per_layer(suffix)
+        found = set(each) - {0}
+        if len(found) > 1 or not all(isinstance(n, int) and 0 <= n <= LARGEST for n in each):
+            raise UnsupportedError(f"key {self.prefix}{suffix} differs between layers by more than 0")
+        return found.pop() if found else 0, each
 
     def number(self, suffix: str, default: float | None = None) -> float:
         """A finite float."""
@@ -83,9 +109,9 @@ class Keys:
         if value is not None and (isinstance(value, np.ndarray) or value not in allowed):
             raise UnsupportedError(f"key {self.prefix}{suffix} is {value!r:.80}: {why}")
 
-    def finish(self) -> None:
+    def finish(self, ignored: tuple[str, ...] = ()) -> None:
         """Raises: UnsupportedError naming every key that was not read and is not known to be harmless."""
-        unread = sorted(set(self.values) - self.read - HARMLESS)
+        unread = sorted(set(self.values) - self.read - HARMLESS - set(ignored))
         if unread:
             names = ", ".join(self.prefix + key for key in unread)
             raise UnsupportedError(
@@ -115,25 +141,15 @@ def read_config(
     """
     keys = Keys(metadata, architecture)
     keys.expect("attention.causal", (family.causal,), "not implemented for this architecture")
-    hidden = keys.integer("embedding_length")
-    heads = keys.integer("attention.head_count")
-    whole = hidden // heads if hidden % heads == 0 else None
-    head_dim = keys.integer("attention.key_length", whole)
-    keys.expect(
-        "attention.value_length", (head_dim,), "values of another width than keys are not implemented"
-    )
+    layers = keys.integer("block_count")
     config: dict[str, Any] = {
-        "hidden_size": hidden,
-        "intermediate_size": keys.integer("feed_forward_length"),
-        "num_hidden_layers": keys.integer("block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": keys.integer("attention.head_count_kv", heads),
-        "head_dim": head_dim,
+        "hidden_size": keys.integer("embedding_length"),
+        "intermediate_size": keys.integer("feed_forward_length", least=int(not family.hybrid)),
+        "num_hidden_layers": layers - keys.integer("nextn_predict_layers", 0, least=0),
         "max_position_embeddings": keys.integer("context_length"),
         family.norm_name: keys.number(family.norm_key),
-        "rope_theta": keys.number("rope.freq_base", 10000.0),
-        "rotary_dim": keys.integer("rope.dimension_count", head_dim),
     }
+    config |= _heads(keys, family, config["hidden_size"]) if family.attends else {}
     config |= _own(keys, family)
     _check(config, keys.prefix, family)
     window = keys.integer("attention.sliding_window", 0, least=0)
@@ -143,18 +159,48 @@ def read_config(
         )
     if window:
         config["sliding_window"] = window
+    if keys.values.get("rope.scaling.yarn_log_multiplier") and "kv_lora_rank" not in config:
+        raise UnsupportedError(
+            f"key {keys.prefix}rope.scaling.yarn_log_multiplier is not implemented for this architecture"
+        )
     scaling = _rope_scaling(keys, factors, config["max_position_embeddings"])
     if scaling:
         config["rope_scaling"] = scaling
     if "rope_freqs" in factors:
         config["rope_freq_factors"] = factors["rope_freqs"]
-    keys.finish()
-    return config if family.rope else _learned_positions(config)
+    keys.finish(family.ignored)
+    if not family.rope:
+        config = {k: v for k, v in config.items() if k not in ROPE_NAMES}
+    if any(row.tensor == "position_embd.weight" for row in family.model):
+        config["num_positions"] = config["max_position_embeddings"]
+    config |= family.derive(config) if family.derive else {}
+    return {k: v for k, v in config.items() if v is not None}
 
 
-def _learned_positions(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in config.items() if k not in ROPE_NAMES}
-    return kept | {"num_positions": config["max_position_embeddings"]}
+def _heads(keys: Keys, family: FamilyNames, hidden: int) -> dict[str, Any]:
+    """Counts and widths of heads, and where a hybrid has them."""
+    heads = keys.integer("attention.head_count", least=int(not family.hybrid))
+    if not family.hybrid:
+        kv_heads = keys.integer("attention.head_count_kv", heads)
+        each: tuple[int, ...] = ()
+    else:
+        kv_heads, each = keys.largest("attention.head_count_kv", heads)
+    whole = hidden // heads if heads and hidden % heads == 0 else None
+    head_dim = keys.integer("attention.key_length", whole)
+    if "attention.value_length" not in family.some:
+        keys.expect(
+            "attention.value_length", (head_dim,), "values of another width than keys are not implemented"
+        )
+    config: dict[str, Any] = {
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "rope_theta": keys.number("rope.freq_base", 10000.0),
+        "rotary_dim": keys.integer("rope.dimension_count", head_dim),
+    }
+    if each:
+        config["layer_types"] = tuple("full_attention" if n else "linear_attention" for n in each)
+    return config
 
 
 def _own(keys: Keys, family: FamilyNames) -> dict[str, Any]:
@@ -167,16 +213,24 @@ def _own(keys: Keys, family: FamilyNames) -> dict[str, Any]:
             keys.read.add(suffix)
         else:
             keys.expect(suffix, allowed, "not implemented for this architecture")
-    numbers: dict[str, Any] = {name: keys.number(s) for s, name in family.numbers.items() if s in keys.values}
-    numbers |= {name: keys.flag(s) for s, name in family.flags.items() if s in keys.values}
-    counts = {name: keys.integer(s) for s, name in family.counts.items()}
-    if counts.get("num_experts_per_tok", 0) > counts.get("num_experts", 0):
+    there = keys.values
+    own: dict[str, Any] = dict(family.means)
+    own |= {name: keys.number(s) for s, name in family.numbers.items() if s in there}
+    own |= {name: keys.flag(s) for s, name in family.flags.items() if s in there}
+    own |= {name: keys.per_layer(s) for s, name in family.lists.items() if s in there}
+    own |= {name: keys.integer(s, least=0) for s, name in family.some.items() if s in there}
+    own |= {name: keys.integer(s) for s, name in family.counts.items()}
+    if own.get("num_experts_per_tok", 0) > own.get("num_experts", 0):
         raise ModelFileError(f"key {keys.prefix}expert_used_count is more than {keys.prefix}expert_count")
-    return numbers | counts
+    return own
 
 
 def _check(config: Mapping[str, Any], prefix: str, family: FamilyNames) -> None:
-    if config["num_attention_heads"] % config["num_key_value_heads"]:
+    if not 0 <= config[family.norm_name] <= 1:
+        raise ModelFileError(f"key {prefix}{family.norm_key} is {config[family.norm_name]}, expected 0 .. 1")
+    if not family.attends:
+        return
+    if config["num_attention_heads"] % max(1, config["num_key_value_heads"]):
         raise ModelFileError(
             f"key {prefix}attention.head_count is {config['num_attention_heads']}, no multiple of "
             f"{prefix}attention.head_count_kv, {config['num_key_value_heads']}"
@@ -188,8 +242,6 @@ def _check(config: Mapping[str, Any], prefix: str, family: FamilyNames) -> None:
         )
     if config["rope_theta"] <= 0:
         raise ModelFileError(f"key {prefix}rope.freq_base is {config['rope_theta']}, expected more than 0")
-    if not 0 <= config[family.norm_name] <= 1:
-        raise ModelFileError(f"key {prefix}{family.norm_key} is {config[family.norm_name]}, expected 0 .. 1")
 
 
 def _rope_scaling(
@@ -231,13 +283,13 @@ def _rope_scaling(
 
 def _yarn(keys: Keys, factor: float, attention: float) -> dict[str, Any]:
     keys.expect("rope.scaling.yarn_ext_factor", (1.0,), "another extrapolation than 1 is not implemented")
-    keys.expect(
-        "rope.scaling.yarn_log_multiplier", (0.0,), "a multiplier on the logarithm is not implemented"
-    )
     yarn: dict[str, Any] = {
         "beta_fast": keys.number("rope.scaling.yarn_beta_fast", 32.0),
         "beta_slow": keys.number("rope.scaling.yarn_beta_slow", 1.0),
     }
+    sharpening = keys.number("rope.scaling.yarn_log_multiplier", 0.0)
+    if sharpening:  # of scores, by families that know it; sine and cosine then stay as they are
+        yarn |= dict.fromkeys(("mscale", "mscale_all_dim"), 10.0 * sharpening)
     if attention != 1.0:
         # In GGUF it multiplies what yarn itself puts on sine and cosine; in Hugging Face configs it replaces it.
         yarn["attention_factor"] = attention * (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
@@ -260,11 +312,15 @@ def resolve_vocab_size(num_tokens: int | None, num_rows: int) -> int:
     return size
 
 
-def extents(config: Mapping[str, Any], num_rows: int) -> dict[str, int]:
-    """The names that `names.Row.shape` uses. num_rows: rows of the embedding."""
-    query = config["num_attention_heads"] * config["head_dim"]
-    key = config["num_key_value_heads"] * config["head_dim"]
-    return {
+def extents(config: Mapping[str, Any], num_rows: int, family: FamilyNames | None = None) -> dict[str, int]:
+    """The names that `rows.Row.shape` uses: short ones, and every count of the configuration by its own name.
+
+    num_rows: rows of the embedding.
+    """
+    head_dim = config.get("head_dim", 0)
+    query = config.get("num_attention_heads", 0) * head_dim
+    key = config.get("num_key_value_heads", 0) * head_dim
+    short = {
         "vocab": num_rows,
         "hidden": config["hidden_size"],
         "inter": config["intermediate_size"],
@@ -272,12 +328,15 @@ def extents(config: Mapping[str, Any], num_rows: int) -> dict[str, int]:
         "q": query,
         "kv": key,
         "qkv": query + 2 * key,
-        "head": config["head_dim"],
+        "head": head_dim,
         "positions": config["max_position_embeddings"],
         "experts": config.get("num_experts", 0),
         "expert_inter": config.get("moe_intermediate_size", config["intermediate_size"]),
         "shared_inter": config.get("shared_expert_intermediate_size", config["intermediate_size"]),
         "types": config.get("type_vocab_size", 0),
         "labels": config.get("num_labels", 0),
+        "zero": 0,
         "one": 1,
     }
+    counts = {k: v for k, v in config.items() if isinstance(v, int)}
+    return counts | short | (family.sizes(config) if family and family.sizes else {})

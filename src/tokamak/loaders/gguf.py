@@ -85,13 +85,15 @@ class Tensor:
     """A `types.Weight`: some rows of a tensor of a file, in the order the model expects.
 
     first: the row it starts at. turn: (head_dim, rotary_dim) when rows of each head must be brought from pairs into
-    half-split order, None otherwise. A vector is one row of elements, but `first` and `turn` count its elements.
+    half-split order, None otherwise. every: (of, count): `count` rows from `first` of every `of`, None: all from it on.
+    A vector is one row of elements, but `first`, `turn` and `every` count its elements.
     """
 
     info: TensorInfo
     shape: tuple[int, ...]
     first: int = 0
     turn: tuple[int, int] | None = None
+    every: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -114,7 +116,13 @@ class Tensor:
         data = self.info.data()
         if not _ROW_NBYTES.get(self.format):
             return data.reshape(1, -1)
-        pieces = data.reshape(self.info.shape[0], -1)[self.first : self.first + self.shape[0]]
+        pieces = data.reshape(self.info.shape[0], -1)
+        if self.every is None:
+            pieces = pieces[self.first : self.first + self.shape[0]]
+        else:
+            of, count = self.every
+            pieces = pieces.reshape(-1, of, pieces.shape[1])[:, self.first : self.first + count]
+            pieces = pieces.reshape(self.shape[0], -1)
         if self.turn is not None:
             pieces = pieces[half_split_order(self.shape[0], *self.turn)]
         return pieces.reshape(int(np.prod(self.shape[:-1], dtype=np.int64)), -1)

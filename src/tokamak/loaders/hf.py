@@ -76,8 +76,10 @@ def open_directory(path: str | Path) -> GgufModel:
         )
     hf = HF_FAMILIES[kind]
     family = FAMILIES[hf.architecture]
-    if family.mixture and (config.get("num_local_experts") or config.get("num_experts")):
-        family = FAMILIES[family.mixture]
+    if family.form:
+        experts = config.get("num_local_experts") or config.get("num_experts") or 0
+        counts = {"expert_count": experts, "block_count": config.get("num_hidden_layers")}
+        family = FAMILIES[family.form(counts) or hf.architecture]
     keys = keys_of(config, hf, family)
     keys.put("general.architecture", hf.architecture)
     keys.put("general.type", "model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tokamak.errors import ModelFileError, UnsupportedError
@@ -12,26 +12,50 @@ from tokamak.models import (
     arcee,
     bert,
     bitnet,
+    bloom,
+    chatglm,
+    cohere2,
     command_r,
+    dbrx,
+    deepseek,
+    deepseek2,
+    dots1,
     falcon,
     gemma,
+    gemma2,
     gemma3,
     glm4,
     gpt2,
     gpt_neox,
+    gpt_oss,
     granite,
     granite_moe,
+    hunyuan,
+    jais,
     llama,
+    llama4,
+    minicpm3,
+    minimax_m2,
+    mistral3,
     mixtral,
     modern_bert,
+    moe,
+    mpt,
+    nemotron,
     nomic_bert,
+    olmo,
     olmo2,
     olmoe,
     phi,
     phi3,
+    phimoe,
+    plamo,
     qwen3,
     qwen_moe,
+    refact,
+    smollm3,
     stablelm,
+    starcoder2,
 )
 from tokamak.models.config import read
 from tokamak.nn import trace
@@ -83,6 +107,50 @@ FAMILIES: Mapping[str, Family] = {
     "olmo2": Family(olmo2.Config, olmo2.Olmo2),
     "stablelm": Family(stablelm.Config, stablelm.StableLM),
     "starcoder": Family(gpt2.Config, gpt2.GPT2),
+    "baichuan-13b": Family(refact.Config, refact.Refact),
+    "bailingmoe": Family(moe.RoutedConfig, deepseek.DeepSeek),
+    "bailingmoe2": Family(moe.RoutedConfig, dots1.Dots1),
+    "bloom": Family(bloom.Config, bloom.Bloom),
+    "chatglm": Family(chatglm.Config, chatglm.ChatGLM),
+    "codeshell": Family(starcoder2.Config, starcoder2.CodeShell),
+    "cohere2": Family(cohere2.Config, cohere2.Cohere2),
+    "dbrx": Family(dbrx.Config, dbrx.Dbrx),
+    "deepseek": Family(moe.RoutedConfig, deepseek.DeepSeek),
+    "deepseek2": Family(deepseek2.Config, deepseek2.DeepSeek2),
+    "dots1": Family(moe.RoutedConfig, dots1.Dots1),
+    "ernie4_5-moe": Family(moe.RoutedConfig, deepseek.DeepSeek),
+    "exaone": Family(llama.Config, llama.Llama),
+    "gemma2": Family(gemma2.Config, gemma2.Gemma2),
+    "glm4moe": Family(moe.RoutedConfig, dots1.Dots1),
+    "gpt-oss": Family(gpt_oss.Config, gpt_oss.GptOss),
+    "gptj": Family(phi.Config, phi.Phi),
+    "hunyuan-dense": Family(llama.Config, hunyuan.Hunyuan),
+    "hunyuan-moe": Family(hunyuan.SharedConfig, hunyuan.HunyuanMoe),
+    "internlm2": Family(llama.Config, llama.Llama),
+    "jais": Family(jais.Config, jais.Jais),
+    "jais2": Family(nemotron.Config, nemotron.Nemotron),
+    "llama4": Family(llama4.Config, llama4.Llama4),
+    "maincoder": Family(llama.Config, hunyuan.Hunyuan),
+    "minicpm3": Family(minicpm3.Config, minicpm3.MiniCPM3),
+    "minimax-m2": Family(moe.RoutedConfig, minimax_m2.MiniMaxM2),
+    "mistral3": Family(mistral3.Config, mistral3.Mistral3),
+    "mpt": Family(mpt.Config, mpt.Mpt),
+    "nemotron": Family(nemotron.Config, nemotron.Nemotron),
+    "olmo": Family(olmo.Config, olmo.Olmo),
+    "orion": Family(stablelm.Config, stablelm.StableLM),
+    "paddleocr": Family(llama.Config, llama.Llama),
+    "pangu-embedded": Family(llama.Config, llama.Llama),
+    "phimoe": Family(phimoe.Config, phimoe.PhiMoe),
+    "plamo": Family(plamo.Config, plamo.Plamo),
+    "qwen": Family(llama.Config, llama.Llama),
+    "qwen2vl": Family(llama.Config, llama.Llama),
+    "qwen3vl": Family(qwen3.Config, qwen3.Qwen3),
+    "qwen3vlmoe": Family(qwen_moe.Config, qwen_moe.Qwen3Moe),
+    "refact": Family(refact.Config, refact.Refact),
+    "seed_oss": Family(llama.Config, llama.Llama),
+    "smollm3": Family(smollm3.Config, smollm3.SmolLM3),
+    "starcoder2": Family(starcoder2.Config, starcoder2.StarCoder2),
+    "xverse": Family(llama.Config, llama.Llama),
 }
 
 
@@ -135,19 +203,15 @@ def build(
 
 def _plausible(c: Any) -> None:
     """Refuse sizes that no arithmetic can be done with, before modules are made from them."""
-    sizes = (
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-    )
-    for name in (*sizes, "head_dim", "vocab_size"):
-        if not 0 < getattr(c, name) <= 2**24:
+    for name in ("hidden_size", "num_hidden_layers", "head_dim", "vocab_size", "num_key_value_heads"):
+        if not 0 < getattr(c, name, 1) <= 2**24:
             raise ModelFileError(f"{name} is {getattr(c, name)}, expected 1 .. 2^24")
+    for field in fields(c):
+        value = getattr(c, field.name)
+        if field.type == "int" and not 0 <= value <= 2**24:
+            raise ModelFileError(f"{field.name} is {value}, expected 0 .. 2^24")
     if c.num_hidden_layers > 2**12:
         raise ModelFileError(f"num_hidden_layers is {c.num_hidden_layers}, expected at most 4096")
-    if c.num_attention_heads % c.num_key_value_heads:
-        raise ModelFileError(
-            f"num_attention_heads {c.num_attention_heads} is no multiple of num_key_value_heads {c.num_key_value_heads}"
-        )
+    heads, kv_heads = getattr(c, "num_attention_heads", 1), getattr(c, "num_key_value_heads", 1)
+    if not heads or heads % kv_heads:
+        raise ModelFileError(f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}")

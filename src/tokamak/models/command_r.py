@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tokamak.ir import ops
 from tokamak.ir.graph import Value
 from tokamak.models import phi
-from tokamak.nn import GatedMLP, Step
+from tokamak.nn import GatedMLP, Module, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,8 @@ class Config(phi.Config):
 
 
 class Block(phi.Block):
-    def __init__(self, c: Config) -> None:
-        super().__init__(c)
-        self.mlp = GatedMLP(c.hidden_size, c.intermediate_size)
+    def feed_forward(self, c: phi.Config) -> Module:
+        return GatedMLP(c.hidden_size, c.intermediate_size)
 
 
 class CommandR(phi.Phi):

@@ -5,13 +5,12 @@ Five layers see a window and turn by the local base, the sixth sees everything a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tokamak.ir import ops
 from tokamak.ir.graph import Value
 from tokamak.models import gemma, llama, qwen3
 from tokamak.models.config import Rope
-from tokamak.models.rope import rotate
 from tokamak.nn import GatedMLP, Module, RMSNorm, Step
 
 
@@ -30,19 +29,13 @@ class Attention(qwen3.Attention):
 
     def __init__(self, c: Config, *, local: bool) -> None:
         super().__init__(c)
-        self.local = local
         self.window = c.sliding_window if local else 0
-        self.rope = Rope(theta=c.rope_local_base_freq, context=c.rope.context) if local else c.rope
+        self.rope_name = "rope.local" if local else "rope.global"
+        if local:
+            self.rope = Rope(theta=c.rope_local_base_freq, context=c.rope.context)
 
-    def mix(self, x: Value, step: Step) -> Value:
-        c = self.c
-        q = ops.split_heads(self.q_proj(x), heads=c.num_attention_heads)
-        k = ops.split_heads(self.k_proj(x), heads=c.num_key_value_heads)
-        v = ops.split_heads(self.v_proj(x), heads=c.num_key_value_heads)
-        name = "rope.local" if self.local else "rope.global"
-        q, k = rotate(step, self.rope, c.head_dim, *self.normed(q, k), name=name)
-        mixed = step.attend(q, k, v, scale=c.head_dim**-0.5, window=self.window, causal=self.causal)
-        return ops.merge_heads(mixed)
+    def attend(self, step: Step, q: Value, k: Value, v: Value) -> Value:
+        return step.attend(q, k, v, scale=self.scale, window=self.window, causal=self.causal)
 
 
 class Block(Module):
@@ -66,12 +59,10 @@ class Block(Module):
 
 
 class Gemma3(gemma.Gemma):
-    layer: type[Block] = Block
+    layer_block: type[Block] = Block
 
-    def __init__(self, c: Config) -> None:
-        super().__init__(replace(c, num_hidden_layers=0))
-        period = c.sliding_window_pattern
-        self.layers = [self.layer(c, local=bool((i + 1) % period)) for i in range(c.num_hidden_layers)]
+    def layer(self, c: Config, index: int) -> Module:
+        return self.layer_block(c, local=bool((index + 1) % c.sliding_window_pattern))
 
 
 class BothWays(Attention):
@@ -85,7 +76,7 @@ class EncoderBlock(Block):
 class GemmaEmbedding(Gemma3):
     """EmbeddingGemma: every token sees every other, local layers half a window on either side; hidden states come out."""
 
-    layer = EncoderBlock
+    layer_block = EncoderBlock
 
     def forward(self, step: Step) -> Value:
         x = self.embed_tokens(step.token_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tokamak.ir import ops
 from tokamak.ir.graph import Value
@@ -28,7 +29,7 @@ class Config:
 class Attention(Module):
     """Rows of qkv_proj: all query heads, then keys, then values."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Any) -> None:
         self.c = c
         width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim
         self.qkv_proj = Linear(c.hidden_size, width)
@@ -36,24 +37,37 @@ class Attention(Module):
 
     def forward(self, x: Value, step: Step) -> Value:
         c = self.c
-        qkv = self.qkv_proj(x)
+        qkv = self.projected(x)
         start, parts = 0, []
         for heads in (c.num_attention_heads, c.num_key_value_heads, c.num_key_value_heads):
             stop = start + heads * c.head_dim
             parts.append(ops.split_heads(ops.columns(qkv, start=start, stop=stop), heads=heads))
             start = stop
-        q, k, v = parts
-        return self.o_proj(ops.merge_heads(step.attend(q, k, v, scale=c.head_dim**-0.5)))
+        return self.o_proj(ops.merge_heads(self.attend(step, *parts)))
+
+    def projected(self, x: Value) -> Value:
+        """Queries, keys and values side by side."""
+        return self.qkv_proj(x)
+
+    def attend(self, step: Step, q: Value, k: Value, v: Value) -> Value:
+        """Hook for families that know positions from scores."""
+        return step.attend(q, k, v, scale=self.c.head_dim**-0.5)
 
 
 class Block(Module):
     """Two residual branches, each behind its layer norm."""
 
-    def __init__(self, c: Config) -> None:
+    attention: type[Any] = Attention
+
+    def __init__(self, c: Any) -> None:
         self.input_layernorm = LayerNorm(c.hidden_size, c.layer_norm_eps)
-        self.self_attn = Attention(c)
+        self.self_attn = self.attention(c)
         self.post_attention_layernorm = LayerNorm(c.hidden_size, c.layer_norm_eps)
-        self.mlp = MLP(c.hidden_size, c.intermediate_size, "gelu")
+        self.mlp = self.feed_forward(c)
+
+    def feed_forward(self, c: Any) -> Module:
+        """Families override it."""
+        return MLP(c.hidden_size, c.intermediate_size, "gelu")
 
     def forward(self, x: Value, step: Step) -> Value:
         x = ops.add(self.self_attn(self.input_layernorm(x), step), x)

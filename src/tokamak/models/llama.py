@@ -39,6 +39,9 @@ class Attention(Module):
     def __init__(self, c: Any) -> None:
         self.c = c
         self.scale = getattr(c, "attention_multiplier", 0.0) or c.head_dim**-0.5
+        self.rope: Rope | None = c.rope  # None: positions do not turn
+        self.rope_name = "rope.inv_freq"  # of its table; another rope has another name
+        self.window = c.sliding_window
         self.q_proj = Linear(c.hidden_size, c.num_attention_heads * c.head_dim)
         self.k_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim)
         self.v_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim)
@@ -49,12 +52,25 @@ class Attention(Module):
 
     def mix(self, x: Value, step: Step) -> Value:
         """Everything before the output projection: [T, hidden_size] -> [T, H * head_dim]."""
-        c = self.c
-        q = ops.split_heads(self.q_proj(x), heads=c.num_attention_heads)
-        k = ops.split_heads(self.k_proj(x), heads=c.num_key_value_heads)
-        v = ops.split_heads(self.v_proj(x), heads=c.num_key_value_heads)
-        q, k = rotate(step, c.rope, c.head_dim, *self.normed(q, k))
-        return ops.merge_heads(step.attend(q, k, v, scale=self.scale, window=c.sliding_window))
+        c, (q, k, v) = self.c, self.projected(x)
+        q = ops.split_heads(q, heads=c.num_attention_heads)
+        k, v = (ops.split_heads(y, heads=c.num_key_value_heads) for y in (k, v))
+        return ops.merge_heads(self.attend(step, *self.turned(step, *self.normed(q, k)), v))
+
+    def projected(self, x: Value) -> tuple[Value, Value, Value]:
+        """Queries, keys and values, heads side by side."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    def turned(self, step: Step, q: Value, k: Value) -> tuple[Value, Value]:
+        """Rope."""
+        if self.rope is None:
+            return q, k
+        q, k = rotate(step, self.rope, self.c.head_dim, q, k, name=self.rope_name)
+        return q, k
+
+    def attend(self, step: Step, q: Value, k: Value, v: Value) -> Value:
+        """Hook for families whose scores are special."""
+        return step.attend(q, k, v, scale=self.scale, window=self.window)
 
     def normed(self, q: Value, k: Value) -> tuple[Value, Value]:
         """Hook for families that norm queries and keys."""
@@ -88,9 +104,14 @@ class Llama(Module):
 
     def __init__(self, c: Config) -> None:
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
-        self.layers = [self.block(c) for _ in range(c.num_hidden_layers)]
+        self.layers = [self.layer(c, i) for i in range(c.num_hidden_layers)]
         self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.lm_head = None if c.tie_word_embeddings else Linear(c.hidden_size, c.vocab_size)
+
+    def layer(self, c: Any, index: int) -> Module:  # noqa: ARG002  for families whose layers differ
+        """Block `index`."""
+        block: Module = self.block(c)
+        return block
 
     def forward(self, step: Step) -> Value:
         x = self.embed_tokens(step.token_ids)

@@ -32,10 +32,16 @@ class Config:
 class Block(Module):
     """x + attention(norm(x)) + mlp(norm(x))."""
 
+    attention: type[Any] = llama.Attention
+
     def __init__(self, c: Config) -> None:
         self.input_layernorm = LayerNorm(c.hidden_size, c.layer_norm_eps)
-        self.self_attn = llama.Attention(c)
-        self.mlp: Module = MLP(c.hidden_size, c.intermediate_size, "gelu")
+        self.self_attn = self.attention(c)
+        self.mlp = self.feed_forward(c)
+
+    def feed_forward(self, c: Config) -> Module:
+        """Families override it."""
+        return MLP(c.hidden_size, c.intermediate_size, "gelu")
 
     def forward(self, x: Value, step: Step) -> Value:
         h = self.input_layernorm(x)
@@ -49,9 +55,14 @@ class Phi(Module):
 
     def __init__(self, c: Config) -> None:
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
-        self.layers = [self.block(c) for _ in range(c.num_hidden_layers)]
+        self.layers = [self.layer(c, i) for i in range(c.num_hidden_layers)]
         self.norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
         self.lm_head = None if c.tie_word_embeddings else Linear(c.hidden_size, c.vocab_size)
+
+    def layer(self, c: Any, index: int) -> Module:  # noqa: ARG002  for families whose layers differ
+        """Block `index`."""
+        block: Module = self.block(c)
+        return block
 
     def forward(self, step: Step) -> Value:
         x = self.embed_tokens(step.token_ids)

@@ -30,6 +30,28 @@ def rotate(
     return tuple(ops.rope(x, step.positions, table, mscale=mscale) for x in heads)
 
 
+def sharpened(step: Step, q: Value, scales: Array) -> Value:
+    """q [T, H, D] times the scale of its position; scales: f64[context]. Nothing where all of them are 1."""
+    if (scales == 1).all():
+        return q
+    table = step.const("query.scales", scales.astype(np.float32)[:, None])
+    scaled = ops.mul(ops.merge_heads(q), ops.embed(step.positions, table))
+    return ops.split_heads(scaled, heads=q.type.tail[0])
+
+
+def slopes(step: Step, q: Value, most: float = 8.0) -> Value:
+    """f32[H] for q [T, H, D]: how fast scores fall with distance, 2^(-most i / H) for head i = 1 .. H.
+
+    Where H is no power of two, the next smaller power has its slopes and the rest every other one of the next larger.
+    Source: Press et al. 2022, section 3 and appendix A.
+    """
+    heads = q.type.tail[0]
+    power = 1 << (heads.bit_length() - 1)
+    first = 2.0 ** (-most * np.arange(1, power + 1) / power)
+    rest = 2.0 ** (-most * np.arange(1, 2 * (heads - power), 2) / (2 * power))
+    return step.const("alibi.slopes", np.concatenate([first, rest]).astype(np.float32))
+
+
 def frequencies(rope: Rope, head_dim: int) -> tuple[Floats, float]:
     """(inv_freq, mscale) of a configuration.
 

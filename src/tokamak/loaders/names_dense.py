@@ -1,0 +1,168 @@
+"""Rows of `names.FAMILIES`: decoders with one feed-forward per layer, beside those in `names.py` itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokamak.loaders.rows import (
+    DENSE,
+    DOWN,
+    FUSED_QKV,
+    GATED,
+    HEAD_NORMS,
+    LAYER_NORM,
+    MODEL,
+    MODEL_LN,
+    NORMS,
+    NORMS_LN,
+    OTHER_BIASES,
+    OUT,
+    PLAIN,
+    POST_NORMS,
+    QKV,
+    QKV_BIAS,
+    FamilyNames,
+    Row,
+    biases,
+)
+
+# Q, K and V in one matrix, read as three.
+CUT_QKV = tuple(
+    Row(f"attn_qkv.{end}", f"self_attn.{name}_proj.{end}", shape, end == "bias", name != "v", pick=pick)
+    for end, shape in (("weight", "qkv hidden"), ("bias", "qkv"))
+    for name, pick in (("q", ("qkv", "zero", "q")), ("k", ("qkv", "q", "kv")), ("v", ("qkv", "qk", "kv")))
+)
+
+
+def cut_sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of Q and K together, for CUT_QKV."""
+    return {"qk": config["head_dim"] * (config["num_attention_heads"] + config["num_key_value_heads"])}
+
+
+GATE_UP = (Row("ffn_up.weight", "mlp.gate_up_proj.weight", "gate_up hidden"), DOWN)
+NORM_BIASES = biases(
+    ("attn_norm", "input_layernorm", "hidden"), ("ffn_norm", "post_attention_layernorm", "hidden")
+)
+GEMMA_NORMS = (
+    NORMS[0],
+    Row("ffn_norm.weight", "pre_feedforward_layernorm.weight", "hidden"),
+    *POST_NORMS,
+)
+HEAD_BIAS = Row("output.bias", "lm_head.bias", "vocab", optional=True)
+
+
+def gemma2_scores(config: dict[str, Any]) -> dict[str, Any]:
+    """Its largest form divides scores by another root than that of head_dim; no key says so, its 46 layers do."""
+    if config["num_hidden_layers"] != 46:
+        return {}
+    return {"attention_multiplier": (config["hidden_size"] / config["num_attention_heads"]) ** -0.5}
+
+
+def half_width(config: dict[str, Any]) -> dict[str, Any]:
+    """Its feed_forward_length counts gate and up together."""
+    return {"intermediate_size": config["intermediate_size"] // 2}
+
+
+LLAMA_LIKE = FamilyNames(MODEL, (*DENSE, *OTHER_BIASES), interleaved=True)
+STRAIGHT = FamilyNames(MODEL, (*DENSE, *OTHER_BIASES))
+SECTIONS = ("rope.dimension_sections",)  # of images; for text all sections turn by the same position
+NEMOTRON = FamilyNames(MODEL_LN, (*NORMS_LN, *QKV, *QKV_BIAS, OUT, *PLAIN, *OTHER_BIASES), **LAYER_NORM)
+
+DENSE_FAMILIES: Mapping[str, FamilyNames] = {
+    "baichuan-13b": FamilyNames(MODEL, DENSE, interleaved=True, rope=False),
+    "bloom": FamilyNames(
+        (
+            *MODEL_LN,
+            Row("token_embd_norm.weight", "embed_norm.weight", "hidden"),
+            Row("token_embd_norm.bias", "embed_norm.bias", "hidden"),
+        ),
+        (*NORMS_LN, *FUSED_QKV, OUT, *PLAIN, *OTHER_BIASES),
+        rope=False,
+        **LAYER_NORM,
+    ),
+    "chatglm": FamilyNames(MODEL, (*NORMS, *CUT_QKV, OUT, *GATE_UP), interleaved=True, sizes=cut_sizes),
+    "codeshell": FamilyNames(MODEL_LN, (*NORMS_LN, *FUSED_QKV, OUT, *PLAIN, *OTHER_BIASES), **LAYER_NORM),
+    "cohere2": FamilyNames(
+        MODEL_LN,
+        (NORMS[0], *QKV, OUT, *GATED),
+        interleaved=True,
+        window=True,
+        numbers={"logit_scale": "logit_scale"},
+        **LAYER_NORM,
+    ),
+    "exaone": STRAIGHT,
+    "gemma2": FamilyNames(
+        MODEL,
+        (*GEMMA_NORMS, *QKV, OUT, *GATED),
+        window=True,
+        numbers={
+            "attn_logit_softcapping": "attn_logit_softcapping",
+            "final_logit_softcapping": "final_logit_softcapping",
+        },
+        derive=gemma2_scores,
+    ),
+    "gptj": FamilyNames(
+        (*MODEL_LN, HEAD_BIAS),
+        (NORMS[0], *NORM_BIASES[:1], *QKV, OUT, *PLAIN, *OTHER_BIASES),
+        interleaved=True,
+        **LAYER_NORM,
+    ),
+    "hunyuan-dense": FamilyNames(MODEL, (*NORMS, *HEAD_NORMS, *QKV, *QKV_BIAS, OUT, *GATED)),
+    "internlm2": LLAMA_LIKE,
+    "jais": FamilyNames(
+        MODEL_LN,
+        (*NORMS_LN, *FUSED_QKV, OUT, *GATED, *OTHER_BIASES),
+        rope=False,
+        numbers={"attention.max_alibi_bias": "alibi_bias_max"},
+        **LAYER_NORM,
+    ),
+    "jais2": NEMOTRON,
+    "maincoder": FamilyNames(MODEL, (*DENSE, *HEAD_NORMS)),
+    "mistral3": FamilyNames(
+        MODEL, DENSE, interleaved=True, numbers={"attention.temperature_scale": "llama_4_scaling_beta"}
+    ),
+    "mpt": FamilyNames(
+        MODEL_LN,
+        (*NORMS, *NORM_BIASES, *FUSED_QKV, OUT, *PLAIN, *OTHER_BIASES),
+        rope=False,
+        numbers={"attention.max_alibi_bias": "alibi_bias_max", "attention.clamp_kqv": "clip_qkv"},
+        **LAYER_NORM,
+    ),
+    "nemotron": NEMOTRON,
+    "olmo": FamilyNames(
+        (MODEL[0], MODEL[2]),
+        (*QKV, OUT, *GATED),
+        interleaved=True,
+        numbers={"attention.clamp_kqv": "clip_qkv"},
+        **LAYER_NORM,
+    ),
+    "orion": FamilyNames(MODEL_LN, (*NORMS_LN, *QKV, OUT, *GATED), **LAYER_NORM),
+    "paddleocr": FamilyNames(MODEL, DENSE, interleaved=True, ignored=SECTIONS),
+    "pangu-embedded": STRAIGHT,
+    "plamo": FamilyNames(MODEL, (NORMS[0], *QKV, OUT, *GATED)),
+    "qwen": FamilyNames(MODEL, (*NORMS, *CUT_QKV, OUT, *GATED), sizes=cut_sizes, derive=half_width),
+    "qwen2vl": FamilyNames(MODEL, DENSE, ignored=SECTIONS),
+    "qwen3vl": FamilyNames(MODEL, (*DENSE, *HEAD_NORMS), ignored=(*SECTIONS, "n_deepstack_layers")),
+    "refact": FamilyNames(MODEL, (*NORMS, *QKV, OUT, *GATED), rope=False),
+    "seed_oss": FamilyNames(
+        MODEL,
+        (
+            NORMS[0],
+            Row("post_attention_norm.weight", "post_attention_layernorm.weight", "hidden"),
+            *QKV,
+            *QKV_BIAS,
+            OUT,
+            *GATED,
+            *OTHER_BIASES,
+        ),
+    ),
+    "smollm3": LLAMA_LIKE,
+    "starcoder2": FamilyNames(
+        MODEL_LN,
+        (*NORMS_LN, *QKV, *QKV_BIAS, OUT, *PLAIN, *OTHER_BIASES),
+        window=True,
+        **LAYER_NORM,
+    ),
+    "xverse": LLAMA_LIKE,
+}
