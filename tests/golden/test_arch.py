@@ -58,6 +58,13 @@ FIXTURES = (
     "llama4",
     "olmo",
     "phimoe",
+    "falcon-mamba",
+    "granite-hybrid",
+    "jamba",
+    "lfm2",
+    "mamba",
+    "qwen3-5",
+    "rwkv6",
 )
 # the default f16 cache, the f32 cache, the oracle
 EXACT = (("reference", "f32", 1e-4), ("cpu", "f32", 1e-4), ("cpu", "f16", 1e-2))

@@ -137,7 +137,7 @@ def softplus(x: Value) -> Value:
 
 
 def affine(x: Value, weight: Value, *bias: Value) -> Value:
-    """[T, D], [D], and a bias [D] or none -> [T, D]: x * weight + bias, column by column."""
+    """[T, ...], weight and bias [...] or no bias -> [T, ...]: x * weight + bias, column by column."""
     _need(all(v.type.shape == x.type.tail for v in (weight, *bias)) and len(bias) <= 1, "affine", x, weight)
     return _one("affine", x, weight, *bias, to=x.type)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,9 @@ def checkpoint_of(model: GgufModel) -> Checkpoint:
         if not family.causal and tensor in infos:
             config[name] = infos[tensor].shape[0]
     num_layers = model.metadata[f"{written}.block_count"]
+    for tensor, name in family.where.items():
+        layers = range(min(config["num_hidden_layers"], len(infos)))
+        config[name] = tuple(f"blk.{i}.{tensor}" in infos for i in layers)
     weights = dict(_weights(infos, config, family, embedding.shape[0], num_layers))
     config |= {"vocab_size": embedding.shape[0], "tie_word_embeddings": "output.weight" not in infos}
     tokenizer, unread = _tokenizer(model.metadata, written)
@@ -294,6 +298,12 @@ def _parameters(
         of, first, count = (sizes[name] for name in row.pick)
         shape = (info.shape[0] // of * count, *info.shape[1:])
         yield prefix + row.path, Tensor(info, shape, first, turn if row.heads else None, (of, count))
+        return
+    if row.view:
+        view = tuple(sizes[name] for name in row.view.split())
+        if prod(view) != prod(info.shape):
+            raise ModelFileError(f"tensor {info.name} has shape {list(info.shape)}, expected {list(view)}")
+        yield prefix + row.path, Tensor(info, view)
         return
     if not row.cut:
         yield prefix + row.path, Tensor(info, info.shape, turn=turn if row.heads else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,7 +107,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return self.info.nbytes * self.shape[0] // self.info.shape[0]
+        return self.info.nbytes * prod(self.shape) // prod(self.info.shape)
 
     def rows(self) -> NDArray[np.uint8]:
         """uint8[prod(shape[:-1]), row_nbytes]: a view of the file, or a copy where rows are reordered.
@@ -116,6 +117,8 @@ class Tensor:
         data = self.info.data()
         if not _ROW_NBYTES.get(self.format):
             return data.reshape(1, -1)
+        if self.shape[1:] != self.info.shape[1:]:  # another shape of the whole
+            return data.reshape(int(np.prod(self.shape[:-1], dtype=np.int64)), -1)
         pieces = data.reshape(self.info.shape[0], -1)
         if self.every is None:
             pieces = pieces[self.first : self.first + self.shape[0]]

@@ -13,6 +13,7 @@ from typing import Any
 from tokamak.loaders.names_dense import DENSE_FAMILIES
 from tokamak.loaders.names_encoders import ENCODERS
 from tokamak.loaders.names_mixtures import MIXTURES
+from tokamak.loaders.names_recurrent import RECURRENT
 from tokamak.loaders.rows import (
     COUNTS,
     DENSE,
@@ -230,4 +231,5 @@ FAMILIES: Mapping[str, FamilyNames] = {
     **DENSE_FAMILIES,
     **ENCODERS,
     **MIXTURES,
+    **RECURRENT,
 }

@@ -15,7 +15,7 @@ class Row:
     shape: extents by name, outermost first, from `config.extents`; "*" is any, the model then says which it needs.
     heads: its rows belong to heads that rope turns. cut: it is cut by rows into these (path, extent), in this order,
     instead of `path`. pick: extents (of, first, count): only these rows of every `of`. turn: extent of the heads that
-    rope turns whole, where that is not head_dim.
+    rope turns whole, where that is not head_dim. view: the shape of the parameter, where the file writes another.
     """
 
     tensor: str
@@ -26,6 +26,7 @@ class Row:
     cut: tuple[tuple[str, str], ...] = ()
     pick: tuple[str, str, str] | None = None
     turn: str = ""
+    view: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class FamilyNames:
     a float, and the configuration names they become. fixed: keys that are read only to be refused with another value
     (None: never).
     flags: the same for booleans; counts: the same for integers from 1 up that must be there, some: from 0 up that may.
-    lists: keys with a value per layer. ignored: keys that change nothing for text. rope: whether there is rotary
+    lists: keys with a value per layer. where: names of booleans per layer: whether the layer has this tensor. ignored: keys that change nothing for text. rope: whether there is rotary
     embedding. causal: whether a token sees only those before it. attends: whether there are attention heads. hybrid: layers without heads or feed-forward have 0 of them.
     means: configuration that no key says. derive: more of it, computed from what was read; None removes an entry.
     sizes: further extents. form: the name of the row that holds instead, "" for this one, by keys without prefix.
@@ -57,6 +58,7 @@ class FamilyNames:
     fixed: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
     some: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     rope: bool = True
     causal: bool = True

@@ -30,8 +30,8 @@ class SharedConfig(Config):
 class SharedMLP(mixtral.SparseMLP):
     """Experts, plus sigmoid(gate x) times the shared feed-forward."""
 
-    def __init__(self, c: SharedConfig) -> None:
-        super().__init__(c, c.moe_intermediate_size, normed=False)
+    def __init__(self, c: SharedConfig, *, normed: bool = False) -> None:
+        super().__init__(c, c.moe_intermediate_size, normed=normed)
         self.shared_expert = GatedMLP(c.hidden_size, c.shared_expert_intermediate_size)
         self.shared_expert_gate = Linear(c.hidden_size, 1)
 
