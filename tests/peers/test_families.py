@@ -7,6 +7,7 @@ deviation, as for the recorded fixtures.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from graphs import batch
 from tokamak import executors, models
 from tokamak.ir.passes import optimize
 from tokamak.loaders import TensorSource, open_checkpoint, write_gguf
+from tokamak.loaders.writer import Typed
 from tokamak.types import Limits
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -48,6 +50,9 @@ class Case:
     keys: dict = field(default_factory=dict)
     paired: bool = False
     norm: str = "attention.layer_norm_rms_epsilon"
+    ready: bool = False  # rope turns neighbours in the original too
+    one_more: bool = False  # norms multiply by 1 + weight
+    grouped: str = ""  # the fused projection whose rows are queries, key and value of each group
 
 
 MOE = {"expert_count": 5, "expert_used_count": 2}
@@ -58,6 +63,27 @@ GRANITE = {
     "logits_scaling": 2.0,
 }
 GRANITE_KEYS = {"embedding_scale": 3.0, "residual_scale": 0.5, "attention.scale": 0.3, "logit_scale": 2.0}
+LAYER = "attention.layer_norm_epsilon"
+HF_ROUTED = {
+    "n_routed_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.5,
+}
+GGUF_ROUTED = MOE | {
+    "expert_feed_forward_length": 24,
+    "expert_shared_count": 1,
+    "leading_dense_block_count": 1,
+    "expert_gating_func": 2,
+    "expert_weights_norm": True,
+    "expert_weights_scale": 1.5,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 CASES = {
     "mixtral": Case("mixtral", "llama", {"num_local_experts": 5, "num_experts_per_tok": 2}, MOE, paired=True),
     "qwen3moe": Case(
@@ -81,8 +107,147 @@ CASES = {
         MOE | GRANITE_KEYS,
         paired=True,
     ),
+    "gptj": Case(
+        "gptj",
+        "gptj",
+        {"n_inner": 48, "rotary_dim": 4, "head_dim": None, "num_key_value_heads": None},
+        {"attention.head_count_kv": 4, "rope.dimension_count": 4},
+        norm=LAYER,
+        ready=True,
+    ),
+    "gemma2": Case(
+        "gemma2",
+        "gemma2",
+        {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 20, "tie_word_embeddings": True}
+        | {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0},
+        {"attention.key_length": 16, "attention.value_length": 16, "attention.sliding_window": 20}
+        | {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0},
+        one_more=True,
+    ),
+    "cohere2": Case(
+        "cohere2",
+        "cohere2",
+        {"sliding_window": 20, "num_hidden_layers": 5, "logit_scale": 0.5, "tie_word_embeddings": True},
+        {"attention.sliding_window": 20, "block_count": 5, "logit_scale": 0.5},
+        norm=LAYER,
+        ready=True,
+    ),
+    "falcon-40b": Case(
+        "falcon",
+        "falcon",
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 48, "bias": False},
+        norm=LAYER,
+        grouped="attention.query_key_value",
+    ),
+    "starcoder2": Case("starcoder2", "starcoder2", {"use_bias": True}, norm=LAYER),
+    "nemotron": Case(
+        "nemotron",
+        "nemotron",
+        {"partial_rotary_factor": 0.5},
+        {"rope.dimension_count": 4},
+        norm=LAYER,
+        one_more=True,
+    ),
+    "smollm3": Case(
+        "smollm3",
+        "smollm3",
+        {"num_hidden_layers": 5, "use_sliding_window": False},
+        {"block_count": 5},
+        paired=True,
+    ),
+    "seed_oss": Case(
+        "seed_oss", "seed_oss", {"head_dim": 8, "attention_bias": True, "attention_out_bias": False}
+    ),
+    "hunyuan-dense": Case("hunyuan_v1_dense", "hunyuan-dense", {"head_dim": 8}),
+    "hunyuan-moe": Case(
+        "hunyuan_v1_moe",
+        "hunyuan-moe",
+        {"head_dim": 8, "num_experts": 5, "moe_topk": 2, "num_shared_expert": 1, "moe_intermediate_size": 48},
+        MOE | {"expert_feed_forward_length": 48, "expert_shared_feed_forward_length": 48},
+    ),
+    "dots1": Case(
+        "dots1", "dots1", HF_ROUTED | {"num_key_value_heads": 4}, GGUF_ROUTED | {"attention.head_count_kv": 4}
+    ),
+    "glm4moe": Case(
+        "glm4_moe",
+        "glm4moe",
+        HF_ROUTED
+        | {"partial_rotary_factor": 0.5, "use_qk_norm": True, "head_dim": 8, "attention_bias": True},
+        GGUF_ROUTED | {"rope.dimension_count": 4},
+    ),
+    "ernie4_5-moe": Case(
+        "ernie4_5_moe",
+        "ernie4_5-moe",
+        {"moe_num_experts": 5, "moe_k": 2, "moe_intermediate_size": 24, "moe_num_shared_experts": 1}
+        | {"moe_layer_start_index": 1, "moe_layer_end_index": 1, "moe_layer_interval": 1, "head_dim": 8},
+        MOE | {"expert_feed_forward_length": 24, "expert_shared_count": 1, "leading_dense_block_count": 1},
+        ready=True,
+    ),
+    "minimax-m2": Case(
+        "minimax_m2",
+        "minimax-m2",
+        {"head_dim": 8, "num_local_experts": 5, "num_experts_per_tok": 2, "rotary_dim": 4}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+        MOE | {"expert_feed_forward_length": 48, "expert_gating_func": 2, "rope.dimension_count": 4},
+    ),
+    "lfm2moe": Case(
+        "lfm2_moe",
+        "lfm2moe",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "num_dense_layers": 1}
+        | {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "use_expert_bias": True}
+        | {"norm_topk_prob": True, "routed_scaling_factor": 1.0, "tie_word_embeddings": True},
+        MOE
+        | {"expert_feed_forward_length": 24, "leading_dense_block_count": 1, "expert_gating_func": 2}
+        | {"shortconv.l_cache": 3, "attention.head_count_kv": Typed("array[int32]", [0, 2])},
+    ),
+    "ministral3": Case(
+        "ministral3",
+        "mistral3",
+        {"head_dim": 8, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}},
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 16,
+            "attention.temperature_scale": 0.1,
+        },
+        paired=True,
+    ),
+    "mpt": Case(
+        "mpt",
+        "mpt",
+        {"d_model": 32, "n_heads": 4, "n_layers": 2, "no_bias": True, "max_seq_len": 128}
+        | {"attn_config": {"clip_qkv": 0.8, "alibi": True}, "tie_word_embeddings": True},
+        {"feed_forward_length": 128, "attention.head_count_kv": 4, "attention.max_alibi_bias": 8.0}
+        | {"attention.clamp_kqv": 0.8, "rope.freq_base": None},
+        norm=LAYER,
+    ),
+    "deepseek-v3-yarn": Case(
+        "deepseek_v3",
+        "deepseek2",
+        HF_ROUTED
+        | {
+            "q_lora_rank": 24,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 12,
+        }
+        | {"num_key_value_heads": 4, "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}},
+        GGUF_ROUTED
+        | {"attention.head_count_kv": 4, "attention.q_lora_rank": 24, "attention.kv_lora_rank": 16}
+        | {"attention.key_length": 12, "attention.value_length": 12, "rope.dimension_count": 4}
+        | {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 16,
+        }
+        | {"rope.scaling.yarn_log_multiplier": 0.1},
+        ready=True,
+    ),
 }
 EPSILON = 1e-5
+# Where gguf's map is of another form of the model.
+OWN_NAMES: dict[str, str] = {}
 KEYS = {
     "block_count": 2,
     "context_length": 128,
@@ -99,28 +264,33 @@ def peer(case: Case):
     """The model of transformers with weights at which logits are not degenerate, and logits of IDS."""
     epsilons = ("rms_norm_eps", "layer_norm_eps", "norm_eps", "norm_epsilon", "layer_norm_epsilon")
     values = {**SIZES, **dict.fromkeys(epsilons, EPSILON), "tie_word_embeddings": False, **case.config}
+    values = {k: v for k, v in values.items() if v is not None}
     torch.manual_seed(3)
     config = transformers.AutoConfig.for_model(case.kind, attn_implementation="eager", **values)
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(0, 0.3)
-            if "norm" in name and name.endswith("weight"):
+            if ("norm" in name or ".ln_" in name) and name.endswith("weight") and not case.one_more:
                 parameter.add_(1)
+        for name, buffer in model.named_buffers():
+            if "bias" in name and buffer.dtype == torch.float32:  # corrections of routers
+                buffer.normal_(0, 0.3)
         return model, model(torch.tensor([IDS])).logits[0].numpy()
 
 
 def written(path, case: Case, model):
     """The model as a GGUF file of float32 tensors."""
     arch = next(a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == case.arch)
-    names = gguf.get_tensor_name_map(arch, 2)
     keys = {**KEYS, case.norm: EPSILON, **case.keys}
+    names = gguf.get_tensor_name_map(arch, keys["block_count"])
+    keys = {k: v for k, v in keys.items() if v is not None}
     tensors, tied = [], model.config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
         if tied and name == "lm_head.weight":
             continue
         for found, array in pieces(name, tensor.numpy(), case):
-            known = names.get_name(found, try_suffixes=(".weight", ".bias"))
+            known = OWN_NAMES.get(found) or names.get_name(found, try_suffixes=(".weight", ".bias"))
             assert known, found
             tensors.append(source(known, array))
     metadata = {"general.architecture": case.arch, **{f"{case.arch}.{k}": v for k, v in keys.items()}}
@@ -131,11 +301,21 @@ def written(path, case: Case, model):
 def pieces(name: str, x: np.ndarray, case: Case):
     """(name, array) of what a converter makes of one tensor."""
     name = name.replace("block_sparse_moe.router", "mlp.gate").replace("block_sparse_moe", "mlp")
-    if "experts.gate_up_proj" in name:
+    name = re.sub(r"e_score_correction(_bias)?$", "e_score_correction.bias", name)
+    if case.one_more and "norm" in name and name.endswith("weight"):
+        x = x + 1
+    if name.endswith("expert_bias"):
+        name = name.replace("expert_bias", "expert_bias.bias")
+    if "e_score_correction" in name:
+        x = x.reshape(-1)
+    if name.endswith("conv.conv.weight"):
+        x = x[:, 0]
+    name = name.replace("gate.moe_statics", "moe_statics")
+    if ".experts.gate_up_proj" in name:
         gate, up = np.split(x, 2, axis=1)
         yield name.replace("gate_up_proj", "gate_proj") + ".weight", gate
         yield name.replace("gate_up_proj", "up_proj") + ".weight", up
-    elif "experts.down_proj" in name:
+    elif ".experts.down_proj" in name:
         yield name + ".weight", x
     elif case.paired and ("q_proj" in name or "k_proj" in name):
         heads = 4 if "q_proj" in name else 2
@@ -143,6 +323,10 @@ def pieces(name: str, x: np.ndarray, case: Case):
             name,
             x.reshape(heads, 2, x.shape[0] // heads // 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape),
         )
+    elif case.grouped and case.grouped in name:
+        groups = x.reshape(2, 4, 8, *x.shape[1:])  # two groups of two queries, a key and a value
+        parts = [groups[:, :2], groups[:, 2:3], groups[:, 3:]]
+        yield name, np.concatenate([p.reshape(-1, *x.shape[1:]) for p in parts])
     else:
         yield name, x
 

@@ -320,19 +320,20 @@ def extents(config: Mapping[str, Any], num_rows: int, family: FamilyNames | None
     head_dim = config.get("head_dim", 0)
     query = config.get("num_attention_heads", 0) * head_dim
     key = config.get("num_key_value_heads", 0) * head_dim
+    inner = config.get("intermediate_size", 0)
     short = {
         "vocab": num_rows,
         "hidden": config["hidden_size"],
-        "inter": config["intermediate_size"],
-        "gate_up": 2 * config["intermediate_size"],
+        "inter": inner,
+        "gate_up": 2 * inner,
         "q": query,
         "kv": key,
         "qkv": query + 2 * key,
         "head": head_dim,
         "positions": config["max_position_embeddings"],
         "experts": config.get("num_experts", 0),
-        "expert_inter": config.get("moe_intermediate_size", config["intermediate_size"]),
-        "shared_inter": config.get("shared_expert_intermediate_size", config["intermediate_size"]),
+        "expert_inter": config.get("moe_intermediate_size", inner),
+        "shared_inter": config.get("shared_expert_intermediate_size", inner),
         "types": config.get("type_vocab_size", 0),
         "labels": config.get("num_labels", 0),
         "zero": 0,

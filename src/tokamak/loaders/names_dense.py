@@ -118,7 +118,6 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
         **LAYER_NORM,
     ),
     "jais2": NEMOTRON,
-    "maincoder": FamilyNames(MODEL, (*DENSE, *HEAD_NORMS)),
     "mistral3": FamilyNames(
         MODEL, DENSE, interleaved=True, numbers={"attention.temperature_scale": "llama_4_scaling_beta"}
     ),
@@ -138,7 +137,7 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
         **LAYER_NORM,
     ),
     "orion": FamilyNames(MODEL_LN, (*NORMS_LN, *QKV, OUT, *GATED), **LAYER_NORM),
-    "paddleocr": FamilyNames(MODEL, DENSE, interleaved=True, ignored=SECTIONS),
+    "paddleocr": FamilyNames(MODEL, DENSE, ignored=SECTIONS),
     "pangu-embedded": STRAIGHT,
     "plamo": FamilyNames(MODEL, (NORMS[0], *QKV, OUT, *GATED)),
     "qwen": FamilyNames(MODEL, (*NORMS, *CUT_QKV, OUT, *GATED), sizes=cut_sizes, derive=half_width),

@@ -220,9 +220,24 @@ MIXTURES: Mapping[str, FamilyNames] = {
         interleaved=True,
         some=ROUTING["some"] | {"interleave_moe_layer_step": "moe_layer_interval"},
         means={"norm_topk_prob": True},
+        ignored=("expert_shared_feed_forward_length",),  # as wide as experts, which the tensors must show
         derive=lambda c: scored(c) | every_layer(c),
     ),
-    "glm4moe": layered(*QKV, *QKV_BIAS, *optional(*HEAD_NORMS)),
+    "glm4moe": FamilyNames(
+        MODEL,
+        (
+            NORMS[0],
+            Row("post_attention_norm.weight", "post_attention_layernorm.weight", "hidden"),
+            *QKV,
+            *QKV_BIAS,
+            *optional(*HEAD_NORMS),
+            OUT,
+            *LAYERED,
+        ),
+        derive=scored,
+        sizes=shared,
+        **ROUTING,
+    ),
     "gpt-oss": FamilyNames(
         MODEL,
         (

@@ -69,7 +69,7 @@ def inner_size(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def ssm_inner(config: Mapping[str, Any]) -> dict[str, int]:
-    return {"ssm_inner": config.get("mamba_inner_size", config["intermediate_size"])}
+    return {"ssm_inner": config.get("mamba_inner_size", config.get("intermediate_size", 0))}
 
 
 def delta_heads(config: dict[str, Any]) -> dict[str, Any]:

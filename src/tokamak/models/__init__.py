@@ -137,7 +137,6 @@ FAMILIES: Mapping[str, Family] = {
     "jais": Family(jais.Config, jais.Jais),
     "jais2": Family(nemotron.Config, nemotron.Nemotron),
     "llama4": Family(llama4.Config, llama4.Llama4),
-    "maincoder": Family(llama.Config, hunyuan.Hunyuan),
     "minicpm3": Family(minicpm3.Config, minicpm3.MiniCPM3),
     "minimax-m2": Family(moe.RoutedConfig, minimax_m2.MiniMaxM2),
     "mistral3": Family(mistral3.Config, mistral3.Mistral3),
