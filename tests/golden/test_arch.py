@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from graphs import batch
+from recorded_models import DECODERS, SAME
 from reference_data import golden
 from tokamak import executors, models
 from tokamak.ir.passes import optimize
@@ -21,51 +22,7 @@ from tokamak.quant.bitnet import decode_i2_s, encode_i2_s_arm, encode_rows4
 from tokamak.types import Limits
 
 ROOT = golden()
-FIXTURES = (
-    "llama",
-    "llama-rope-linear",
-    "llama3-tied-rope",
-    "mistral",
-    "qwen2",
-    "qwen2-moe",
-    "qwen3",
-    "phi",
-    "phi3",
-    "phi3-longrope-short",
-    "phi3-swa",
-    "bitnet",
-    "bitnet-2b4t",
-    "arcee",
-    "baichuan-7b",
-    "command-r",
-    "ernie4-5",
-    "exaone4",
-    "falcon-7b",
-    "gemma",
-    "gemma3",
-    "glm4",
-    "gpt-bigcode",
-    "gpt-neox",
-    "gpt2",
-    "granite",
-    "minicpm",
-    "olmo2",
-    "stablelm",
-    "bloom",
-    "deepseek2-lite",
-    "deepseek3",
-    "gpt-oss",
-    "llama4",
-    "olmo",
-    "phimoe",
-    "falcon-mamba",
-    "granite-hybrid",
-    "jamba",
-    "lfm2",
-    "mamba",
-    "qwen3-5",
-    "rwkv6",
-)
+FIXTURES = tuple(DECODERS)
 # the default f16 cache, the f32 cache, the oracle
 EXACT = (("reference", "f32", 1e-4), ("cpu", "f32", 1e-4), ("cpu", "f16", 1e-2))
 QUANTISED = [
@@ -84,11 +41,10 @@ BLOCK = 32
 pytestmark = pytest.mark.skipif(ROOT is None, reason="golden data is not beside the project")
 
 
-def program(path, executor, kv_dtype, threads=1, i2_s="i2_s"):
+def program(path, executor, kv_dtype, threads=1, architecture="", i2_s="i2_s"):
     checkpoint = open_checkpoint(path, i2_s=i2_s)
-    graph = optimize(
-        models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=256)
-    )
+    architecture = architecture or checkpoint.architecture
+    graph = optimize(models.build(architecture, checkpoint.config, checkpoint.weights, context=256))
     limits = Limits(num_blocks=8, block_size=BLOCK, kv_dtype=kv_dtype, threads=threads)
     return executors.get(executor).compile(graph, checkpoint.weights, limits)
 
@@ -121,9 +77,19 @@ def test_logits_equal_transformers(name, executor, kv_dtype, limit):
         np.testing.assert_array_equal(got.argmax(-1)[clear], want.argmax(-1)[clear])
 
 
+@pytest.mark.parametrize(("architecture", "name"), SAME.items())
+def test_a_second_name_computes_the_same(architecture, name):
+    data = recorded(name)
+    want = data["logits_0_hf"]
+    for executor in ("reference", "cpu"):
+        running = program(float_file(name), executor, "f32", architecture=architecture)
+        assert np.abs(logits(running, data["ids_0"]) - want).max() <= 1e-4 * want.std()
+
+
 def test_every_fixture_of_a_known_family_opens_with_all_its_tensors():
     opened = 0
     for name in FIXTURES:
+        assert open_checkpoint(float_file(name)).architecture == DECODERS[name]
         for path in sorted((ROOT / "arch" / name).glob("*.gguf")):
             for weight in open_checkpoint(path).weights.values():
                 assert weight.rows().nbytes == weight.nbytes

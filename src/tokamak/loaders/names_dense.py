@@ -64,6 +64,17 @@ def half_width(config: dict[str, Any]) -> dict[str, Any]:
     return {"intermediate_size": config["intermediate_size"] // 2}
 
 
+def local_and_global(config: dict[str, Any]) -> dict[str, Any]:
+    """Which layers see a window; widths of their heads."""
+    kinds = tuple(
+        "sliding_attention" if local else "full_attention"
+        for local in config.get("sliding_window_pattern", ())
+    )
+    return {"layer_types": kinds} | dict.fromkeys(
+        ("sliding_window_pattern", "local_value_dim", "local_rotary_dim")
+    )
+
+
 LLAMA_LIKE = FamilyNames(MODEL, (*DENSE, *OTHER_BIASES), interleaved=True)
 STRAIGHT = FamilyNames(MODEL, (*DENSE, *OTHER_BIASES))
 SECTIONS = ("rope.dimension_sections",)  # of images; for text all sections turn by the same position
@@ -101,6 +112,45 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
             "final_logit_softcapping": "final_logit_softcapping",
         },
         derive=gemma2_scores,
+    ),
+    "gemma4": FamilyNames(
+        (
+            *MODEL,
+            Row("per_layer_token_embd.weight", "embed_tokens_per_layer.weight", "vocab *", optional=True),
+            Row(
+                "per_layer_model_proj.weight", "per_layer_model_projection.weight", "* hidden", optional=True
+            ),
+            Row("per_layer_proj_norm.weight", "per_layer_projection_norm.weight", "*", optional=True),
+        ),
+        (
+            *GEMMA_NORMS,
+            Row("attn_q.weight", "self_attn.q_proj.weight", "* hidden"),
+            Row("attn_k.weight", "self_attn.k_proj.weight", "* hidden", optional=True),
+            Row("attn_v.weight", "self_attn.v_proj.weight", "* hidden", optional=True),
+            Row("attn_output.weight", "self_attn.o_proj.weight", "hidden *"),
+            Row("attn_q_norm.weight", "self_attn.q_norm.weight", "*"),
+            Row("attn_k_norm.weight", "self_attn.k_norm.weight", "*", optional=True),
+            *GATED,
+            Row("layer_output_scale.weight", "layer_scalar", "one", view="one one"),
+            Row("inp_gate.weight", "per_layer_input_gate.weight", "* hidden", optional=True),
+            Row("proj.weight", "per_layer_projection.weight", "hidden *", optional=True),
+            Row("post_norm.weight", "post_per_layer_input_norm.weight", "hidden", optional=True),
+        ),
+        window=True,
+        numbers={
+            "rope.freq_base_swa": "rope_local_base_freq",
+            "final_logit_softcapping": "final_logit_softcapping",
+        },
+        counts={"attention.key_length_swa": "local_head_dim"},
+        some={
+            "attention.value_length_swa": "local_value_dim",
+            "rope.dimension_count_swa": "local_rotary_dim",
+            "attention.shared_kv_layers": "num_kv_shared_layers",
+            "embedding_length_per_layer_input": "hidden_size_per_layer_input",
+        },
+        lists={"attention.sliding_window_pattern": "sliding_window_pattern"},
+        fixed={"expert_count": (0,), "expert_used_count": (0,)},
+        derive=local_and_global,
     ),
     "gptj": FamilyNames(
         (*MODEL_LN, HEAD_BIAS),

@@ -79,7 +79,7 @@ def delta_heads(config: dict[str, Any]) -> dict[str, Any]:
     if inner % heads:
         raise ModelFileError(f"key ssm.inner_size is {inner}, no multiple of ssm.time_step_rank, {heads}")
     recurrent = config.get("recurrent") or tuple(
-        (i + 1) % config.get("full_attention_interval", 4) != 0 for i in range(layers)
+        (i + 1) % max(1, config.get("full_attention_interval", 4)) != 0 for i in range(layers)
     )
     kinds = tuple("linear_attention" if r else "full_attention" for r in recurrent[:layers])
     return {
@@ -127,12 +127,9 @@ DELTA = (
     OUT,
     *HEAD_NORMS,
 )
+DELTA_COUNTS = {**SSM_SIZES, **GROUPED}
 DELTA_FAMILY: dict[str, Any] = {
-    "some": {
-        **SSM_SIZES,
-        **GROUPED,
-        "full_attention_interval": "full_attention_interval",
-    },
+    "some": {"full_attention_interval": "full_attention_interval"},
     "lists": {"attention.recurrent_layers": "recurrent"},
     "ignored": SECTIONS,
     "derive": delta_heads,
@@ -293,11 +290,13 @@ RECURRENT: Mapping[str, FamilyNames] = {
         sizes=lambda _: {"five": 5},
         **LAYER_NORM,
     ),
-    "qwen35": FamilyNames(MODEL, (*DELTA_NORMS, *optional(*DELTA), *GATED), **DELTA_FAMILY),
+    "qwen35": FamilyNames(
+        MODEL, (*DELTA_NORMS, *optional(*DELTA), *GATED), counts=DELTA_COUNTS, **DELTA_FAMILY
+    ),
     "qwen35moe": FamilyNames(
         MODEL,
         (*DELTA_NORMS, *optional(*DELTA), *EXPERTS, *SHARED_EXPERT),
-        counts=SHARED_WIDTH,
+        counts={**SHARED_WIDTH, **DELTA_COUNTS},
         **DELTA_FAMILY,
     ),
 }

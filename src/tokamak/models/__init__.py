@@ -24,6 +24,7 @@ from tokamak.models import (
     gemma,
     gemma2,
     gemma3,
+    gemma4,
     glm4,
     gpt2,
     gpt_neox,
@@ -100,6 +101,7 @@ FAMILIES: Mapping[str, Family] = {
     "exaone4": Family(olmo2.Config, olmo2.Exaone4),
     "falcon": Family(falcon.Config, falcon.Falcon),
     "gemma": Family(gemma.Config, gemma.Gemma),
+    "gemma4": Family(gemma4.Config, gemma4.Gemma4),
     "gemma3": Family(gemma3.Config, gemma3.Gemma3),
     "glm4": Family(glm4.Config, glm4.Glm4),
     "gpt2": Family(gpt2.Config, gpt2.GPT2),
@@ -223,6 +225,8 @@ def _plausible(c: Any) -> None:
             raise ModelFileError(f"{name} is {getattr(c, name)}, expected 1 .. 2^24")
     for field in fields(c):
         value = getattr(c, field.name)
+        if isinstance(value, tuple) and len(value) != c.num_hidden_layers:
+            raise ModelFileError(f"{field.name} names {len(value)} layers, there are {c.num_hidden_layers}")
         if field.type == "int" and not 0 <= value <= 2**24:
             raise ModelFileError(f"{field.name} is {value}, expected 0 .. 2^24")
     if c.num_hidden_layers > 2**12:

@@ -42,9 +42,9 @@ class Routed(Module):
             score=c.scoring_func,
             normed=int(c.norm_topk_prob),
             scaling=c.routed_scaling_factor,
-            groups=c.n_group,
-            top_groups=c.topk_group,
-            group_top=2 if c.scoring_func == "sigmoid" and c.n_group < c.num_experts else 1,
+            groups=c.n_group or 1,
+            top_groups=c.topk_group or 1,
+            group_top=2 if c.scoring_func == "sigmoid" and (c.n_group or 1) < c.num_experts else 1,
         )
         self.experts = Experts(c.hidden_size, c.moe_intermediate_size, c.num_experts, num_used=used)
         width = c.n_shared_experts * c.moe_intermediate_size

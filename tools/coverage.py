@@ -1,0 +1,180 @@
+"""Write docs/models.md: every architecture of the registry, what its tests compare it with, and what is refused.
+
+    python tools/coverage.py          # writes the page
+    python tools/coverage.py --check  # exit 1 if the page says something else
+
+An architecture counts as tested if logits of a model of it are compared with another implementation: recorded ones, or in
+tests/peers with one that is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+
+import hf_models  # noqa: E402
+import recorded_models  # noqa: E402
+import table_models  # noqa: E402
+from tokamak.loaders.hf_names import HF_FAMILIES  # noqa: E402
+from tokamak.models import FAMILIES  # noqa: E402
+
+PAGE = ROOT / "docs" / "models.md"
+NAMES = {
+    "bailingmoe": "Ling 1",
+    "bailingmoe2": "Ling 2, Ring 2",
+    "baichuan": "Baichuan 7B",
+    "baichuan-13b": "Baichuan 13B (in files `baichuan` with 40 layers)",
+    "bert": "BERT, RoBERTa, XLM-R, MiniLM, BGE, rerankers",
+    "bitnet": "BitNet b1.58 with silu gates",
+    "bitnet-25": "BitNet b1.58 with relu^2 gates",
+    "bitnet-b1.58": "BitNet b1.58 2B-4T",
+    "chatglm": "ChatGLM 2 and 3, GLM-4-9B",
+    "cohere2": "Command R7B, Command A",
+    "deepseek2": "DeepSeek V2, V2-Lite, V3, R1, Kimi K2",
+    "dots1": "dots.llm1",
+    "exaone": "EXAONE 3",
+    "falcon": "Falcon 7B and 40B forms",
+    "glm4moe": "GLM-4.5",
+    "gpt2": "GPT-2",
+    "gptneox": "GPT-NeoX, Pythia",
+    "granitehybrid": "Granite 4 hybrid",
+    "llama": "Llama 1-3, CodeLlama, Mistral, SmolLM, TinyLlama and most models built like them",
+    "mamba": "Mamba, Falcon-Mamba",
+    "mistral3": "Ministral 3",
+    "mixtral": "Mixtral (in files `llama` with experts)",
+    "olmo": "OLMo 1",
+    "phi2": "Phi 1, 1.5, 2",
+    "phi3": "Phi 3, 4",
+    "phimoe": "Phi 3.5 MoE",
+    "qwen": "Qwen 1",
+    "qwen2": "Qwen 2, 2.5",
+    "qwen2moe": "Qwen 1.5 and 2 MoE",
+    "qwen2vl": "Qwen 2 VL, text",
+    "qwen35": "Qwen 3.5",
+    "qwen35moe": "Qwen 3.5 MoE",
+    "qwen3vl": "Qwen 3 VL, text",
+    "qwen3vlmoe": "Qwen 3 VL MoE, text",
+    "rwkv6": "RWKV 6",
+    "starcoder": "StarCoder 1, GPT-BigCode",
+}
+# Architectures that gguf-py names and nothing here computes.
+REFUSED = (
+    *(
+        "afmoe",
+        "apertus",
+        "arctic",
+        "arwkv7",
+        "chameleon",
+        "cogvlm",
+        "deci",
+        "dream",
+        "exaone-moe",
+        "falcon-h1",
+    ),
+    *(
+        "gemma3n",
+        "glm-dsa",
+        "grok",
+        "grovemoe",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "kimi-linear",
+        "llada",
+        "llada-moe",
+    ),
+    *(
+        "llama-embed",
+        "maincoder",
+        "mimo2",
+        "mistral4",
+        "nemotron_h",
+        "nemotron_h_moe",
+        "neo-bert",
+        "nomic-bert-moe",
+    ),
+    *(
+        "openelm",
+        "plamo2",
+        "plamo3",
+        "plm",
+        "qwen3next",
+        "rnd1",
+        "rwkv6qwen2",
+        "rwkv7",
+        "smallthinker",
+        "step35",
+        "t5",
+    ),
+    *("t5encoder", "wavtokenizer-dec"),
+)
+OWN = {"rwkv6": "the rwkv package"}  # what recorded the logits where transformers lacks the family
+
+
+def authorities(architecture: str) -> list[str]:
+    """Whom models of an architecture are compared with."""
+    recorded = {**recorded_models.DECODERS, **recorded_models.ENCODERS}
+    known = {*recorded.values(), *recorded_models.SAME}
+    found = [f"{OWN.get(architecture, 'transformers')} (recorded)"] if architecture in known else []
+    made = {name if name in FAMILIES else case.arch for name, case in hf_models.CASES.items()}
+    found += ["transformers"] if architecture in made else []
+    if architecture in table_models.CASES:
+        found.append("llama.cpp")
+    return found
+
+
+def page() -> str:
+    """The text of docs/models.md."""
+    directories: dict[str, list[str]] = {}
+    for kind, family in HF_FAMILIES.items():
+        directories.setdefault(family.architecture, []).append(f"`{kind}`")
+    rows, tested = [], 0
+    for name in sorted(FAMILIES):
+        found = authorities(name)
+        tested += bool(found)
+        state = "tested" if found else "loads"
+        cells = (
+            f"`{name}`",
+            NAMES.get(name, ""),
+            state,
+            ", ".join(found),
+            ", ".join(directories.get(name, ())),
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+    refused = ", ".join(f"`{name}`" for name in sorted(set(REFUSED) - set(FAMILIES)))
+    return f"""# Models
+
+Made by `tools/coverage.py`; a test holds it to the registry. {len(FAMILIES)} architectures, {tested} of them tested.
+
+*tested*: logits of a tiny random model agree with another implementation, on the `reference` and the `cpu` executor: with
+recorded logits, or in `tests/peers` where the implementation is installed. The limit is 1e-4 of the logits' deviation, except
+where the other side approximates (gelu in llama.cpp). *loads*: implemented, not compared. The last column lists the `model_type`s
+that are also read from a directory with `config.json` and safetensors.
+
+A checkpoint of another architecture, or one whose metadata or tensors ask for more than its architecture implements, is refused
+with what is missing. `docs/guides/add-a-model.md` shows how to add one.
+
+| architecture in the file | models | state | compared with | directories |
+|---|---|---|---|---|
+{chr(10).join(rows)}
+
+Refused, among those that GGUF files name: {refused}.
+"""
+
+
+def main() -> int:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    text = page()
+    if parser.parse_args().check:
+        return int(PAGE.read_text(encoding="utf-8") != text)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
