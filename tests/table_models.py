@@ -1,4 +1,4 @@
-"""Tiny random models by the tables of `loaders/names.py`, one case per family: files that other readers of GGUF open too."""
+"""Tiny random models by the tables of `loaders/names/`, one case per family: files that other readers of GGUF open too."""
 
 from __future__ import annotations
 

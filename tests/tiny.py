@@ -3,7 +3,7 @@
     path = tiny.gguf(tmp_path / "m.gguf", arch="qwen3", fmt="q4_k", num_hidden_layers=3)
 
 Weights depend on (arch, sizes, seed) only, so two formats of one model approximate the same numbers. The names and
-shapes of the tensors are those of `loaders/names.py`. Sizes are multiples of 256 for formats that group by 256.
+shapes of the tensors are those of `loaders/names/`. Sizes are multiples of 256 for formats that group by 256.
 """
 
 from __future__ import annotations

@@ -100,4 +100,5 @@ def test_logits_are_equal(kind, tmp_path):
 
 
 def test_every_family_has_a_case():
-    assert set(CASES) == set(HF_FAMILIES)
+    decoders = {kind for kind, f in HF_FAMILIES.items() if not models.is_encoder(f.architecture)}
+    assert set(CASES) == decoders

@@ -20,8 +20,8 @@ from tokamak.loaders.config import extents, read_config, resolve_vocab_size
 from tokamak.loaders.gguf import GgufModel, Tensor, TensorInfo, open_gguf
 from tokamak.loaders.hf import is_hf_directory, open_directory
 from tokamak.loaders.names import FAMILIES
+from tokamak.loaders.names.rows import FamilyNames, Row
 from tokamak.loaders.packed import PackedTensor, is_packed, packed_weights, source_model
-from tokamak.loaders.rows import FamilyNames, Row
 from tokamak.settings import available_cpus
 from tokamak.types import Floats
 

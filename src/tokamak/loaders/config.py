@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tokamak.errors import ModelFileError, UnsupportedError
-from tokamak.loaders.rows import FamilyNames
+from tokamak.loaders.names.rows import FamilyNames
 
 __all__ = ["MAX_VOCAB_SIZE", "extents", "read_config", "resolve_vocab_size"]
 

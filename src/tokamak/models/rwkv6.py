@@ -12,7 +12,8 @@ import numpy as np
 
 from tokamak.ir import ops
 from tokamak.ir.graph import Value
-from tokamak.nn import Embedding, LayerNorm, Linear, Module, Param, Step
+from tokamak.models import rwkv
+from tokamak.nn import LayerNorm, Linear, Module, Param, Step
 
 GROUP_EPS = 64e-5  # of the norm over each head
 
@@ -31,22 +32,6 @@ class Config:
     time_decay_extra_dim: int
 
 
-def moved(x: Value, step: Step) -> Value:
-    """The row before minus this one; zeros lie before the first."""
-    size = x.type.tail[0]
-    before = np.tile(np.array([1, 0], np.float32), (size, 1))
-    last = ops.causal_conv(x, step.const(f"before.{size}", before), *step.recall(1, size))
-    return ops.add(ops.scale(x, factor=-1.0), last)
-
-
-def per_head_norm(y: Value, weight: Value, bias: Value, eps: float = GROUP_EPS) -> Value:
-    """Layer norm of each head of [T, H, D], then weight and bias of all columns: [T, H * D]."""
-    size = y.type.tail[1]
-    ones = y.graph.const(f"ones.{size}", np.ones(size, np.float32))
-    zeros = y.graph.const(f"zeros.{size}", np.zeros(size, np.float32))
-    return ops.affine(ops.merge_heads(ops.layer_norm(y, ones, zeros, eps=eps)), weight, bias)
-
-
 class TimeMix(Module):
     """Five mixes of a row with the one before feed decay, key, value, receptance and gate."""
 
@@ -63,7 +48,7 @@ class TimeMix(Module):
     def forward(self, x: Value, step: Step) -> Value:
         c, d = self.c, self.c.hidden_size
         heads, ones = d // c.head_size, step.const(f"ones.{d}", np.ones(d, np.float32))
-        change = moved(x, step)
+        change = rwkv.moved(x, step)
         mixed = ops.add(ops.affine(change, self.lerp_x.value), x)
         fine = ops.split_heads(ops.softcap(self.w1(mixed), cap=1.0), heads=5)  # tanh
         shares = ops.affine(
@@ -82,7 +67,7 @@ class TimeMix(Module):
         )
         state = step.recall(heads, c.head_size, c.head_size)
         y = ops.linear_attention(r, k, v, w, *state, self.first.value, rule="bonus")
-        y = per_head_norm(y, self.ln_weight.value, self.ln_bias.value)
+        y = rwkv.per_head_norm(y, self.ln_weight.value, self.ln_bias.value, eps=GROUP_EPS)
         return self.output(ops.mul(ops.silu(self.gate(xg)), y))
 
 
@@ -95,7 +80,7 @@ class ChannelMix(Module):
         self.key, self.value, self.receptance = Linear(d, inner), Linear(inner, d), Linear(d, d)
 
     def forward(self, x: Value, step: Step) -> Value:
-        change = moved(x, step)
+        change = rwkv.moved(x, step)
         xk, xr = (ops.add(ops.affine(change, p.value), x) for p in (self.lerp_k, self.lerp_r))
         return ops.sigmoid_mul(self.value(ops.relu2(self.key(xk))), self.receptance(xr))
 
@@ -110,20 +95,5 @@ class Block(Module):
         return ops.add(self.channel_mix(self.ln2(x), step), x)
 
 
-class Rwkv6(Module):
-    """Embedding, its norm, blocks, final norm, head."""
-
-    block: type[Any] = Block
-
-    def __init__(self, c: Any) -> None:
-        self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
-        self.embed_norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
-        self.layers = [self.block(c) for _ in range(c.num_hidden_layers)]
-        self.norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
-        self.lm_head = Linear(c.hidden_size, c.vocab_size)
-
-    def forward(self, step: Step) -> Value:
-        x = self.embed_norm(self.embed_tokens(step.token_ids))
-        for layer in self.layers:
-            x = layer(x, step)
-        return self.lm_head(ops.take_rows(self.norm(x), step.logit_rows))
+class Rwkv6(rwkv.Rwkv):
+    block = Block

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokamak.errors import UnsupportedError
-from tokamak.loaders.names_dense import CUT_QKV, SECTIONS, cut_sizes
-from tokamak.loaders.rows import (
+from tokamak.loaders.names.dense import CUT_QKV, SECTIONS, cut_sizes
+from tokamak.loaders.names.rows import (
     COUNTS,
     EXPERTS,
     GATED,
@@ -15,12 +15,15 @@ from tokamak.loaders.rows import (
     LAYER_NORM,
     MODEL,
     MODEL_LN,
+    MULTIPLIERS,
     NORMS,
     NORMS_LN,
     OUT,
     OWN_WIDTH,
     QKV,
     QKV_BIAS,
+    SHARED_EXPERT,
+    SHARED_WIDTH,
     WIDE_NORMS,
     FamilyNames,
     Row,
@@ -255,6 +258,13 @@ MIXTURES: Mapping[str, FamilyNames] = {
         window=True,
         counts=OWN_WIDTH,
     ),
+    "granitemoe": FamilyNames(
+        MODEL,
+        (*NORMS, *QKV, OUT, *EXPERTS),
+        interleaved=True,
+        numbers=MULTIPLIERS,
+        counts=COUNTS,
+    ),
     "hunyuan-moe": FamilyNames(
         MODEL,
         (
@@ -298,6 +308,10 @@ MIXTURES: Mapping[str, FamilyNames] = {
         sizes=latent_sizes,
     ),
     "minimax-m2": layered(*QKV, *WIDE_NORMS, means={"norm_topk_prob": True}),
+    "mixtral": FamilyNames(
+        MODEL, (*NORMS, *QKV, OUT, *EXPERTS), interleaved=True, window=True, counts=COUNTS
+    ),
+    "olmoe": FamilyNames(MODEL, (*NORMS, *WIDE_NORMS, *QKV, OUT, *EXPERTS), counts=COUNTS),
     "phimoe": FamilyNames(
         (*MODEL_LN, Row("output.bias", "lm_head.bias", "vocab", optional=True)),
         (
@@ -312,6 +326,10 @@ MIXTURES: Mapping[str, FamilyNames] = {
         window=True,
         norm_name="layer_norm_eps",
     ),
+    "qwen2moe": FamilyNames(
+        MODEL, (*NORMS, *QKV, *QKV_BIAS, OUT, *EXPERTS, *SHARED_EXPERT), counts=SHARED_WIDTH
+    ),
+    "qwen3moe": FamilyNames(MODEL, (*NORMS, *HEAD_NORMS, *QKV, OUT, *EXPERTS), counts=OWN_WIDTH),
     "qwen3vlmoe": FamilyNames(
         MODEL,
         (*NORMS, *HEAD_NORMS, *QKV, OUT, *EXPERTS),

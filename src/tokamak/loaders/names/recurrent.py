@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from tokamak.errors import ModelFileError
-from tokamak.loaders.names_dense import SECTIONS
-from tokamak.loaders.names_mixtures import ROUTED, ROUTING, scored
-from tokamak.loaders.rows import (
+from tokamak.loaders.names.dense import SECTIONS
+from tokamak.loaders.names.mixtures import ROUTED, ROUTING, scored
+from tokamak.loaders.names.rows import (
     COUNTS,
     EXPERTS,
     GATED,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from tokamak.loaders.rows import (
+from tokamak.loaders.names.dense import GEMMA3
+from tokamak.loaders.names.rows import (
     DOWN,
     GATED,
     LAYER_NORM,
@@ -54,6 +56,7 @@ ENCODER: dict[str, Any] = {
 
 
 ENCODERS: Mapping[str, FamilyNames] = {
+    "gemma-embedding": replace(GEMMA3, causal=False),
     "bert": FamilyNames(
         (*BERT_MODEL, Row("position_embd.weight", "embed_positions.weight", "positions hidden")),
         (*FUSED_OR_NOT, OUT, *BERT_NORMS, *PLAIN, *OTHER_BIASES),

@@ -1,4 +1,4 @@
-"""The vocabulary of the tables in `names.py`: what a row and a family of GGUF names are, and the rows many share."""
+"""The vocabulary of the tables in `names`: what a row and a family of GGUF names are, and the rows many share."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""Rows of `names.FAMILIES`: decoders with one feed-forward per layer, beside those in `names.py` itself."""
+"""Rows of `names.FAMILIES`: decoders with one gated feed-forward per layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from tokamak.loaders.rows import (
+from tokamak.loaders.names.rows import (
     DENSE,
     DOWN,
-    FUSED_QKV,
     GATED,
     HEAD_NORMS,
     LAYER_NORM,
     MODEL,
     MODEL_LN,
+    MULTIPLIERS,
     NORMS,
     NORMS_LN,
     OTHER_BIASES,
@@ -22,9 +22,9 @@ from tokamak.loaders.rows import (
     POST_NORMS,
     QKV,
     QKV_BIAS,
+    WIDE_NORMS,
     FamilyNames,
     Row,
-    biases,
 )
 
 # Q, K and V in one matrix, read as three.
@@ -41,15 +41,11 @@ def cut_sizes(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 GATE_UP = (Row("ffn_up.weight", "mlp.gate_up_proj.weight", "gate_up hidden"), DOWN)
-NORM_BIASES = biases(
-    ("attn_norm", "input_layernorm", "hidden"), ("ffn_norm", "post_attention_layernorm", "hidden")
-)
 GEMMA_NORMS = (
     NORMS[0],
     Row("ffn_norm.weight", "pre_feedforward_layernorm.weight", "hidden"),
     *POST_NORMS,
 )
-HEAD_BIAS = Row("output.bias", "lm_head.bias", "vocab", optional=True)
 
 
 def gemma2_scores(config: dict[str, Any]) -> dict[str, Any]:
@@ -78,22 +74,64 @@ def local_and_global(config: dict[str, Any]) -> dict[str, Any]:
 LLAMA_LIKE = FamilyNames(MODEL, (*DENSE, *OTHER_BIASES), interleaved=True)
 STRAIGHT = FamilyNames(MODEL, (*DENSE, *OTHER_BIASES))
 SECTIONS = ("rope.dimension_sections",)  # of images; for text all sections turn by the same position
-NEMOTRON = FamilyNames(MODEL_LN, (*NORMS_LN, *QKV, *QKV_BIAS, OUT, *PLAIN, *OTHER_BIASES), **LAYER_NORM)
+# BitNet: a norm before each output projection, and one scale per ternary matrix where the file keeps it apart.
+BITNET = (
+    *NORMS,
+    *QKV,
+    OUT,
+    *GATED,
+    Row("attn_sub_norm.weight", "self_attn.attn_sub_norm.weight", "q"),
+    Row("ffn_sub_norm.weight", "mlp.ffn_sub_norm.weight", "inter"),
+    *(
+        Row(row.tensor.replace(".weight", ".scale"), f"{row.path}_scale", "one", optional=True)
+        for row in (*QKV, OUT, *GATED)
+    ),
+)
+
+PHI3_LAYER = (
+    *NORMS,
+    Row("attn_qkv.weight", "self_attn.qkv_proj.weight", "qkv hidden"),
+    OUT,
+    Row("ffn_up.weight", "mlp.gate_up_proj.weight", "gate_up hidden"),
+    DOWN,
+)
+
+BITNET_FAMILY = FamilyNames(MODEL, BITNET)
+
+
+GEMMA3 = FamilyNames(
+    MODEL,
+    (
+        NORMS[0],
+        Row("ffn_norm.weight", "pre_feedforward_layernorm.weight", "hidden"),
+        *POST_NORMS,
+        *HEAD_NORMS,
+        *QKV,
+        OUT,
+        *GATED,
+    ),
+    window=True,
+    numbers={"rope.freq_base_swa": "rope_local_base_freq"},
+)
+
+
+def _mixtral(keys: Mapping[str, Any]) -> str:
+    return "mixtral" if keys.get("expert_count") else ""
+
+
+def _baichuan(keys: Mapping[str, Any]) -> str:
+    return "baichuan-13b" if keys.get("block_count") == 40 else ""
+
 
 DENSE_FAMILIES: Mapping[str, FamilyNames] = {
+    "arcee": FamilyNames(MODEL, (*NORMS, *QKV, OUT, *PLAIN), interleaved=True),
+    # The 13B form has slopes on scores instead of rope: readers know it by its 40 layers.
+    "baichuan": FamilyNames(MODEL, DENSE, interleaved=True, form=_baichuan),
     "baichuan-13b": FamilyNames(MODEL, DENSE, interleaved=True, rope=False),
-    "bloom": FamilyNames(
-        (
-            *MODEL_LN,
-            Row("token_embd_norm.weight", "embed_norm.weight", "hidden"),
-            Row("token_embd_norm.bias", "embed_norm.bias", "hidden"),
-        ),
-        (*NORMS_LN, *FUSED_QKV, OUT, *PLAIN, *OTHER_BIASES),
-        rope=False,
-        **LAYER_NORM,
-    ),
+    "bitnet": BITNET_FAMILY,
+    "bitnet-25": BITNET_FAMILY,
+    "bitnet-b1.58": BITNET_FAMILY,
     "chatglm": FamilyNames(MODEL, (*NORMS, *CUT_QKV, OUT, *GATE_UP), interleaved=True, sizes=cut_sizes),
-    "codeshell": FamilyNames(MODEL_LN, (*NORMS_LN, *FUSED_QKV, OUT, *PLAIN, *OTHER_BIASES), **LAYER_NORM),
     "cohere2": FamilyNames(
         MODEL_LN,
         (NORMS[0], *QKV, OUT, *GATED),
@@ -102,7 +140,17 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
         numbers={"logit_scale": "logit_scale"},
         **LAYER_NORM,
     ),
+    "command-r": FamilyNames(
+        MODEL_LN,
+        (NORMS[0], *QKV, OUT, *GATED),
+        interleaved=True,
+        numbers={"logit_scale": "logit_scale"},
+        **LAYER_NORM,
+    ),
+    "ernie4_5": FamilyNames(MODEL, DENSE, interleaved=True),
     "exaone": STRAIGHT,
+    "exaone4": FamilyNames(MODEL, (*POST_NORMS, *HEAD_NORMS, *QKV, OUT, *GATED)),
+    "gemma": FamilyNames(MODEL, (*NORMS, *QKV, OUT, *GATED)),
     "gemma2": FamilyNames(
         MODEL,
         (*GEMMA_NORMS, *QKV, OUT, *GATED),
@@ -113,6 +161,7 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
         },
         derive=gemma2_scores,
     ),
+    "gemma3": GEMMA3,
     "gemma4": FamilyNames(
         (
             *MODEL,
@@ -152,33 +201,30 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
         fixed={"expert_count": (0,), "expert_used_count": (0,)},
         derive=local_and_global,
     ),
-    "gptj": FamilyNames(
-        (*MODEL_LN, HEAD_BIAS),
-        (NORMS[0], *NORM_BIASES[:1], *QKV, OUT, *PLAIN, *OTHER_BIASES),
+    "glm4": FamilyNames(
+        MODEL,
+        (
+            *NORMS,
+            Row("post_attention_norm.weight", "post_self_attn_layernorm.weight", "hidden"),
+            Row("post_ffw_norm.weight", "post_mlp_layernorm.weight", "hidden"),
+            *QKV,
+            *QKV_BIAS,
+            OUT,
+            Row("ffn_up.weight", "mlp.gate_up_proj.weight", "gate_up hidden"),
+            DOWN,
+        ),
         interleaved=True,
-        **LAYER_NORM,
     ),
+    "granite": FamilyNames(MODEL, DENSE, interleaved=True, numbers=MULTIPLIERS),
     "hunyuan-dense": FamilyNames(MODEL, (*NORMS, *HEAD_NORMS, *QKV, *QKV_BIAS, OUT, *GATED)),
     "internlm2": LLAMA_LIKE,
-    "jais": FamilyNames(
-        MODEL_LN,
-        (*NORMS_LN, *FUSED_QKV, OUT, *GATED, *OTHER_BIASES),
-        rope=False,
-        numbers={"attention.max_alibi_bias": "alibi_bias_max"},
-        **LAYER_NORM,
-    ),
-    "jais2": NEMOTRON,
+    # Llama 1-3 and Mistral. The converter permutes Q and K; a file of the original Llama 1 names it
+    # "Meta AI original pth" in tensor_data_layout, which is the same order.
+    "llama": FamilyNames(MODEL, (*DENSE, *OTHER_BIASES), interleaved=True, window=True, form=_mixtral),
+    "minicpm": FamilyNames(MODEL, DENSE, interleaved=True, numbers=MULTIPLIERS),
     "mistral3": FamilyNames(
         MODEL, DENSE, interleaved=True, numbers={"attention.temperature_scale": "llama_4_scaling_beta"}
     ),
-    "mpt": FamilyNames(
-        MODEL_LN,
-        (*NORMS, *NORM_BIASES, *FUSED_QKV, OUT, *PLAIN, *OTHER_BIASES),
-        rope=False,
-        numbers={"attention.max_alibi_bias": "alibi_bias_max", "attention.clamp_kqv": "clip_qkv"},
-        **LAYER_NORM,
-    ),
-    "nemotron": NEMOTRON,
     "olmo": FamilyNames(
         (MODEL[0], MODEL[2]),
         (*QKV, OUT, *GATED),
@@ -186,12 +232,32 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
         numbers={"attention.clamp_kqv": "clip_qkv"},
         **LAYER_NORM,
     ),
+    "olmo2": FamilyNames(
+        MODEL,
+        (
+            *POST_NORMS,
+            *WIDE_NORMS,
+            *QKV,
+            OUT,
+            *GATED,
+        ),
+    ),
     "orion": FamilyNames(MODEL_LN, (*NORMS_LN, *QKV, OUT, *GATED), **LAYER_NORM),
     "paddleocr": FamilyNames(MODEL, DENSE, ignored=SECTIONS),
     "pangu-embedded": STRAIGHT,
+    "phi3": FamilyNames(MODEL, PHI3_LAYER, window=True),
     "plamo": FamilyNames(MODEL, (NORMS[0], *QKV, OUT, *GATED)),
     "qwen": FamilyNames(MODEL, (*NORMS, *CUT_QKV, OUT, *GATED), sizes=cut_sizes, derive=half_width),
+    "qwen2": FamilyNames((*MODEL, Row("output.bias", "lm_head.bias", "vocab", optional=True)), DENSE),
     "qwen2vl": FamilyNames(MODEL, DENSE, ignored=SECTIONS),
+    "qwen3": FamilyNames(
+        MODEL,
+        (
+            *DENSE,
+            Row("attn_q_norm.weight", "self_attn.q_norm.weight", "head"),
+            Row("attn_k_norm.weight", "self_attn.k_norm.weight", "head"),
+        ),
+    ),
     "qwen3vl": FamilyNames(MODEL, (*DENSE, *HEAD_NORMS), ignored=(*SECTIONS, "n_deepstack_layers")),
     "refact": FamilyNames(MODEL, (*NORMS, *QKV, OUT, *GATED), rope=False),
     "seed_oss": FamilyNames(
@@ -207,10 +273,10 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
         ),
     ),
     "smollm3": LLAMA_LIKE,
-    "starcoder2": FamilyNames(
+    "stablelm": FamilyNames(
         MODEL_LN,
-        (*NORMS_LN, *QKV, *QKV_BIAS, OUT, *PLAIN, *OTHER_BIASES),
-        window=True,
+        (*NORMS_LN, *QKV, *QKV_BIAS, OUT, *GATED),
+        fixed={"use_parallel_residual": (False,)},
         **LAYER_NORM,
     ),
     "xverse": LLAMA_LIKE,
