@@ -232,3 +232,22 @@ def test_parameters_survive_being_written_down():
 
 def _ints(found):
     return {int(k) if k.isdecimal() else k: v for k, v in found.items()}
+
+
+class TestPacing:
+    def test_streams_a_long_prompt_and_vectors_share_the_steps_and_give_the_same(self, llm):
+        texts = [" ".join([PROMPT] * 6), PROMPT]
+        alone = llm.generate(texts[0], max_tokens=8, temperature=0.0)
+        vectors = llm.embed(texts)
+        with (
+            tokamak.load(context=512, seed=1, inter_token_target_ms=0.001) as paced,
+            paced.stream(PROMPT, max_tokens=300, temperature=0.0, ignore_eos=True) as running,
+        ):
+            next(running)
+            assert np.array_equal(paced.embed(texts), vectors)
+            assert paced.generate(texts[0], max_tokens=8, temperature=0.0).token_ids == alone.token_ids
+
+    @pytest.mark.parametrize("target", [0, -1.0, float("nan"), float("inf")])
+    def test_a_target_that_is_no_time_is_refused(self, target):
+        with pytest.raises(errors.InvalidParams, match="inter_token_target_ms"):
+            tokamak.load(inter_token_target_ms=target)

@@ -105,6 +105,11 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="sequences of one step (default 64)",
     )
+    group.add_argument(
+        "--inter-token-target-ms", type=float, metavar="X",
+        help="longest step while others wait for a token: prompts are read in chunks that fit "
+        "(default: three times a step without a prompt)",
+    )  # fmt: skip
     for name, field, kind, text in LIMITS:
         group.add_argument(
             f"--{name}", dest=field, type=kind, metavar="X" if kind is float else "N", help=text
@@ -177,8 +182,8 @@ class Loader:
 
     def __call__(self) -> LLM:
         """The model."""
-        sizes = {"max_batch_rows": self._args.max_batch_rows, "max_sequences": self._args.max_sequences}
-        return load_model(self._args, **sizes)
+        names = ("max_batch_rows", "max_sequences", "inter_token_target_ms")
+        return load_model(self._args, **{name: getattr(self._args, name) for name in names})
 
 
 def names_of(args: argparse.Namespace) -> list[list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -259,8 +258,8 @@ class LLM:
             ids = self._preparer.ids(text)
             if len(ids) > self.context:
                 raise ContextOverflow(f"a text has {len(ids)} tokens, the context is {self.context}")
-            read = partial(hidden_states, core.pool, core.program, ids)
-            vectors.append(self._loop.perform(lambda read=read: pooled(read(), how)))  # type: ignore[misc]
+            states = hidden_states(core.pool, core.program, ids, core.scheduler.rows_beside)
+            vectors.append(pooled(self._loop.each(states), how))
         out = np.array(vectors, dtype=np.float32).reshape(len(vectors), -1)
         if normalize:
             out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), np.float32(1e-12))

@@ -71,7 +71,7 @@ def load(
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
-    _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size)
+    _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size, inter_token_target_ms)
     placed, target = Threading.choose(threads, threads_batch, affinity), executors.get(executor)
     checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model(), i2_s=i2_s)
     try:
@@ -194,9 +194,12 @@ def _check(
     max_batch_rows: int | None,
     max_sequences: int,
     block_size: int,
+    inter_token_target_ms: float | None,
 ) -> None:
     if kv_dtype not in KV_DTYPES:
         raise InvalidParams(f"kv_dtype is {kv_dtype!r}; it must be one of {', '.join(KV_DTYPES)}")
+    if inter_token_target_ms is not None and not 0.0 < inter_token_target_ms < float("inf"):
+        raise InvalidParams(f"inter_token_target_ms is {inter_token_target_ms!r}; it must be more than 0")
     ranges = {
         "context": (context, 1, MAX_CONTEXT),
         "seed": (seed, 0, 2**64 - 1),

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -81,6 +81,14 @@ class EngineLoop:
 
         self._enqueue(run)
         return future.result()
+
+    def each(self, work: Generator[T]) -> Iterator[T]:
+        """What a generator yields, one between two steps each; it runs and is closed in the engine's thread."""
+        try:
+            while (found := self.perform(lambda: next(work, None))) is not None:
+                yield found
+        finally:
+            self.perform(work.close)
 
     def wake(self) -> None:
         """Look again for work: a reader has made room."""

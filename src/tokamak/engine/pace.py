@@ -4,7 +4,7 @@ from __future__ import annotations
 
 WEIGHT = 0.2  # of the latest step in the running means
 SLACK = 3.0  # without a target: a step with a prompt takes at most so many times one without
-FEWEST_ROWS = 16  # of a chunk: fewer cost more per row than they save
+FEWEST_ROWS = 8  # of a chunk: fewer cost more per row than they save
 
 
 class Pace:
@@ -29,12 +29,12 @@ class Pace:
             self.row_s = _mean(self.row_s, max(1e-9, (seconds - base) / (rows - singles)))
 
     def chunk(self, most: int) -> int:
-        """Rows of prompts that a step may hold beside next tokens; `most` where nothing is known yet."""
+        """Rows of prompts that a step may hold beside next tokens; few where nothing is known yet."""
         if self.row_s is None or (self.target_s is None and self.single_s is None):
-            return most if self.target_s is None else min(most, FEWEST_ROWS)
+            return min(most, FEWEST_ROWS)
         single = self.single_s or 0.0
         target = SLACK * single if self.target_s is None else self.target_s
-        return max(FEWEST_ROWS, min(most, int((target - single) / self.row_s)))
+        return min(most, max(FEWEST_ROWS, int((target - single) / self.row_s)))
 
 
 def _mean(old: float | None, new: float) -> float:

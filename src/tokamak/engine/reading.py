@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from tokamak.errors import CapacityError
 from tokamak.types import Batch, Floats, Ints, Program
 
 
-def hidden_states(pool: BlockPool, program: Program, ids: Ints) -> Iterator[Floats]:
+def hidden_states(
+    pool: BlockPool, program: Program, ids: Ints, rows_now: Callable[[], int]
+) -> Generator[Floats]:
     """States f32[rows, hidden_size] that the head reads, of consecutive chunks of ids i32[n], over blocks of their own.
 
-    In the engine's thread, each chunk at once. Raises: CapacityError if the cache has no room.
+    In the engine's thread, a chunk of at most rows_now() rows at a time. Raises: CapacityError if the cache has no room.
     """
     size = pool.block_size
     blocks = [block for _ in range(-(-len(ids) // size)) if (block := pool.take()) is not None]
@@ -22,8 +24,9 @@ def hidden_states(pool: BlockPool, program: Program, ids: Ints) -> Iterator[Floa
     try:
         if len(blocks) * size < len(ids):
             raise CapacityError(f"no cache is free for a text of {len(ids)} tokens; try again later")
-        for start in range(0, len(ids), program.limits.max_rows):
-            stop = min(len(ids), start + program.limits.max_rows)
+        start = 0
+        while start < len(ids):
+            stop = min(len(ids), start + rows_now())
             positions = np.arange(start, stop, dtype=np.int32)
             rows = np.arange(stop - start, dtype=np.int32)
             batch = Batch(
@@ -36,6 +39,7 @@ def hidden_states(pool: BlockPool, program: Program, ids: Ints) -> Iterator[Floa
                 logit_rows=rows,
             )
             yield program.taps(batch, [program.hidden])[program.hidden]
+            start = stop
     finally:
         pool.release(table)
 

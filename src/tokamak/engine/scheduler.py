@@ -80,6 +80,11 @@ class Scheduler:
         plan.num_rows = sum(rows for _, rows in plan.chosen)
         return plan
 
+    def rows_beside(self) -> int:
+        """Rows that other work between two steps may compute at once without delaying what runs."""
+        most = min(self.chunk_rows, self.limits.max_rows)
+        return self.pace.chunk(most) if self.running else most
+
     def _admit_waiting(self, budget: int, plan: Schedule) -> None:
         while (
             self.waiting
