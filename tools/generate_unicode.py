@@ -1,25 +1,33 @@
 """Write the Unicode tables: character classes for patterns, and what normalizers do to each code point.
 
-Everything is asked from a pinned `tokenizers` release, because equality with its ids is the goal and its parts follow
-different Unicode versions; grapheme classes, which it does not show, come from the `regex` package.
-usage: generate_unicode.py   (from the root of the repository, in an environment with both)
+Everything is asked from the installed `tokenizers` release, because equality with its ids is the goal and its parts follow
+different Unicode versions: 0.23.3 gives the tables built in, 1.0.0rc3 those of compat="tokenizers-1.0". What a release does
+not show comes from packages of its Unicode version: grapheme classes from `regex`, combining classes from `unicodedata2` (17),
+and for 1.0, which takes known patterns only, the classes of patterns from `regex` (2025.11.3: Unicode 17).
+usage: PYTHONPATH=src generate_unicode.py   (from the root of the repository)
 """
 
 from __future__ import annotations
 
+import json
 import sys
-import unicodedata
+import tempfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import regex
 import tokenizers
-from tokenizers import Regex, normalizers, pre_tokenizers
+import unicodedata2
 
-UNICODE = {"0.23.3": "16.0"}
+from tokamak.tokenizers.bpe import BYTE_TO_CHAR
+
+UNICODE = {"0.23.3": "16.0", "1.0.0-rc.3": "17.0"}
+LATER = tokenizers.__version__ != "0.23.3"
 CLASSES = Path("native/text/unicode_data.inl")
-NORMALIZATION = Path("src/tokamak/tokenizers/data/normalization-0.23.txt.z")
+DATA = Path("src/tokamak/tokenizers/data")
+NORMALIZATION = DATA / f"normalization-{'1.0' if LATER else '0.23'}.txt.z"
 CATEGORIES = [
     "Lu",
     "Ll",
@@ -59,69 +67,87 @@ POINTS = np.r_[0:0xD800, 0xE000:NUM_CODE_POINTS]
 TEXT = "".join(map(chr, POINTS))
 
 
-def kept(pre_tokenizer: object, text: str) -> np.ndarray:
-    """Which characters stay in some piece: bool[len(text)]."""
-    inside = np.zeros(len(text), bool)
-    for _, (start, end) in pre_tokenizer.pre_tokenize_str(text):
-        inside[start:end] = True
-    return inside
+def built(normalizer: dict | None, pre_tokenizer: dict, model: dict) -> tokenizers.Tokenizer:
+    data = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "post_processor": None}
+    data |= {"decoder": None, "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "model": model}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
+        json.dump(data, f)
+        f.flush()
+        return tokenizers.Tokenizer.from_file(f.name)
 
 
-def scatter(flags: np.ndarray) -> np.ndarray:
+def asked(normalizer: dict | None = None, *pre_tokenizers: dict) -> tokenizers.Tokenizer:
+    """A tokenizer whose ids are the bytes of what the normalizer makes and the pre-tokenizers leave."""
+    last = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    model = {"type": "BPE", "vocab": {c: b for b, c in BYTE_TO_CHAR.items()}, "merges": []}
+    return built(normalizer, {"type": "Sequence", "pretokenizers": [*pre_tokenizers, last]}, model)
+
+
+def became(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> list[str]:
+    return [bytes(e.ids).decode() for e in tokenizer.encode_batch(list(texts))]
+
+
+def flags(characters: Iterable[str]) -> np.ndarray:
     found = np.zeros(NUM_CODE_POINTS, bool)
-    found[POINTS[flags]] = True
+    found[[ord(c) for c in characters]] = True
     return found
 
 
-def matching(pattern: str) -> np.ndarray:
-    return scatter(~kept(pre_tokenizers.Split(Regex(f"{pattern}+"), "removed"), TEXT))
+def removed(pre_tokenizer: dict) -> np.ndarray:
+    """Which characters are in no piece."""
+    return flags(set(TEXT) - set(became(asked(None, pre_tokenizer), [TEXT])[0]))
 
 
-def isolated(pre_tokenizer: object) -> np.ndarray:
-    """Which characters are cut off from letters around them."""
-    text = "a" + "".join(f"{c}a" for c in TEXT)
-    alone = np.zeros(len(text), bool)
-    for _, (start, end) in pre_tokenizer.pre_tokenize_str(text):
-        alone[start] = end == start + 1
-    return scatter(alone[1::2])
+def split(pattern: str) -> dict:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": False}
 
 
-def results(normalizer: object) -> dict[str, str]:
+def isolated(pre_tokenizer: dict) -> np.ndarray:
+    """Which characters are cut off from letters around them: else the word is unknown."""
+    model = {
+        "type": "WordPiece",
+        "unk_token": "?",
+        "continuing_subword_prefix": "#",
+        "max_input_chars_per_word": 9,
+    }
+    made = built(None, pre_tokenizer, {**model, "vocab": {"?": 0, "a": 1}}).encode_batch(
+        [f"a{c}a" for c in TEXT]
+    )
+    return flags(c for c, e in zip(TEXT, made, strict=True) if len(e.ids) == 3)
+
+
+def results(normalizer: str, **options: bool | None) -> dict[str, str]:
     """What each code point becomes, where it changes."""
-    return {c: r for c in TEXT if (r := normalizer.normalize_str(c)) != c}
+    return {
+        c: r
+        for c, r in zip(TEXT, became(asked({"type": normalizer, **options}), TEXT), strict=True)
+        if r != c
+    }
+
+
+def bert(**options: bool) -> dict[str, str]:
+    off = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
+    return results("BertNormalizer", **{**off, **options})
 
 
 def where(rows: dict[str, str], result: str) -> np.ndarray:
-    found = np.zeros(NUM_CODE_POINTS, bool)
-    found[[ord(c) for c, r in rows.items() if r == result]] = True
-    return found
+    return flags(c for c, r in rows.items() if r == result)
 
 
 def properties() -> list[np.ndarray]:
     """In the order of kProperties in unicode.cpp."""
     names = [*(rf"\p{{{c}}}" for c in CATEGORIES), r"\s", r"\w", *(rf"\p{{{s}}}" for s in SCRIPTS)]
-    sets = [matching(name) for name in names]
+    sets = [flags(regex.findall(n, TEXT)) if LATER else removed(split(f"{n}+")) for n in names]
     sets[CATEGORIES.index("Cs")][0xD800:0xE000] = True
-    clean = results(normalizers.BertNormalizer(True, False, False, False))
-    chinese = results(normalizers.BertNormalizer(False, True, False, False))
-    nmt = results(normalizers.Nmt())
-    sets += [isolated(pre_tokenizers.Digits(individual_digits=True)), isolated(pre_tokenizers.Punctuation())]
-    sets += [scatter(~kept(pre_tokenizers.WhitespaceSplit(), TEXT))]
-    accents = results(normalizers.BertNormalizer(False, False, True, False))
-    sets += [where(results(normalizers.StripAccents()), ""), where(accents, "")]
+    clean, chinese = bert(clean_text=True), bert(handle_chinese_chars=True)
+    nmt = results("Nmt")
+    sets += [isolated({"type": "Digits", "individual_digits": True})]
+    sets += [removed({"type": "Punctuation", "behavior": "Removed"}), removed({"type": "WhitespaceSplit"})]
+    sets += [where(results("StripAccents"), ""), where(bert(strip_accents=True), "")]
     sets += [where(clean, ""), where(clean, " ")]
-    cjk = np.zeros(NUM_CODE_POINTS, bool)
-    cjk[[ord(c) for c in chinese]] = True
-    sets += [cjk, where(nmt, ""), where(nmt, " ")]
+    sets += [flags(chinese), where(nmt, ""), where(nmt, " ")]
     for name in (*(f"GCB={g}" for g in GRAPHEMES), "Extended_Pictographic"):
-        found = np.zeros(NUM_CODE_POINTS, bool)
-        found[
-            [
-                m.start() + (0x800 if m.start() >= 0xD800 else 0)
-                for m in regex.finditer(rf"\p{{{name}}}", TEXT)
-            ]
-        ] = True
-        sets.append(found)
+        sets.append(flags(regex.findall(rf"\p{{{name}}}", TEXT)))
     return sets
 
 
@@ -131,64 +157,67 @@ def write_classes() -> None:
         mask |= members.astype(np.uint64) << np.uint64(bit)
     classes, index = np.unique(mask, return_inverse=True)
     starts = np.flatnonzero(np.r_[True, np.diff(index) != 0])
-    version = UNICODE[tokenizers.__version__]
+    runs = [(int(s) << 8) | int(index[s]) for s in starts]
+    write = write_data if LATER else write_source
+    write(UNICODE[tokenizers.__version__], [int(c) for c in classes], runs)
+    print(f"{len(classes)} classes, {len(runs)} runs")
+
+
+def write_source(version: str, classes: list[int], runs: list[int]) -> None:
     lines = [
         f"// Made by tools/generate_unicode.py from tokenizers {tokenizers.__version__} (Unicode {version}). Do not edit.",
         f'constexpr char kUnicodeVersion[] = "{version}";',
         "// Properties of each class: bit i is the i-th name of kProperties in unicode.cpp.",
         "constexpr uint64_t kClassProperties[] = {",
-        *(
-            f"    {', '.join(f'0x{int(v):x}' for v in classes[i : i + 5])},"
-            for i in range(0, len(classes), 5)
-        ),
+        *(f"    {', '.join(f'0x{v:x}' for v in classes[i : i + 5])}," for i in range(0, len(classes), 5)),
         "};",
         "// Runs of equal class: first code point << 8 | class, rising, up to the next run.",
         "constexpr uint32_t kClassRuns[] = {",
+        *(f"    {', '.join(f'0x{r:x}' for r in runs[i : i + 10])}," for i in range(0, len(runs), 10)),
+        "};",
     ]
-    runs = [f"0x{(int(s) << 8) | int(index[s]):x}" for s in starts]
-    lines += [f"    {', '.join(runs[i : i + 10])}," for i in range(0, len(runs), 10)]
-    lines.append("};")
     CLASSES.write_text("\n".join(lines) + "\n")
-    print(f"{len(classes)} classes, {len(runs)} runs")
 
 
-def reorders(first: str, second: str) -> bool:
-    return normalizers.NFD().normalize_str("a" + first + second) != "a" + first + second
+def write_data(version: str, classes: list[int], runs: list[int]) -> None:
+    """A line with the version, one with the properties of each class, one with the runs; numbers in hexadecimal."""
+    lines = [version, *(" ".join(f"{n:x}" for n in numbers) for numbers in (classes, runs))]
+    path = DATA / "classes-1.0.txt.z"
+    path.write_bytes(zlib.compress("\n".join(lines).encode(), 9))
 
 
 def combining_classes() -> list[str]:
     """'c' lines: code point and combining class, for the marks that its tables know."""
-    lines = []
-    for c in TEXT:
-        value = unicodedata.combining(c)
-        if value and (
-            reorders(c, "\u0334") or reorders("\u0345", c)
-        ):  # classes 1 and 240: below and above nearly all
-            lines.append(f"c{c}{value}")
-    return lines
+    marks = [c for c in TEXT if unicodedata2.combining(c)]
+    nfd = asked({"type": "NFD"})
+    texts = [f"a{c}\u0334" for c in marks] + [
+        f"a\u0345{c}" for c in marks
+    ]  # classes 1 and 240: below and above nearly all
+    moved = [made != text for made, text in zip(became(nfd, texts), texts, strict=True)]
+    pairs = zip(marks, moved[: len(marks)], moved[len(marks) :], strict=True)
+    return [f"c{c}{unicodedata2.combining(c)}" for c, before, after in pairs if before or after]
 
 
 def compositions(canonical: dict[str, str]) -> list[str]:
     """'p' lines: two characters and what NFC makes of them (Hangul is arithmetic)."""
-    nfc = normalizers.NFC()
-    lines = []
+    pairs = {}
     for c in canonical:
-        pair = unicodedata.decomposition(c).split()
+        pair = unicodedata2.decomposition(c).split()
         if len(pair) == 2 and not pair[0].startswith("<") and not 0xAC00 <= ord(c) < 0xD7A4:
-            two = "".join(chr(int(x, 16)) for x in pair)
-            if nfc.normalize_str(two) == c or nfc.normalize_str(c) == c:
-                lines.append(f"p{two}{c}")
-    return lines
+            pairs[c] = "".join(chr(int(x, 16)) for x in pair)
+    nfc = asked({"type": "NFC"})
+    made = zip(pairs.items(), became(nfc, pairs.values()), became(nfc, pairs), strict=True)
+    return [f"p{two}{c}" for (c, two), joined, alone in made if c in (joined, alone)]
 
 
 def write_normalization() -> None:
     """Lines of one letter for the table, the character, and what it becomes; zlib over UTF-8."""
-    canonical, compatible = results(normalizers.NFD()), results(normalizers.NFKD())
+    canonical, compatible = results("NFD"), results("NFKD")
     lines = [f"d{c}{r}" for c, r in canonical.items() if not 0xAC00 <= ord(c) < 0xD7A4]
     lines += [
         f"k{c}{r}" for c, r in compatible.items() if canonical.get(c) != r and not 0xAC00 <= ord(c) < 0xD7A4
     ]
-    lines += [f"l{c}{r}" for c, r in results(normalizers.Lowercase()).items()]
+    lines += [f"l{c}{r}" for c, r in results("Lowercase").items()]
     lines += combining_classes() + compositions(canonical)
     if any("\n" in line for line in lines):
         raise ValueError("a table line holds a newline")

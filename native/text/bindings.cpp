@@ -274,6 +274,7 @@ std::unique_ptr<Engine> make_engine(const nb::dict& parts, const nb::dict& table
     arrays[nb::cast<std::string>(name)] = std::as_bytes(std::span(array.data(), array.shape(0)));
   }
   text::Archive image(std::move(arrays));
+  p.options.classes = text::class_table(nb::cast<std::string>(parts["unicode"]));
   const nb::gil_scoped_release release;
   return text::build_engine(p, tables.size() == 0 ? nullptr : &image);
 }
@@ -383,11 +384,12 @@ void bind_text(nb::module_& m) {
                 "typing.Any] = {}) -> TextEngine"));
   m.def(
       "load_normalization",
-      [](const nb::bytes& lines) {
-        text::NormalizationTables::set_current(std::make_shared<text::NormalizationTables>(
-            std::string_view(lines.c_str(), lines.size())));
+      [](const nb::bytes& lines, const std::string& name) {
+        text::NormalizationTables::load(name, std::make_shared<text::NormalizationTables>(
+                                                  std::string_view(lines.c_str(), lines.size())));
       },
-      "lines"_a, "Set the tables of normal forms of this process; see tools/generate_unicode.py.");
+      "lines"_a, "name"_a = "",
+      "Add tables of normal forms; see tools/generate_unicode.py. name: as of load_classes.");
   m.def(
       "split_pattern", &split_pattern, "pattern"_a, "text"_a, "fast"_a = false,
       nb::sig("def split_pattern(pattern: str, text: typing.Any, fast: bool = False) -> list[int]"),
@@ -396,6 +398,9 @@ void bind_text(nb::module_& m) {
   m.def("unicode_property", &property_ranges, "name"_a,
         "Code points of a class as rising inclusive ranges.");
   m.attr("UNICODE_VERSION") = text::unicode_version();
+  m.def("load_classes", &text::load_classes, "name"_a, "properties"_a, "runs"_a,
+        "Add character classes for engines whose part \"unicode\" is that name; see "
+        "tools/generate_unicode.py.");
 }
 
 }  // namespace tokamak

@@ -380,6 +380,7 @@ void StringColumn::check(const char* what) const {
 }
 
 std::unique_ptr<Engine> build_engine(const TokenizerParts& parts, Archive* image) {
+  const UnicodeScope unicode(parts.options.classes);
   return Builder(parts, image).build();
 }
 

@@ -252,7 +252,7 @@ std::shared_ptr<const Cutter> Cutter::of_pattern(const std::string& source) {
   const auto it = known.find(source);
   if (it == known.end()) return nullptr;
   const std::lock_guard lock(mutex);
-  std::shared_ptr<const Cutter>& slot = made[source];
+  std::shared_ptr<const Cutter>& slot = made[unicode_name() + ':' + source];
   if (!slot) {
     auto cutter = std::make_shared<Cutter>();
     cutter->starts_ = it->second.first;

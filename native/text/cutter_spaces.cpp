@@ -1,8 +1,11 @@
 // Pieces that white space separates, by masks and, as the twin, by single characters.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <map>
 #include <mutex>
+#include <string>
 
 #include "text/cutter.h"
 #include "text/unicode.h"
@@ -118,9 +121,9 @@ bool Cutter::is_start(std::string_view text, size_t at) const {
 
 std::shared_ptr<const Cutter> Cutter::of_spaces(Spaces kind) {
   static std::mutex mutex;
-  static std::array<std::shared_ptr<const Cutter>, 4> made;
+  static std::map<std::string, std::array<std::shared_ptr<const Cutter>, 4>> made;
   const std::lock_guard lock(mutex);
-  std::shared_ptr<const Cutter>& slot = made[static_cast<size_t>(kind)];
+  std::shared_ptr<const Cutter>& slot = made[unicode_name()][static_cast<size_t>(kind)];
   if (slot) return slot;
   constexpr Starts kStarts[] = {
       &SpaceRules::starts<Spaces::words>, &SpaceRules::starts<Spaces::words_and_punctuation>,

@@ -22,7 +22,7 @@ constexpr size_t kMaxIdle = 64;  // workspaces kept for later calls
 
 class Engine::Loan {
  public:
-  explicit Loan(const Engine& engine) : engine_(engine) {
+  explicit Loan(const Engine& engine) : engine_(engine), unicode_(engine.parts_.options.classes) {
     const std::lock_guard lock(engine.mutex_);
     if (!engine.idle_.empty()) {
       workspace_ = std::move(engine.idle_.back());
@@ -40,6 +40,7 @@ class Engine::Loan {
 
  private:
   const Engine& engine_;
+  UnicodeScope unicode_;
   std::unique_ptr<Workspace> workspace_;
 };
 

@@ -17,6 +17,7 @@
 #include "text/pattern.h"
 #include "text/pretokenize.h"
 #include "text/raw_cut.h"
+#include "text/unicode.h"
 
 namespace tokamak::text {
 
@@ -27,6 +28,7 @@ struct EngineOptions {
   size_t cache_nbytes = size_t{8} << 20;  // per concurrent call
   std::vector<int32_t> prefix;            // ids put before and after with add_special
   std::vector<int32_t> suffix;
+  const ClassTable* classes = nullptr;  // of characters; null: those built in
 };
 
 // What an engine is made of.

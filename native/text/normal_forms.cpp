@@ -1,9 +1,11 @@
 #include "text/normal_forms.h"
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 
 #include "base/error.h"
+#include "text/unicode.h"
 
 namespace tokamak::text {
 
@@ -16,8 +18,8 @@ constexpr uint32_t kSCount = kLCount * kVCount * kTCount;
 
 bool is_syllable(uint32_t c) { return c - kSBase < kSCount; }
 
-std::mutex current_mutex;
-std::shared_ptr<const NormalizationTables> current_tables;
+std::mutex loaded_mutex;
+std::map<std::string, std::shared_ptr<const NormalizationTables>> loaded;
 
 std::u32string decode_all(std::string_view s) {
   std::u32string out;
@@ -74,16 +76,18 @@ NormalizationTables::NormalizationTables(std::string_view lines) : pages_(1) {
 }
 
 std::shared_ptr<const NormalizationTables> NormalizationTables::current() {
-  const std::lock_guard lock(current_mutex);
-  if (!current_tables) {
+  const std::lock_guard lock(loaded_mutex);
+  const auto it = loaded.find(unicode_name());
+  if (it == loaded.end()) {
     throw Error(ErrorKind::unavailable, "normalization tables were not loaded before their use");
   }
-  return current_tables;
+  return it->second;
 }
 
-void NormalizationTables::set_current(std::shared_ptr<const NormalizationTables> tables) {
-  const std::lock_guard lock(current_mutex);
-  current_tables = std::move(tables);
+void NormalizationTables::load(const std::string& name,
+                               std::shared_ptr<const NormalizationTables> tables) {
+  const std::lock_guard lock(loaded_mutex);
+  loaded[name] = std::move(tables);
 }
 
 void NormalizationTables::set_flag(uint32_t code, uint8_t flag) {

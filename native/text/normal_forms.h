@@ -21,9 +21,11 @@ class NormalizationTables {
   // lines: as tools/generate_unicode.py writes them. Throws TokenizerFileError if malformed.
   explicit NormalizationTables(std::string_view lines);
 
-  // Tables of this process; throws UnavailableError before set_current.
+  // Those that go with the classes that this thread uses; throws UnavailableError before they are
+  // loaded.
   static std::shared_ptr<const NormalizationTables> current();
-  static void set_current(std::shared_ptr<const NormalizationTables> tables);
+  // name: of the classes that they go with.
+  static void load(const std::string& name, std::shared_ptr<const NormalizationTables> tables);
 
   void apply(Form form, Buffer& buffer) const;
   void lowercase(Buffer& buffer) const;

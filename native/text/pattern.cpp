@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "text/regex.h"
+#include "text/unicode.h"
 
 namespace tokamak::text {
 
@@ -344,7 +345,7 @@ std::shared_ptr<const Pattern> Pattern::compile(const std::string& source) {
   static std::unordered_map<std::string, std::shared_ptr<const Pattern>> compiled;
   const std::lock_guard lock(mutex);
   if (compiled.size() > kMaxShared) compiled.clear();  // files from strangers may bring many
-  std::shared_ptr<const Pattern>& slot = compiled[source];
+  std::shared_ptr<const Pattern>& slot = compiled[unicode_name() + ':' + source];
   if (!slot) slot = PatternCompiler(source).compile();
   return slot;
 }

@@ -69,7 +69,30 @@ struct Properties {
   bool is(Property p) const { return (bits >> static_cast<unsigned>(p) & 1) != 0; }
 };
 
-const char* unicode_version();
+// Tables of one followed release; "" are those built in.
+struct ClassTable;
+// Add tables under a name: properties of each class by bits of kProperties, and rising runs of
+// first code point << 8 | class. Throws TokenizerFileError if malformed.
+void load_classes(const std::string& name, std::vector<uint64_t> properties,
+                  std::vector<uint32_t> runs);
+// Throws UnavailableError where they were not loaded.
+const ClassTable* class_table(const std::string& name);
+
+// While it lives, what this thread asks about characters is answered by that table.
+class UnicodeScope {
+ public:
+  explicit UnicodeScope(const ClassTable* table);
+  ~UnicodeScope();
+  UnicodeScope(const UnicodeScope&) = delete;
+  UnicodeScope& operator=(const UnicodeScope&) = delete;
+
+ private:
+  const ClassTable* before_;
+};
+
+const char* unicode_version();  // of the tables built in
+// Of the tables that this thread uses.
+const std::string& unicode_name();
 Properties properties_of(uint32_t c);
 inline bool is_white_space(uint32_t c) { return properties_of(c).is(Property::white_space); }
 inline bool is_word(uint32_t c) { return properties_of(c).is(Property::word); }

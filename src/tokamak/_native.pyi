@@ -135,9 +135,9 @@ class TextEngine:
         """Memory of its own, word caches included; what lies in an image is not."""
 
 def make_text_engine(parts: dict[str, Any], tables: dict[str, Any] = {}) -> TextEngine: ...
-def load_normalization(lines: bytes) -> None:
+def load_normalization(lines: bytes, name: str = "") -> None:
     """
-    Set the tables of normal forms of this process; see tools/generate_unicode.py.
+    Add tables of normal forms; see tools/generate_unicode.py. name: as of load_classes.
     """
 
 def split_pattern(pattern: str, text: Any, fast: bool = False) -> list[int]:
@@ -149,6 +149,11 @@ def unicode_property(name: str) -> list[tuple[int, int]]:
     """Code points of a class as rising inclusive ranges."""
 
 UNICODE_VERSION: str = "16.0"
+
+def load_classes(name: str, properties: Sequence[int], runs: Sequence[int]) -> None:
+    """
+    Add character classes for engines whose part "unicode" is that name; see tools/generate_unicode.py.
+    """
 
 def isas() -> list[str]:
     """Instruction sets this processor can run, best first."""

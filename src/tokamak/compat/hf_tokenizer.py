@@ -21,7 +21,7 @@ from tokamak.tokenizers import Padding, Strings, TokenizerSpec, Truncation
 from tokamak.tokenizers import Tokenizer as Native
 from tokamak.tokenizers.encoding import Encoding as Arrays
 from tokamak.tokenizers.encoding import joined
-from tokamak.tokenizers.files.hf_json import spec_from_data
+from tokamak.tokenizers.files.hf_json import rust_float, spec_from_data
 from tokamak.tokenizers.files.opening import config_beside, read_json
 from tokamak.tokenizers.shaping import one_text, shaped
 from tokamak.tokenizers.spec import ABSENT, CONTROL, USER_DEFINED
@@ -71,13 +71,13 @@ class Tokenizer:
     @classmethod
     def from_str(cls, json: str) -> Tokenizer:
         """A tokenizer.json as text. Raises: TokenizerFileError, UnsupportedError."""
-        data = read_json(json.encode("utf-8", "surrogatepass"))
+        data = read_json(json.encode("utf-8", "surrogatepass"), rust_float)
         return cls(Native(spec_from_data(data)), data)
 
     @classmethod
     def from_buffer(cls, buffer: bytes) -> Tokenizer:
         """A tokenizer.json as bytes."""
-        data = read_json(bytes(buffer))
+        data = read_json(bytes(buffer), rust_float)
         return cls(Native(spec_from_data(data)), data)
 
     @classmethod
@@ -87,7 +87,7 @@ class Tokenizer:
         file = path / "tokenizer.json" if path.is_dir() else path
         content = file.read_bytes() if file.is_file() else b""
         if content.lstrip()[:1] == b"{":
-            data = read_json(content)
+            data = read_json(content, rust_float)
             if isinstance(data.get("model"), dict):
                 return cls(Native(spec_from_data(data, config_beside(file))), data)
         return cls(Native.load(path))

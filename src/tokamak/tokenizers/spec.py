@@ -152,6 +152,9 @@ class TokenizerSpec:
     eog_ids: frozenset[int] = frozenset()  # ids that end a generation
     chat_template: str | None = None
     chat_templates: Mapping[str, str] = field(default_factory=dict)  # further ones by name
+    compat: str = (
+        "tokenizers-0.23"  # the release whose Unicode tables are used: a key of unicode_tables.COMPAT
+    )
     notes: tuple[str, ...] = ()  # what had to be assumed; shown to the user
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from tokamak.tokenizers.encoding import Batch, Encoding, PaddedBatch, Padding, T
 from tokamak.tokenizers.shaping import Text, one_text, pad_id, plain, rectangle, shaped
 from tokamak.tokenizers.spec import AddedToken, TokenizerSpec
 from tokamak.tokenizers.stream import TextStream, WholeStream
-from tokamak.tokenizers.unicode_tables import NORMALIZED, load_normalization
+from tokamak.tokenizers.unicode_tables import COMPAT, load_tables
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -51,16 +52,22 @@ class Tokenizer:
         *,
         pattern: str | None = None,
         special_tokens: Mapping[str, int] | None = None,
+        compat: str | None = None,
     ) -> Tokenizer:
         """Open a tokenizer or model file, or a directory that has one; its kind is told by its content.
 
-        pattern, special_tokens: for .tiktoken files that are not known here, which hold neither.
+        pattern, special_tokens: for .tiktoken files that are not known here, which hold neither. compat: the release whose
+        Unicode tables are used, "tokenizers-0.23" (the default: Unicode 16 in patterns, 12 in normal forms)
+        or "tokenizers-1.0" (17).
         Raises: TokenizerFileError for a broken file, UnsupportedError for a kind that is not implemented.
         """
+        if compat is not None and compat not in COMPAT:
+            raise InvalidParams(f"compat = {compat!r}: one of {', '.join(COMPAT)}")
         from tokamak.tokenizers.files.opening import open_spec
 
         try:
-            return cls(open_spec(Path(path), pattern, special_tokens))
+            spec = open_spec(Path(path), pattern, special_tokens)
+            return cls(spec if compat is None else replace(spec, compat=compat))
         except TokamakError as e:
             raise e.located(str(path)) from e
 
@@ -69,9 +76,8 @@ class Tokenizer:
         if self._native is None:
             with self._lock:
                 if self._native is None:
-                    if any(step.type in NORMALIZED for step in self.spec.normalizers):
-                        load_normalization()
-                    self._native = _native.make_text_engine(self.spec.parts())
+                    name = load_tables(self.spec.compat, (step.type for step in self.spec.normalizers))
+                    self._native = _native.make_text_engine(self.spec.parts() | {"unicode": name})
         return self._native
 
     @property

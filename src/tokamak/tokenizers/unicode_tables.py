@@ -1,18 +1,53 @@
-"""Tables of normal forms, read once per process when a normalizer needs them."""
+"""Unicode tables of the releases that are followed, read once per process when a tokenizer needs them.
+
+Ids depend on them: a letter that one version of Unicode has and another has not is cut off in one and not in the other.
+"""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
 from tokamak import _native
+from tokamak.errors import InvalidParams
 
-NORMALIZED = frozenset(("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "BertNormalizer"))  # steps that need them
+DEFAULT = "tokenizers-0.23"
+# Release -> name of the tables in native code; "" are those built in. 0.23.3, as tiktoken 0.14, has Unicode 16 in patterns and
+# Unicode 12 in normal forms; the pre-release 1.0.0rc3 has Unicode 17 in both.
+COMPAT = {DEFAULT: "", "tokenizers-1.0": "1.0"}
+NORMALIZED = frozenset(
+    ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "BertNormalizer")
+)  # steps that need tables
+
+
+def load_tables(compat: str, steps: Iterable[str]) -> str:
+    """Make the tables there that normalizers of these types need; returns their name in native code.
+
+    Raises: InvalidParams for a release that is not followed.
+    """
+    if compat not in COMPAT:
+        raise InvalidParams(f"compat = {compat!r}: one of {', '.join(COMPAT)}")
+    name = COMPAT[compat]
+    if name:
+        _load_classes(name)
+    if not NORMALIZED.isdisjoint(steps):
+        _load_normalization(name)
+    return name
 
 
 @cache
-def load_normalization() -> None:
-    """Hand the tables to native code; see tools/generate_unicode.py for what they are."""
-    data = files("tokamak.tokenizers").joinpath("data/normalization-0.23.txt.z").read_bytes()
-    _native.load_normalization(zlib.decompress(data))
+def _load_classes(name: str) -> None:
+    """See tools/generate_unicode.py for what these files are."""
+    _, properties, runs = _read(f"classes-{name}").decode().split("\n")
+    _native.load_classes(name, [int(p, 16) for p in properties.split()], [int(r, 16) for r in runs.split()])
+
+
+@cache
+def _load_normalization(name: str) -> None:
+    _native.load_normalization(_read(f"normalization-{name or '0.23'}"), name)
+
+
+def _read(stem: str) -> bytes:
+    return zlib.decompress(files("tokamak.tokenizers").joinpath(f"data/{stem}.txt.z").read_bytes())

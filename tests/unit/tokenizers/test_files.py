@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import random
 import struct
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tokamak.errors import InvalidParams, TokenizerFileError, UnsupportedError
 from tokamak.tokenizers import Tokenizer
 from tokamak.tokenizers.bpe import CHAR_TO_BYTE
+from tokamak.tokenizers.files.hf_json import rust_float
 from tokamak.tokenizers.patterns import GPT2
 from vocabularies import TEXT, byte_level, sentencepiece
 
@@ -211,3 +213,24 @@ def test_a_model_file_cut_anywhere_is_refused_or_read(tmp_path, cut):
     whole = model_file(PIECE, 2)
     with contextlib.suppress(TokenizerFileError, UnsupportedError):
         load(tmp_path, whole[: len(whole) * cut // 400], "m.model").encode("the end")
+
+
+def test_scores_are_read_as_the_original_reads_them():
+    """serde_json's numbers are up to a unit in the last place off, which decides between equal cuts: 'theccccccc' in XLNet."""
+    tokenizers = pytest.importorskip("tokenizers")
+    rng = random.Random(1)
+    texts = [repr(rng.uniform(-20, 0)) for _ in range(800)]
+    texts += [f"{rng.uniform(-1, 1) * 10 ** rng.randint(-30, 20)!r}" for _ in range(400)]
+    texts += [
+        "-" + "".join(rng.choices("123456789", k=30)) + ".5e-20",
+        "0.0",
+        "-0.25",
+        "1e5",
+        "12345678901234567890123.5",
+    ]
+    vocab = ",".join(f'["t{i}",{text}]' for i, text in enumerate(texts))
+    parts = '"version":"1.0","added_tokens":[],"pre_tokenizer":null'
+    written = f'{{{parts},"model":{{"type":"Unigram","unk_id":0,"vocab":[{vocab}]}}}}'
+    back = json.loads(tokenizers.Tokenizer.from_str(written).to_str())["model"]["vocab"]
+    assert [rust_float(t) for t in texts] == [score for _, score in back]
+    assert sum(float(t) != rust_float(t) for t in texts) > 100

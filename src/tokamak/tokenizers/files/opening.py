@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def _by_content(
     if data.lstrip()[:1] == b"{":
         from tokamak.tokenizers.files.saving import SPEC_KEY, spec_from_parsed
 
-        parsed = read_json(data)
+        parsed = read_json(data, hf_json.rust_float)
         if isinstance(parsed.get("model"), dict):
             return hf_json.spec_from_data(parsed, config_beside(path))
         if SPEC_KEY in parsed:
@@ -70,10 +70,10 @@ def _by_content(
     raise UnsupportedError("not a kind of tokenizer file that is known here")
 
 
-def read_json(data: bytes) -> dict[str, Any]:
+def read_json(data: bytes | str, parse_float: Callable[[str], float] | None = None) -> dict[str, Any]:
     """A JSON object. Raises: TokenizerFileError if it is none."""
     try:
-        parsed = json.loads(data)
+        parsed = json.loads(data, parse_float=parse_float)
     except (ValueError, RecursionError) as e:
         raise TokenizerFileError(f"not valid JSON: {e}") from e
     if not isinstance(parsed, dict):
