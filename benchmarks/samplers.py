@@ -1,0 +1,65 @@
+"""Processor time to draw one token from a row of logits, by chain: what sampling adds to a step for each sequence.
+
+usage: samplers.py [--vocab 128256] [--history 2000] [--repeat 200] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+from tokamak.observe.machine import Machine
+from tokamak.sampling import Sampler, SamplingParams
+
+CHAINS = {
+    "default (native)": {},
+    "greedy": {"temperature": 0.0},
+    "default + repetition penalty": {"repetition_penalty": 1.1},
+    "default + logit bias": {"logit_bias": {5: 1.0}},
+    "default + DRY": {"dry_multiplier": 0.8},
+    "default + logprobs": {"logprobs": 5},
+    "min-p, no top-k (NumPy)": {"top_k": 0, "top_p": 1.0},
+    "top-p, no top-k (NumPy)": {"top_k": 0, "min_p": 0.0},
+    "temperature only (NumPy)": {"top_k": 0, "top_p": 1.0, "min_p": 0.0},
+    "mirostat 2 (NumPy)": {"mirostat": 2},
+}
+
+
+def measured(fields: dict, args: argparse.Namespace) -> tuple[float, float, float]:
+    """Quartiles of ms per token."""
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((8, args.vocab)) * 3.0).astype(np.float32)
+    history = rng.integers(0, args.vocab, args.history).astype(np.int32)
+    sampler = Sampler(SamplingParams(**fields), seed=1)
+    times = []
+    for number in range(args.repeat + 5):
+        began = time.thread_time()
+        sampler.sample(rows[number % 8], history, position=number)
+        times.append(1000.0 * (time.thread_time() - began))
+    low, middle, high = np.percentile(times[5:], [25, 50, 75]).tolist()
+    return low, middle, high
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--vocab", type=int, default=128_256)
+    parser.add_argument("--history", type=int, default=2000)
+    parser.add_argument("--repeat", type=int, default=200)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    found = {name: measured(fields, args) for name, fields in CHAINS.items()}
+    if args.json:
+        print(json.dumps({"machine": Machine.here().facts(), "vocab": args.vocab, "ms_per_row": found}))
+        return
+    print(Machine.here().line())
+    print(f"vocabulary {args.vocab}, history {args.history}; ms of processor time per row\n")
+    print(f"{'chain':<32}{'median':>8}   quartiles")
+    for name, (low, middle, high) in found.items():
+        print(f"{name:<32}{middle:>8.3f}   {low:.3f}..{high:.3f}")
+
+
+if __name__ == "__main__":
+    main()
