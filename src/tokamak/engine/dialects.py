@@ -282,6 +282,8 @@ CALLS = (
 )
 # Marks that only frame an answer, and are no part of it: (mark, part of the templates that use it).
 FRAMES = (
+    ("<response>", "<response></response>"),
+    ("</response>", "<response></response>"),
     ("<|START_RESPONSE|>", ""),
     ("<|END_RESPONSE|>", ""),
     (">>>all\n", ">>>all"),

@@ -1,12 +1,13 @@
 """Constraints: the mask is what brute force says, and what comes out follows the constraint."""
 
+import itertools
 import json
 import re
 
 import numpy as np
 import pytest
 
-from tokamak.errors import InvalidParams
+from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.sampling import Sampler, SamplingParams
 from tokamak.sampling.grammar import Compiler, Vocabulary, any_character, source_of
 
@@ -163,3 +164,41 @@ def test_two_constraints_at_once_and_empty_ones_are_refused():
 
 def test_the_same_constraint_is_compiled_once():
     assert grammar_of(regex="abc") is grammar_of(regex="abc")
+
+
+def texts(parts, low, high):
+    """Every concatenation of low .. high of some strings."""
+    return {"".join(chosen) for n in range(low, high + 1) for chosen in itertools.product(parts, repeat=n)}
+
+
+FINITE = [  # a constraint, and every text that follows it
+    ({"regex": "(a|ab|ca){1,2}b?"}, {t + e for t in texts(["a", "ab", "ca"], 1, 2) for e in ("", "b")}),
+    ({"grammar": 'root ::= x x?\nx ::= "ye" | "no" | [ab] "é"'}, texts(["ye", "no", "aé", "bé"], 1, 2)),
+    ({"grammar": 'root ::= "a" root "b" | "é"'}, {"a" * n + "é" + "b" * n for n in range(40)}),
+    ({"json_schema": {"enum": ["a", "ab", 12, True, None]}}, {'"a"', '"ab"', "12", "true", "null"}),
+    ({"json_schema": {"type": "integer", "minimum": 7, "maximum": 123}}, {str(n) for n in range(7, 124)}),
+]
+
+
+@pytest.mark.parametrize(("fields", "language"), FINITE)
+def test_the_mask_is_what_brute_force_over_the_language_says(fields, language):
+    grammar, encoded = grammar_of(**fields), {text.encode() for text in language}
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        state, text = grammar.start(), b""
+        while len(text) < 12:
+            fits = {i for i, p in enumerate(PIECES) if p and any(t.startswith(text + p) for t in encoded)}
+            ends = {END} if text in encoded else set()
+            assert set(state.allowed(len(PIECES)).nonzero()[0].tolist()) == fits | ends, text
+            if not fits:
+                break
+            token = int(rng.choice(sorted(fits)))
+            state.accept(token)
+            text += PIECES[token]
+
+
+def test_a_state_that_lost_its_way_stops_the_request_instead_of_letting_anything_pass():
+    state = grammar_of(choice=["yes"]).start()
+    state.accept(1 + ord("n"))
+    with pytest.raises(UnsupportedError, match="grammar"):
+        state.mask(np.zeros(len(PIECES), dtype=np.float32))
