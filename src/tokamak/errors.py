@@ -82,7 +82,15 @@ class InvalidParams(TokamakError, ValueError):
 
 
 class ContextOverflow(TokamakError, ValueError):
-    """Prompt and completion together do not fit the context; the message has both counts."""
+    """Prompt and completion together do not fit the context; the message has both counts, as the fields do where known."""
+
+    num_prompt: int | None = None
+    context: int | None = None
+
+    def counted(self, num_prompt: int, context: int) -> ContextOverflow:
+        """Itself, with tokens of the prompt and of the context."""
+        self.num_prompt, self.context = num_prompt, context
+        return self
 
 
 class CapacityError(TokamakError):

@@ -44,7 +44,7 @@ def test_prompts_may_be_ids_mixed_and_many_and_fields_chosen(app, llm):
     many = ask(app, "/completions", prompt=["Once", ids, ["Once", ids[-1]]], **few).json()
     assert [m["content"] for m in many[:2]] == [want, want]
     chosen = ask(app, "/completion", prompt="Once", response_fields=["content", "timings/predicted_n"], **few)
-    assert chosen.json() == {"content": want, "predicted_n": 4}
+    assert chosen.json() == {"content": want, "timings/predicted_n": 4}
 
 
 def test_a_bias_may_be_a_list_and_false_bans(app, llm):
@@ -148,3 +148,69 @@ def test_infilling_writes_between_two_texts(tmp_path):
         assert (got["content"], got["tokens_evaluated"]) == (text, len(want))
         same = ask(app, "/v1/completions", prompt="Once", suffix="time", max_tokens=4, temperature=0).json()
         assert same["choices"][0]["text"] == text
+
+
+def test_a_prompt_may_be_an_object_without_pictures(app):
+    few = {"n_predict": 3, "temperature": 0}
+    want = ask(app, "/completion", prompt="Once", **few).json()["content"]
+    assert ask(app, "/completion", prompt={"prompt_string": "Once"}, **few).json()["content"] == want
+    both = ask(app, "/completion", prompt=["Once", {"prompt_string": "Once"}], **few).json()
+    assert [one["content"] for one in both] == [want, want]
+    shown = {"prompt_string": "a", "multimodal_data": ["x"]}
+    assert request(app, "/completion", {"prompt": shown}).status_code == 400
+
+
+def test_an_answer_that_is_begun_is_gone_on_with(app, llm):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Once upon"}]
+    asked = {"messages": turns, "max_tokens": 4, "temperature": 0, "verbose": True}
+    got = ask(app, "/chat/completions", **asked).json()
+    prompt = llm.tokenizer.render_chat(turns[:1]) + "Once upon"
+    assert got["__verbose"]["prompt"] == prompt
+    assert got["usage"]["prompt_tokens"] == len(llm.tokenizer.encode_chat(turns[:1], begun="Once upon"))
+    counted = ask(app, "/v1/chat/completions/input_tokens", messages=turns).json()
+    assert counted["input_tokens"] == got["usage"]["prompt_tokens"]
+    answered = ask(app, "/chat/completions", **asked, continue_final_message=False).json()
+    assert answered["__verbose"]["prompt"] == llm.tokenizer.render_chat(turns)
+    both = {"add_generation_prompt": True, "continue_final_message": True}
+    assert request(app, "/chat/completions", asked | both).status_code == 400
+    assert request(app, "/chat/completions", asked | {"messages": [*turns, turns[1]]}).status_code == 400
+    again = ask(app, "/v1/messages", messages=turns, max_tokens=4, temperature=0).json()
+    assert again["content"][0]["text"] == got["choices"][0]["message"]["content"]
+
+
+def test_what_does_not_fit_is_refused_with_both_counts(app, llm):
+    error = request(app, "/v1/chat/completions", {"messages": [{"role": "user", "content": "a " * 9999}]})
+    facts = error.json()["error"]
+    assert (facts["type"], facts["code"]) == ("exceed_context_size_error", "context_length_exceeded")
+    assert (facts["n_prompt_tokens"] > 9999, facts["n_ctx"]) == (True, llm.context)
+
+
+def test_ends_of_text_that_are_banned_are_listed_as_biases(app, llm):
+    body = {"prompt": "Once", "n_predict": 2}
+    settings = ask(app, "/completion", **body, ignore_eos=True).json()["generation_settings"]
+    assert [entry["token"] for entry in settings["logit_bias"]] == sorted(llm.tokenizer.eog_ids)
+    assert ask(app, "/completion", **body).json()["generation_settings"]["logit_bias"] == []
+
+
+def test_defaults_fill_what_a_request_leaves_out(llm):
+    from tokamak.server.state import ServerConfig
+
+    app = create_app(llm, ServerConfig(defaults={"temperature": 0.0, "max_tokens": 5, "seed": 7}))
+    got = ask(app, "/completion", prompt="Once", return_tokens=True).json()
+    assert got["tokens"] == llm.generate("Once", max_tokens=5, temperature=0.0).token_ids
+    assert (got["generation_settings"]["seed"], got["generation_settings"]["n_predict"]) == (7, 5)
+    assert ask(app, "/v1/completions", prompt="Once", max_tokens=2).json()["usage"]["completion_tokens"] == 2
+    hello = [{"role": "user", "content": "a"}]
+    chat = ask(app, "/v1/chat/completions", messages=hello, max_completion_tokens=3).json()
+    assert chat["usage"]["completion_tokens"] <= 3
+    assert request(app, "/props").json()["default_generation_settings"]["params"]["seed"] == 7
+
+
+def test_peers_names_say_the_same_numbers(app):
+    ask(app, "/completion", prompt="Once", n_predict=6)
+    lines = [line for line in request(app, "/metrics").text.splitlines() if line[0] != "#"]
+    numbers = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+    assert numbers["llamacpp:tokens_predicted_total"] == numbers["vllm:generation_tokens_total"] == 6
+    assert numbers["vllm:time_to_first_token_seconds_count"] == numbers["tokamak_ttft_seconds_count"] == 1
+    assert numbers["tokamak_steps_total"] >= 6
+    assert numbers["tokamak_weights_read_bytes_total"] > 0

@@ -76,7 +76,7 @@ def test_metrics_count_what_happened(app):
     assert lines["tokamak_inter_token_seconds_count"] == "4"
     assert lines['tokamak_kv_blocks{state="held"}'] == "0"
     for line in text.splitlines():
-        assert re.fullmatch(r"# (HELP|TYPE) .+|[a-z0-9_]+(\{[^{}]*\})? [0-9.e+-]+", line), line
+        assert re.fullmatch(r"# (HELP|TYPE) .+|[a-z0-9_:]+(\{[^{}]*\})? [0-9.e+-]+", line), line
 
 
 def test_a_request_id_comes_back(app):

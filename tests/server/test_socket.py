@@ -122,3 +122,14 @@ def test_a_taken_port_is_an_error_and_a_missing_extra_names_the_command(url, mon
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(UnavailableError, match=r"uvicorn: pip install 'tokamak\[server\]'"):
         serve.check_installed()
+
+
+def test_serve_takes_defaults_a_template_and_says_the_bandwidth(tiny_model, tmp_path):
+    template = tmp_path / "t.jinja"
+    template.write_text("{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
+    options = ("--temp", "0", "--n-predict", "3", "--chat-template-file", template)
+    with serving(tiny_model, *options) as (_, url):
+        body = {"messages": [{"role": "user", "content": "Once"}], "verbose": True}
+        got = httpx.post(url + "/v1/chat/completions", json=body, timeout=60).json()
+        assert (got["__verbose"]["prompt"], got["usage"]["completion_tokens"]) == ("[Once]", 3)
+        assert "tokamak_bandwidth_share " in httpx.get(url + "/metrics").text

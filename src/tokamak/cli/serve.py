@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from tokamak.cli.arguments import add_loading, load_model
+from tokamak.cli.arguments import add_loading, file_text, load_model
 from tokamak.cli.console import remark
+from tokamak.cli.sampling import OPTIONS
 from tokamak.engine.loading import default_model
 from tokamak.errors import InvalidParams, UnavailableError
 from tokamak.settings import Settings
@@ -33,6 +36,7 @@ ALERTS = (
     ("errors", 0.01, "share of answers with status 5xx"),
     ("throughput", 0.0, "tokens made per second at least while requests run, 0: no alert"),
 )
+PROBE_NBYTES = 64 << 20  # more than caches hold, read in some hundredths of a second
 NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
 
 
@@ -76,8 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cors-origin", action="append", default=[], metavar="O", help="a page that may call this; * for all"
     )
     add_limits(parser)
+    add_defaults(parser)
     add_evidence(parser)
     add_loading(parser)
+    parser.add_argument(
+        "--chat-template-file", metavar="FILE", help="a Jinja template in the place of the model's own"
+    )
 
 
 # option, field of ServerConfig, type, what it does
@@ -117,6 +125,46 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drain", type=int, default=30, metavar="S", help="seconds to finish on SIGTERM (default 30)"
     )
+
+
+# Of the options of `tokamak run`, those that are a number or a switch.
+DEFAULTS = tuple(option for option in OPTIONS if option.kind in (int, float, bool))
+
+
+def add_defaults(parser: argparse.ArgumentParser) -> None:
+    """What a request means that leaves a field out."""
+    group = parser.add_argument_group("defaults of requests that leave a field out")
+    for option in DEFAULTS:
+        flags, field = [f"--{name}" for name in option.names.split()], f"default_{option.field}"
+        if option.kind is bool:
+            group.add_argument(*flags, dest=field, action="store_true", default=None, help=option.help)
+        else:
+            metavar = "X" if option.kind is float else "N"
+            kind = cast("type", option.kind)
+            group.add_argument(*flags, dest=field, type=kind, metavar=metavar, help=option.help)
+    group.add_argument(
+        "--max-tokens", "--n-predict", "--predict", "-n", dest="default_max_tokens", type=int, metavar="N",
+        help="tokens of a completion (default: as the protocol says)",
+    )  # fmt: skip
+    group.add_argument(
+        "--reasoning-format",
+        dest="default_reasoning_format",
+        choices=("auto", "none", "deepseek"),
+        help="none: reasoning stays in the text (default auto)",
+    )
+
+
+def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields for ServerConfig.defaults.  Raises: InvalidParams for values that no request could have."""
+    from tokamak.sampling import SamplingParams
+
+    names = [*(option.field for option in DEFAULTS), "max_tokens"]
+    given = {name: getattr(args, f"default_{name}") for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    SamplingParams(**given)
+    if args.default_reasoning_format is not None:
+        given["reasoning_format"] = args.default_reasoning_format
+    return given
 
 
 def add_evidence(parser: argparse.ArgumentParser) -> None:
@@ -174,6 +222,14 @@ def check_installed() -> None:
         raise UnavailableError(f"the server needs {', '.join(missing)}: pip install 'tokamak[server]'")
 
 
+def read_bandwidth(threads: int | None) -> float:
+    """Bytes per second that so many threads read from memory: the best of three short looks."""
+    from tokamak import _native
+
+    count = threads or Settings.load().threads or os.cpu_count() or 1
+    return PROBE_NBYTES / float(min(_native.probe_read_seconds(count, PROBE_NBYTES, 3)))
+
+
 class Loader:
     """Loads one model again. path: of its file, None for the embedded one."""
 
@@ -183,7 +239,13 @@ class Loader:
     def __call__(self) -> LLM:
         """The model."""
         names = ("max_batch_rows", "max_sequences", "inter_token_target_ms")
-        return load_model(self._args, **{name: getattr(self._args, name) for name in names})
+        llm = load_model(self._args, **{name: getattr(self._args, name) for name in names})
+        if self._args.chat_template_file is not None and llm.tokenizer is not None:
+            from tokamak.tokenizers import Tokenizer
+
+            spec, text = llm.tokenizer.spec, file_text(self._args.chat_template_file)
+            llm.tokenizer = Tokenizer(replace(spec, chat_template=text, chat_templates={}))
+        return llm
 
 
 def names_of(args: argparse.Namespace) -> list[list[str]]:
@@ -222,6 +284,8 @@ def execute(args: argparse.Namespace) -> int:
         host=args.host,
         cors_origins=tuple(args.cors_origin),
         exact_names=args.exact_names,
+        defaults=defaults_of(args),
+        read_bytes_s=read_bandwidth(args.threads_given),
         **limits,
         **evidence(args),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from tokamak.engine.batch import make_batch, num_logits
 from tokamak.engine.blocks import BlockPool
@@ -19,6 +20,26 @@ from tokamak.sampling import Sampled
 from tokamak.types import Floats, Program
 
 COLLECT_NBYTES = 1 << 26  # of logits per step for a request that wants those of every position
+
+
+@dataclass(slots=True)
+class Work:
+    """What was stepped since the start. rows: of all steps; rows_max, rows_last: of one. sequences: stepped, added up."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    rows: int = 0
+    rows_max: int = 0
+    rows_last: int = 0
+    sequences: int = 0
+
+    def add(self, plan: Schedule, seconds: float) -> None:
+        """One step more."""
+        self.steps += 1
+        self.seconds += seconds
+        self.rows += plan.num_rows
+        self.rows_last, self.rows_max = plan.num_rows, max(self.rows_max, plan.num_rows)
+        self.sequences += len(plan.chosen)
 
 
 class EngineCore:
@@ -45,6 +66,7 @@ class EngineCore:
             False  # whether the last step found nothing to compute: every reader lags, or blocks lack
         )
         self._active: dict[int, list[Sequence]] = {}
+        self.work = Work()
 
     def add(self, request: Request) -> Request:
         """Queue a request.  Raises: CapacityError if it could never fit the cache even alone."""
@@ -96,7 +118,9 @@ class EngineCore:
             logits = self.program.run(batch)
         except Exception as error:  # noqa: BLE001  # whatever it was, each of these requests has to hear of it
             return failed + self._fail((s for s, _ in plan.chosen), error)
-        self.scheduler.pace.note(plan.num_rows, plan.num_single, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self.scheduler.pace.note(plan.num_rows, plan.num_single, seconds)
+        self.work.add(plan, seconds)
         return failed + self._update(plan, logits)
 
     def _prepare(self) -> list[StepOutput]:

@@ -289,6 +289,13 @@ class LLM:
             "slots_unused": max(0, pool.num_held * pool.block_size - stored),  # fragmentation
             "prefix_queried_tokens": pool.counts.queried_tokens,
             "prefix_hit_tokens": pool.counts.hit_tokens,
+            "steps": core.work.steps,
+            "step_s": core.work.seconds,
+            "rows": core.work.rows,
+            "rows_max": core.work.rows_max,
+            "rows_last": core.work.rows_last if scheduler.running else 0,
+            "sequences_stepped": core.work.sequences,
+            "read_nbytes": core.work.steps * self.program.memory().get("weights", 0),
         }
 
     def sequences(self) -> list[dict[str, int]]:

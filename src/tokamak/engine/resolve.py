@@ -80,13 +80,13 @@ def max_new_tokens(params: SamplingParams, num_prompt: int, context: int) -> int
             raise ContextOverflow(
                 f"the prompt has {num_prompt} tokens and at least {max(1, params.min_tokens)} should follow; the "
                 f"context holds {context}. Shorten the prompt or load with a larger context"
-            )
+            ).counted(num_prompt, context)
         return room if asked is not None else min(room, max(DEFAULT_MAX_TOKENS, params.min_tokens))
     if asked > room:
         raise ContextOverflow(
             f"the prompt has {num_prompt} tokens and max_tokens is {asked}, together {num_prompt + asked}; the context "
             f"holds {context}. Shorten the prompt, ask for fewer tokens or load with a larger context"
-        )
+        ).counted(num_prompt, context)
     return asked
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 
 class PromptDetails(Struct):
@@ -101,7 +101,7 @@ class TextChoice(Struct, kw_only=True):
 
 
 class Generated(Struct, kw_only=True):
-    """What both routes answer, whole or in chunks. seed: what the draws depended on. timings: if asked for."""
+    """What both routes answer, whole or in chunks. seed: what the draws depended on. timings, __verbose: if asked for."""
 
     id: str
     object: str
@@ -111,6 +111,7 @@ class Generated(Struct, kw_only=True):
     seed: int | UnsetType = UNSET
     usage: Usage | UnsetType | None = UNSET
     timings: dict[str, float] | UnsetType = UNSET
+    verbose: dict[str, str] | UnsetType = field(default=UNSET, name="__verbose")
 
 
 class ChatCompletion(Generated, kw_only=True):
@@ -123,6 +124,13 @@ class TextCompletion(Generated, kw_only=True):
     """Answer of /v1/completions."""
 
     choices: list[TextChoice]
+
+
+class InputTokens(Struct):
+    """Answer of the routes that only count. input_tokens: of everything the model would read."""
+
+    input_tokens: int
+    object: Literal["response.input_tokens"] = "response.input_tokens"
 
 
 class Model(Struct, kw_only=True):
@@ -144,12 +152,14 @@ class ModelList(Struct):
 
 
 class ErrorFacts(Struct):
-    """What went wrong: for people, for programs, and which field."""
+    """What went wrong: for people, for programs, and which field. n_prompt_tokens, n_ctx: of what does not fit the context."""
 
     message: str
     type: str
     param: str | None = None
     code: str | None = None
+    n_prompt_tokens: int | UnsetType = UNSET
+    n_ctx: int | UnsetType = UNSET
 
 
 class ErrorAnswer(Struct):

@@ -6,6 +6,7 @@ other clients' words for a field; every further name is refused, or listed too w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from tokamak.server.problems import Problem
 
 Asked = TypeVar("Asked", bound="Body")
+LIMITS = ("max_tokens", "max_completion_tokens", "n_predict")  # several names of one thing
 MAX_DEPTH = 96  # of JSON inside a body
 
 
@@ -25,8 +27,13 @@ class Body(msgspec.Struct, kw_only=True):
     lenient: ClassVar[bool] = False
 
 
-def read(kind: type[Asked], data: bytes) -> tuple[Asked, list[str]]:
-    """(the request, names that have no effect).  Raises: Problem, msgspec.ValidationError naming the field."""
+def read(
+    kind: type[Asked], data: bytes, defaults: Mapping[str, Any] | None = None
+) -> tuple[Asked, list[str]]:
+    """(the request, names that have no effect). defaults: for fields that are absent or null.
+
+    Raises: Problem, msgspec.ValidationError naming the field.
+    """
     raw = msgspec.json.decode(data)
     if not isinstance(raw, dict):
         raise Problem(400, "the body is not a JSON object", code="invalid_json")
@@ -37,6 +44,10 @@ def read(kind: type[Asked], data: bytes) -> tuple[Asked, list[str]]:
             if raw.setdefault(name, value) != value:
                 raise Problem(400, f"{other} and {name} are given and differ; one is enough", param=other)
     known = set(kind.__struct_fields__)
+    for name, value in (defaults or {}).items():
+        own = kind.aliases.get(name, name)
+        if own in known and all(raw.get(n) is None for n in (LIMITS if name in LIMITS else (own,))):
+            raw[own] = value
     idle = [name for name in raw if name in kind.unused or (kind.lenient and name not in known)]
     ignored = [name for name in idle if raw.pop(name) is not None]
     return msgspec.convert(raw, kind), [name[:64] for name in ignored[:32]]

@@ -40,6 +40,7 @@ class Dialogue:
 
     choice: "auto", "none", "required", or "function" with the one in `only`. parallel: more than one call an answer.
     variables: of the template. reasoning: whether <think> is told apart from the text.
+    resumed: the last message is the assistant's and is gone on with, not answered.
     capped: a limit of tokens that is more than the context leaves is taken as that, and said; otherwise it is refused.
     """
 
@@ -52,6 +53,7 @@ class Dialogue:
     variables: Mapping[str, Any] = field(default_factory=dict)
     reasoning: bool = True
     capped: bool = False
+    resumed: bool = False
 
     @property
     def offered(self) -> tuple[Tool, ...]:
@@ -70,6 +72,12 @@ class Dialogue:
 
     def checked(self) -> Dialogue:
         """Itself.  Raises: InvalidParams for a choice that cannot be kept."""
+        if self.resumed and not resumes(self.messages):
+            raise InvalidParams("messages must end with a text of the assistant that can be gone on with")
+        if self.resumed and len(self.messages) > 1 and self.messages[-2]["role"] == "assistant":
+            raise InvalidParams(
+                "messages end with two of the assistant; which one is gone on with is not clear"
+            )
         names = [tool.name for tool in self.tools]
         if len(set(names)) != len(names):
             raise InvalidParams("tools has two functions of one name")
@@ -82,6 +90,12 @@ class Dialogue:
                 "tool_choice is not 'none' and the text has to follow a format or grammar; an answer cannot do both"
             )
         return self
+
+
+def resumes(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last one is a beginning of an answer."""
+    last = messages[-1] if messages else {}
+    return last.get("role") == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,7 @@ def write(llm: LLM, asked: Dialogue, *, add_generation_prompt: bool = True) -> W
         )
     source = tokenizer.spec.chat_template
     messages, notes = list(asked.messages), [] if source else [NOTE_PLAIN]
+    begun = str(messages.pop()["content"]) if asked.resumed else ""
     knows = source is not None and "tools" in source
     variables = dict(asked.variables)
     if asked.constrained or asked.forced:
@@ -114,8 +129,8 @@ def write(llm: LLM, asked: Dialogue, *, add_generation_prompt: bool = True) -> W
         notes.append(NOTE_TOOLS)
         messages = told(messages, asked.offered)
     template = PLAIN if source is None else None
-    text = tokenizer.render_chat(messages, add_generation_prompt, template, **variables)
-    ids = tokenizer.encode_chat(messages, add_generation_prompt, template, **variables)
+    text = tokenizer.render_chat(messages, add_generation_prompt, template, **variables) + begun
+    ids = tokenizer.encode_chat(messages, add_generation_prompt, template, begun, **variables)
     return Written(ids, text, tuple(notes))
 
 

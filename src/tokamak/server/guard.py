@@ -27,7 +27,7 @@ from tokamak.server.state import ServerConfig, State
 
 log = logging.getLogger("tokamak.server")
 access = logging.getLogger("tokamak.access")
-PUBLIC = {"/", "/health", "/health/live", "/health/ready"}
+PUBLIC = {"/", "/health", "/v1/health", "/health/live", "/health/ready"}
 PUBLIC_FOLDER = "/ui/"  # the page's own files
 CLIENT_GONE = 499  # counted under this status; nobody is left to read it
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")

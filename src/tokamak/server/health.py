@@ -17,6 +17,7 @@ from tokamak.server.state import State
 
 OPERATIONS = (
     ("/health", "get", None, None, "Whether it works, and what does not."),
+    ("/v1/health", "get", None, None, "The same."),
     ("/health/live", "get", None, None, "200 unless it has to be restarted."),
     ("/health/ready", "get", None, None, "200 while it takes requests."),
     ("/metrics", "get", None, None, "Counters for Prometheus, as text."),
@@ -90,10 +91,12 @@ def routes(state: State) -> list[Route]:
 
     async def metrics(_: Request) -> Response:
         text = state.metrics.text(state)
-        return Response(text, headers={"content-type": CONTENT_TYPE})
+        started = {"process-start-time-unix": str(state.created)}
+        return Response(text, headers={"content-type": CONTENT_TYPE, **started})
 
     return [
         Route("/health", health),
+        Route("/v1/health", health),
         Route("/health/live", live),
         Route("/health/ready", ready),
         Route("/metrics", metrics),

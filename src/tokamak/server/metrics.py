@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tokamak import __version__
 from tokamak.engine.completion import Completion
+from tokamak.server import metric_names
 
 if TYPE_CHECKING:
     from tokamak.server.state import State
@@ -82,16 +83,17 @@ class Histogram:
         """All of them."""
         return sum(self.counts)
 
-    def lines(self) -> Iterator[str]:
-        """In Prometheus' form: cumulative, with +Inf."""
-        yield f"# HELP {self.name} {self.text}"
-        yield f"# TYPE {self.name} histogram"
+    def lines(self, other: str = "") -> Iterator[str]:
+        """In Prometheus' form: cumulative, with +Inf. other: a name in the place of its own."""
+        name = other or self.name
+        yield f"# HELP {name} {self.text}"
+        yield f"# TYPE {name} histogram"
         running = 0
         for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
             running += count
-            yield sample(f"{self.name}_bucket", (("le", bound),), running)
-        yield sample(f"{self.name}_sum", (), self.sum)
-        yield sample(f"{self.name}_count", (), running)
+            yield sample(f"{name}_bucket", (("le", bound),), running)
+        yield sample(f"{name}_sum", (), self.sum)
+        yield sample(f"{name}_count", (), running)
 
 
 class Metrics:
@@ -111,6 +113,7 @@ class Metrics:
             "tokamak_inter_token_seconds", "Between tokens of one completion, as sent."
         )
         self.queue = Histogram("tokamak_queue_seconds", "From the engine's queue to the first step.")
+        self.speculation = dict.fromkeys(("num_drafts", "num_draft_tokens", "num_accepted_tokens"), 0)
         self.e2e = Histogram("tokamak_e2e_seconds", "From the engine's queue to the last token.")
 
     def finished(self, completions: list[Completion]) -> None:
@@ -123,13 +126,24 @@ class Metrics:
             self.completions.add(done.finish_reason)
             if done.timings.ttft_s is not None:
                 self.ttft.observe(done.timings.ttft_s)
+        if usage.drafted_tokens:
+            self.speculation["num_drafts"] += 1
+            self.speculation["num_draft_tokens"] += usage.drafted_tokens
+            self.speculation["num_accepted_tokens"] += usage.accepted_tokens
         self.queue.observe(completions[0].timings.queue_s)
         self.e2e.observe(max(c.timings.total_s for c in completions))
 
     def text(self, state: State) -> str:
         """The whole page: what was counted here, and what the engines say now, added up."""
-        lines = [line for metric in vars(self).values() for line in metric.lines()]
-        for name, text, kind, labels, value in _engine(state.models.stats(), state.num_admitted):
+        lines = [
+            line for m in vars(self).values() if isinstance(m, Counter | Histogram) for line in m.lines()
+        ]
+        stats = state.models.stats()
+        for name, histogram in metric_names.histograms(self):
+            lines += histogram.lines(name)
+        for name, text, kind, number in metric_names.numbers(self, stats):
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", sample(name, (), number)]
+        for name, text, kind, labels, value in _engine(stats, state.num_admitted, state.config.read_bytes_s):
             if f"# TYPE {name} {kind}" not in lines:
                 lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
             lines.append(sample(name, labels, value))
@@ -137,7 +151,7 @@ class Metrics:
 
 
 def _engine(
-    stats: Mapping[str, int | float], num_admitted: int
+    stats: Mapping[str, int | float], num_admitted: int, read_bytes_s: float
 ) -> Iterator[tuple[str, str, str, Labels, int | float]]:
     yield "tokamak_completions_admitted", "Completions being answered.", "gauge", (), num_admitted
     yield "tokamak_requests_running", "Sequences that the engine steps.", "gauge", (), stats.get("running", 0)
@@ -153,7 +167,22 @@ def _engine(
     blocks = "K/V cache blocks: held by sequences, kept for prefixes, all."
     for state, key in (("held", "blocks_held"), ("kept", "blocks_kept"), ("all", "blocks_total")):
         yield "tokamak_kv_blocks", blocks, "gauge", (("state", state),), stats.get(key, 0)
+    if read_bytes_s:
+        text = "What this machine reads from memory, measured at the start."
+        yield "tokamak_read_bandwidth_bytes_per_second", text, "gauge", (), read_bytes_s
+        share = stats.get("read_nbytes", 0) / max(1e-9, stats.get("step_s", 0)) / read_bytes_s
+        text = "Of that, what steps read of weights, on average since the start."
+        yield "tokamak_bandwidth_share", text, "gauge", (), share
+    yield "tokamak_step_rows", "Rows of the step now: the batch.", "gauge", (), stats.get("rows_last", 0)
     for name, text, key in (
+        ("tokamak_steps_total", "Steps of the engine.", "steps"),
+        ("tokamak_step_rows_total", "Rows of all steps.", "rows"),
+        ("tokamak_step_seconds_total", "Seconds in steps.", "step_s"),
+        (
+            "tokamak_weights_read_bytes_total",
+            "Bytes of weights read, all of them by each step.",
+            "read_nbytes",
+        ),
         (
             "tokamak_prefix_cache_queried_tokens_total",
             "Tokens looked up in the prefix cache.",

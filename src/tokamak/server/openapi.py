@@ -47,7 +47,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         if names:
             place = {"in": "path", "required": True, "schema": {"type": "string"}}
             operation["parameters"] = [{"name": name, **place} for name in names]
-        if path.startswith("/health"):
+        if "/health" in path:
             operation["security"] = []
             operation["responses"]["503"] = {"description": "unavailable", "content": good}
         paths.setdefault(path, {})[verb] = operation

@@ -71,7 +71,8 @@ class Problem(Exception):  # an answer, not always an error of ours
         """The JSON as clients of a route read it."""
         facts = self.facts
         if path.startswith("/v1/messages"):
-            kind = ANTHROPIC_TYPES.get(self.status, facts.type)
+            usual = "invalid_request_error" if self.status == 400 else facts.type
+            kind = ANTHROPIC_TYPES.get(self.status, usual)
             error = {"type": kind, "message": facts.message}
             return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
         if path.startswith("/api/"):
@@ -95,7 +96,7 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     if isinstance(error, msgspec.DecodeError | RecursionError | UnicodeDecodeError):
         return Problem(400, f"the body is not JSON: {error}", code="invalid_json")
     if isinstance(error, ContextOverflow):
-        return Problem(400, str(error), code="context_length_exceeded")
+        return too_long(error)
     if isinstance(error, InvalidParams):
         first = _FIRST.match(str(error))
         param = first and {"gbnf": "grammar"}.get(first[1], first[1])
@@ -110,6 +111,15 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         return retry_later(503, "the server is stopping", "stopping")
     text = str(error) if isinstance(error, TokamakError) else "something went wrong inside the server"
     return Problem(500, f"{text} (request {request_id})", code="internal")
+
+
+def too_long(error: ContextOverflow) -> Problem:
+    """OpenAI's code, with llama-server's type and counts."""
+    problem = Problem(400, str(error), code="context_length_exceeded")
+    problem.facts.type = "exceed_context_size_error"
+    if error.num_prompt is not None and error.context is not None:
+        problem.facts.n_prompt_tokens, problem.facts.n_ctx = error.num_prompt, error.context
+    return problem
 
 
 def invalid(message: str) -> Problem:

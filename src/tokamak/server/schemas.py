@@ -335,7 +335,8 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     """Body of /v1/chat/completions. Without a limit of tokens the answer ends where the context ends.
 
     tools, tool_choice: none, auto, required or one function; a choice that must call is held to a schema.
-    reasoning_format: none leaves <think> in the content. reasoning_effort: none turns it off where the template can.
+    A last message of the assistant is gone on with, unless continue_final_message is false. verbose: the prompt as the model
+    reads it, in the answer. reasoning_format: none leaves <think> in the content. reasoning_effort: none turns it off where the template can.
     """
 
     messages: Messages
@@ -352,6 +353,15 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     reasoning_effort: str | None = None
     reasoning_format: Literal["auto", "none", "deepseek"] | None = None
     chat_template_kwargs: TemplateOptions | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    verbose: bool | None = None
+
+    def resumed(self, default: bool) -> bool:
+        """Whether the last message is gone on with; default: if nothing is said.  Raises: InvalidParams for both at once."""
+        if self.add_generation_prompt and self.continue_final_message:
+            raise InvalidParams("continue_final_message is true; add_generation_prompt must be false then")
+        return default if self.continue_final_message is None else self.continue_final_message
 
     def sampling_params(self) -> SamplingParams:
         """Raises: InvalidParams for values outside their range or that contradict each other."""

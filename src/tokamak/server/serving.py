@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import threading
@@ -126,6 +127,8 @@ def serve(
     app: Guard, bound: socket.socket, *, drain_s: int = 30, ready: Callable[[], None] | None = None
 ) -> None:
     """Serve on a bound socket until SIGTERM or SIGINT, then drain for drain_s at most. ready: called when it listens."""
+    # One line for everything that is no HTTP: strangers could fill a disk, or a pipe, which then holds the loop up.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = Config(
         app,
         http=TimedProtocol,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tokamak.engine.llm import LLM
 from tokamak.errors import InvalidParams
@@ -34,6 +35,8 @@ class ServerConfig:
     ping_s: of silence in a stream. stall_s: a reader that takes nothing for so long is dropped. stuck_s: an engine that
     has work and does not turn for so long is reported dead. idle_s: a model that can be loaded again is unloaded after it, 0:
     never. memory_nbytes: for loaded models, 0: no limit. exact_names: only names of models here are answered.
+    read_bytes_s: what this machine reads from memory, for the metrics, 0: not measured.
+    defaults: values of request fields that a request leaves out, as temperature; where a route has such a field.
     history: a file for samples, None: none is kept. alerts: rules over the samples; alert_webhook: an address that hears of them.
     """
 
@@ -55,6 +58,8 @@ class ServerConfig:
     idle_s: float = 0.0
     memory_nbytes: int = 0
     exact_names: bool = False
+    read_bytes_s: float = 0.0
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     history: str | None = None
     alerts: tuple[Rule, ...] = ()
     alert_webhook: str | None = None

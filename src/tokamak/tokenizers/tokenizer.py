@@ -388,14 +388,17 @@ class Tokenizer:
         messages: Sequence[Mapping[str, Any]],
         add_generation_prompt: bool = True,
         template: str | None = None,
+        begun: str = "",
         **variables: Any,
     ) -> list[int]:
         """Ids of a rendered conversation: bos exactly once, special tokens of the template parsed, names of special
-        tokens inside the messages left as text."""
+        tokens inside the messages left as text. begun: the beginning of the answer, put behind it as text."""
         from tokamak.tokenizers.chat import protect, recover
 
-        guarded, marks = protect(messages, tuple(self.special_tokens))
-        text, plain = recover(self.render_chat(guarded, add_generation_prompt, template, **variables), marks)
+        given = [*messages, {"content": begun}]
+        guarded, marks = protect(given, tuple(self.special_tokens))
+        rendered = self.render_chat(guarded[:-1], add_generation_prompt, template, **variables)
+        text, plain = recover(rendered + guarded[-1]["content"], marks)
         ids: list[int] = self._engine.encode_array(text, False, True, plain).tolist()
         if self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)

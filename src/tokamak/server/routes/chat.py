@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tokamak.engine.async_llm import AsyncStream
@@ -12,6 +15,7 @@ from tokamak.engine.completion import Completion
 from tokamak.engine.llm import LLM, Prepared
 from tokamak.engine.request import StepOutput
 from tokamak.sampling import TokenLogprob
+from tokamak.server import bodies
 from tokamak.server.answers import (
     Answer,
     CalledFunction,
@@ -19,10 +23,12 @@ from tokamak.server.answers import (
     ChatCompletion,
     ChatLogprobs,
     ContentLogprob,
+    InputTokens,
     ToolCall,
     TopLogprob,
 )
-from tokamak.server.dialogue import Dialogue, prepare, reader_of
+from tokamak.server.dialogue import Dialogue, Written, prepare, reader_of, resumes, write
+from tokamak.server.guard import read_body
 from tokamak.server.routes.generation import (
     Context,
     Generate,
@@ -42,12 +48,33 @@ from tokamak.server.stream import COMMENT, DONE, SSE, Form, event, usage_of
 from tokamak.server.tools import Piece, Reader
 
 PATH = "/v1/chat/completions"
-OPERATIONS = ((PATH, "post", ChatRequest, ChatCompletion, "Answer a conversation."),)
+COUNT_PATH = f"{PATH}/input_tokens"
+OPERATIONS = (
+    (PATH, "post", ChatRequest, ChatCompletion, "Answer a conversation."),
+    (COUNT_PATH, "post", ChatRequest, InputTokens, "Tokens of a conversation as the model reads it."),
+    *(
+        (path.removeprefix("/v1"), "post", ChatRequest, answered, f"The same as {path}.")
+        for path, answered in ((PATH, ChatCompletion), (COUNT_PATH, InputTokens))
+    ),
+)
 
 
 def routes(state: State) -> list[Route]:
-    """The one route."""
-    return [Route(PATH, Generate(state, ChatRequest, plan), methods=["POST"])]
+    """Both, with and without /v1 before them as llama-server has them."""
+
+    async def count(request: Request) -> Response:
+        asked, request.scope["ignored"] = bodies.read(
+            ChatRequest, await read_body(request.receive, state.config)
+        )
+        dialogue = dialogue_of(asked)
+        async with state.models.use(asked.model) as served:
+            written = await asyncio.to_thread(write, served.llm, dialogue)
+        return bodies.answer(InputTokens(len(written.token_ids)))
+
+    complete = Generate(state, ChatRequest, plan)
+    ends = ((PATH, complete), (COUNT_PATH, count))
+    named = [(name, end) for path, end in ends for name in (path, path.removeprefix("/v1"))]
+    return [Route(name, end, methods=["POST"]) for name, end in named]
 
 
 def dialogue_of(asked: ChatRequest) -> Dialogue:
@@ -58,8 +85,10 @@ def dialogue_of(asked: ChatRequest) -> Dialogue:
         variables.setdefault("reasoning_effort", asked.reasoning_effort)
     if asked.reasoning_effort == "none":
         variables.setdefault("enable_thinking", False)
+    messages = [message.plain() for message in asked.messages]
     return Dialogue(
-        messages=[message.plain() for message in asked.messages],
+        messages=messages,
+        resumed=asked.resumed(resumes(messages)),
         params=asked.sampling_params(),
         tools=tuple(tool.tool() for tool in asked.tools or ()),
         choice="function" if named else str(asked.tool_choice or "auto"),
@@ -78,7 +107,7 @@ def plan(context: Context, asked: ChatRequest) -> Work:
         prepared, written = prepare(llm, dialogue, salt)
         context.note(*written.notes)
         readers = [reader_of(llm, dialogue, written) for _ in range(asked.num_samples)]
-        return [prepared], ChatForm(context, asked, [prepared], readers)
+        return [prepared], ChatForm(context, asked, [prepared], readers, written)
 
     return Work(asked.num_samples, ready, bool(asked.stream))
 
@@ -89,8 +118,14 @@ class ChatForm:
     media_type, ping = SSE, COMMENT
 
     def __init__(
-        self, context: Context, asked: ChatRequest, prepared: list[Prepared], readers: list[Reader]
+        self,
+        context: Context,
+        asked: ChatRequest,
+        prepared: list[Prepared],
+        readers: list[Reader],
+        written: Written,
     ) -> None:
+        self._written = written
         self._llm, self._asked, self._readers = context.llm, asked, readers
         self._head = head(context, "chatcmpl", "chat.completion.chunk", prepared)
         self._usage: dict[str, Any] = {"usage": None} if asked.include_usage else {}
@@ -140,6 +175,8 @@ class ChatForm:
         more: dict[str, Any] = {"object": "chat.completion", "usage": usage_of(streams)}
         if self._asked.timings_per_token:
             more["timings"] = timings_of(streams[0].completion)
+        if self._asked.verbose:
+            more["verbose"] = {"prompt": self._written.text}
         return ChatCompletion(choices=choices, **{**self._head, **more})
 
     def _choice(self, done: Completion) -> ChatChoice:

@@ -68,7 +68,9 @@ class Generate(Generic[Asked]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, check, find a place, generate, answer.  Raises: Problem and errors before the answer has begun."""
         state = self.state
-        asked, scope["ignored"] = bodies.read(self.kind, await read_body(receive, state.config))
+        asked, scope["ignored"] = bodies.read(
+            self.kind, await read_body(receive, state.config), state.config.defaults
+        )
         await generate(state, scope, receive, send, self.plan, asked)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, Struct
@@ -38,6 +40,7 @@ from tokamak.server.state import State
 from tokamak.server.stream import COMMENT, SSE, Form, event
 
 Piece = str | Annotated[int, Meta(ge=0, lt=1 << 31)]
+NOTHING = [{"n_decoded": 0, "n_remain": -1, "has_next_token": False}]
 Bias = list[int | str | float | bool]
 
 
@@ -45,7 +48,7 @@ class LlamaRequest(Sampling, kw_only=True):
     """What /completion and /infill share: the fields of /v1/completions' sampling under llama-server's names too.
 
     n_predict, max_tokens: -1 until the context ends. n_probs: log-probabilities of so many tokens. logit_bias: {id: bias} or
-    [[id or text, bias], ...], false bans. return_tokens: ids in the answer. response_fields: only those, "a/b" inside a.
+    [[id or text, bias], ...], false bans. return_tokens: ids in the answer. response_fields: only those, "a/b": b of a, under that name.
     """
 
     lenient: ClassVar[bool] = True
@@ -89,20 +92,36 @@ class LlamaRequest(Sampling, kw_only=True):
 LlamaRequest.aliases.pop("n_predict")
 
 
-class LlamaCompletionRequest(LlamaRequest, kw_only=True):
-    """Body of /completion. prompt: a text, ids, texts and ids mixed, or a list of such."""
+class PromptGiven(Struct, forbid_unknown_fields=True):
+    """A prompt as llama-server's clients write it beside pictures, which are not read here."""
 
-    prompt: str | list[Piece | list[Piece]]
+    prompt_string: str
+    multimodal_data: Annotated[list[Any], Meta(max_length=0)] | None = None
+
+
+class LlamaCompletionRequest(LlamaRequest, kw_only=True):
+    """Body of /completion. prompt: a text, ids, texts and ids mixed, {prompt_string: text}, or a list of such."""
+
+    prompt: str | PromptGiven | list[Piece | PromptGiven | list[Piece]]
 
     def prompts(self, llm: LLM) -> list[str | list[int]]:
         """One by one.  Raises: InvalidParams for too many."""
+        if isinstance(self.prompt, PromptGiven):
+            return [self.prompt.prompt_string]
         if isinstance(self.prompt, str):
             return [self.prompt]
         if any(isinstance(part, int) for part in self.prompt):
             return [mixed(llm, self.prompt)]  # type: ignore[arg-type]  # a list of lists has no int
         if not 0 < len(self.prompt) <= MAX_PROMPTS:
             raise InvalidParams(f"prompt has {len(self.prompt)} prompts; it must have 1 to {MAX_PROMPTS}")
-        return [part if isinstance(part, str) else mixed(llm, part) for part in self.prompt]  # type: ignore[arg-type]
+        return [one_of(llm, part) for part in self.prompt]  # type: ignore[arg-type]  # no int, see above
+
+
+def one_of(llm: LLM, part: str | PromptGiven | list[Piece]) -> str | list[int]:
+    """One prompt of a list."""
+    if isinstance(part, PromptGiven):
+        return part.prompt_string
+    return part if isinstance(part, str) else mixed(llm, part)
 
 
 def mixed(llm: LLM, parts: Sequence[Piece]) -> list[int]:
@@ -157,7 +176,7 @@ def routes(state: State) -> list[Route]:
 
     async def props(request: Request) -> Response:
         async with state.models.use(request.query_params.get("model")) as served:
-            return answer(props_of(served.llm, served.name))
+            return answer(props_of(served.llm, served.name, state.config.defaults))
 
     async def adapters(request: Request) -> Response:
         if request.method == "POST" and (await read_body(request.receive, state.config)).strip() != b"[]":
@@ -210,26 +229,28 @@ def slots_of(llm: LLM) -> list[dict[str, Any]]:
             "id_task": s["request"],
             "n_prompt_tokens": s["prompt_tokens"],
             "n_prompt_tokens_processed": min(s["computed_tokens"], s["prompt_tokens"]),
-            "next_token": {"n_decoded": s["new_tokens"], "has_next_token": True},
+            "next_token": [{"n_decoded": s["new_tokens"], "has_next_token": True}],
         }
         for s in llm.sequences()
     ]
-    idle: list[dict[str, Any]] = [{"is_processing": False, "state": "IDLE"}] * (
+    idle: list[dict[str, Any]] = [{"is_processing": False, "state": "IDLE", "next_token": NOTHING}] * (
         llm.program.limits.max_sequences - len(busy)
     )
     return [{"id": number, "n_ctx": llm.context, **slot} for number, slot in enumerate([*busy, *idle])]
 
 
-def props_of(llm: LLM, name: str) -> dict[str, Any]:
-    """What clients ask a llama-server for. Paths are not told."""
+def props_of(llm: LLM, name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What clients ask a llama-server for. Of the path only the file's name is told."""
+    names = set(SamplingParams.__dataclass_fields__)
+    params = SamplingParams(**{name: value for name, value in defaults.items() if name in names})
     tokenizer = llm.tokenizer
     template = (tokenizer.spec.chat_template if tokenizer else None) or PLAIN
     bos, eos = (tokenizer.bos_id, tokenizer.eos_id) if tokenizer else (None, None)
     return {
-        "default_generation_settings": {"n_ctx": llm.context, "params": settings_of(SamplingParams())},
+        "default_generation_settings": {"n_ctx": llm.context, "params": settings_of(params)},
         "total_slots": llm.program.limits.max_sequences,
         "model_alias": name,
-        "model_path": name,
+        "model_path": Path(str(llm.facts.get("path") or name)).name,
         "modalities": {"vision": False, "audio": False},
         "chat_template": template,
         "chat_template_caps": {
@@ -243,16 +264,19 @@ def props_of(llm: LLM, name: str) -> dict[str, Any]:
     }
 
 
-def settings_of(params: SamplingParams) -> dict[str, Any]:
-    """Parameters as llama-server names them."""
+def settings_of(params: SamplingParams, llm: LLM | None = None) -> dict[str, Any]:
+    """Parameters as llama-server names them. llm: whose ends of text `ignore_eos` bans."""
+    banned = sorted(llm.tokenizer.eog_ids) if llm and llm.tokenizer and params.ignore_eos else []
+    biases = [*(params.logit_bias or {}).items(), *((token, float("-inf")) for token in banned)]
     same = (
         *("temperature", "dynatemp_range", "dynatemp_exponent", "top_k", "top_p", "min_p", "top_n_sigma"),
         *("min_keep", "xtc_probability", "xtc_threshold", "typical_p", "presence_penalty"),
         *("frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "dry_multiplier", "dry_base"),
-        *("dry_allowed_length", "ignore_eos", "seed"),
+        *("dry_allowed_length", "ignore_eos", "seed", "adaptive_target", "adaptive_decay"),
     )
     return {
         **{name: getattr(params, name) for name in same},
+        "logit_bias": [{"token": t, "bias": b if math.isfinite(b) else None} for t, b in biases],
         "repeat_penalty": params.repetition_penalty,
         "repeat_last_n": params.repetition_last_n,
         "dry_penalty_last_n": params.dry_last_n,
@@ -264,6 +288,12 @@ def settings_of(params: SamplingParams) -> dict[str, Any]:
         "samplers": list(params.samplers),
         "grammar": params.grammar or "",
     }
+
+
+def ends_with_context(llm: LLM, done: Completion) -> bool:
+    """Whether the completion could not go on."""
+    usage = done.usage
+    return done.finish_reason == "length" and usage.prompt_tokens + usage.completion_tokens >= llm.context
 
 
 class LlamaForm:
@@ -330,7 +360,7 @@ class LlamaForm:
         kind = "limit" if done.finish_reason == "length" else "word" if word else "eos"
         index = prompt * self._asked.num_samples + done.index
         tokenizer = self._llm.tokenizer
-        settings = {**settings_of(self._params), "seed": described.seed}
+        settings = {**settings_of(self._params, self._llm), "seed": described.seed}
         entry: dict[str, Any] = {
             "index": index,
             "content": done.text,
@@ -343,7 +373,7 @@ class LlamaForm:
             "generation_settings": settings,
             "prompt": tokenizer.decode(request.prompt) if tokenizer else "",
             "has_new_line": "\n" in done.text,
-            "truncated": False,
+            "truncated": done.usage.shifted_tokens > 0 or ends_with_context(self._llm, done),
             "stop_type": kind,
             "stopping_word": word,
             "tokens_cached": done.usage.prompt_tokens + max(0, done.usage.completion_tokens - 1),
@@ -375,5 +405,5 @@ class LlamaForm:
             for key in path.split("/"):
                 value = value.get(key) if isinstance(value, dict) else None
             if value is not None:
-                chosen[path.rsplit("/", 1)[-1]] = value
+                chosen[path] = value
         return chosen

@@ -19,7 +19,7 @@ from tokamak.engine.request import StepOutput
 from tokamak.errors import InvalidParams
 from tokamak.sampling import SamplingParams
 from tokamak.server import bodies
-from tokamak.server.dialogue import Dialogue, prepare, reader_of, write
+from tokamak.server.dialogue import Dialogue, prepare, reader_of, resumes, write
 from tokamak.server.guard import read_body
 from tokamak.server.problems import Problem
 from tokamak.server.routes.generation import Context, Generate, Work
@@ -208,6 +208,7 @@ def dialogue_of(asked: CountRequest, params: SamplingParams) -> Dialogue:
         variables["reasoning_effort"] = asked.output_config.effort
     return Dialogue(
         messages=messages,
+        resumed=resumes(messages),
         params=params,
         tools=tuple(Tool(t.name, t.description or "", t.input_schema) for t in asked.tools or ()),
         choice={"any": "required", "tool": "function"}.get(choice.type, choice.type),

@@ -17,6 +17,7 @@ from tokamak.engine.llm import Prepared
 from tokamak.errors import InvalidParams
 from tokamak.sampling import SamplingParams
 from tokamak.server import bodies
+from tokamak.server.answers import InputTokens
 from tokamak.server.bodies import answer
 from tokamak.server.dialogue import Dialogue, prepare, reader_of, write
 from tokamak.server.guard import read_body
@@ -108,13 +109,6 @@ class ResponsesRequest(CountInputRequest, kw_only=True):
     prompt: None = None
 
 
-class InputTokens(Struct):
-    """Answer of /v1/responses/input_tokens."""
-
-    input_tokens: int
-    object: Literal["response.input_tokens"] = "response.input_tokens"
-
-
 OPERATIONS = (
     (PATH, "post", ResponsesRequest, None, "Answer, and remember the answer."),
     (
@@ -164,7 +158,8 @@ class Responses:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST: answer now, or later in the background."""
         state = self.state
-        asked, scope["ignored"] = bodies.read(ResponsesRequest, await read_body(receive, state.config))
+        data = await read_body(receive, state.config)
+        asked, scope["ignored"] = bodies.read(ResponsesRequest, data, state.config.defaults)
         if not asked.background:
             await generate(state, scope, receive, send, self.plan, asked)
             return
