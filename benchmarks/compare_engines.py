@@ -3,12 +3,19 @@
 Per model and test the engines take turns, `--pairs` times; the order turns round after each pair. A pair during which
 other processes took more than a tenth of a CPU is done again. llama.cpp runs with the better of its two weight
 layouts; llama-bench of ik_llama.cpp (`--ik PATH`) with the best of plain, `-rtr 1` and huge pages from malloc, each
-chosen by a trial. A peer that is not there is said to be absent. Limits of the machine are measured in the same run.
+chosen by a trial. A peer that is not there is said to be absent, one that does not read a file to refuse it; neither
+counts as a pass. Before each pair the load average must fall below 0.3, for at most `--idle` seconds; the most that it
+was is printed. Limits of the machine are measured in the same run.
+
+A model is a file, or SHAPE:FORMAT[:LAYERS], which is made for the run and removed after it (make_model.py): a mix such
+as q4_k_m, or pure-FORMAT; fewer layers than the shape has are said in its name. `--every-format` adds a model of
+TinyLlama's layers in every weight format, 4 layers of 22.
 
 Tests: pp512 reads a prompt; tg32 makes tokens one by one; tg16x8 makes 16 for each of 8 sequences at once; tg32@2048
 makes 32 after a prompt of 2048.
 
-usage: compare_engines.py MODEL.gguf ... [--tests pp512,tg32] [--threads 2] [--pairs 5] [--kv f16] [--ik llama-bench] [--json]
+usage: compare_engines.py [MODEL.gguf | phi-2:q8_0 ...] [--tests pp512,tg32] [--threads 2] [--pairs 5] [--kv f16]
+    [--ik llama-bench] [--every-format] [--idle 60] [--json]
 """
 
 from __future__ import annotations
@@ -19,16 +26,24 @@ import os
 import re
 import statistics
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from compare_llama_cpp import QUIET_CPUS, Neighbours, Peer
+from compare_llama_cpp import QUIET_CPUS, Neighbours, Peer, PeerRefusesError
+from formats import FORMATS
+from make_model import PURE, SHAPES, make_model
 
 from tokamak.bench import probes
 from tokamak.observe.machine import Machine
 
 TEST = re.compile(r"(?P<kind>pp|tg)(?P<count>\d+)(x(?P<batch>\d+))?(@(?P<depth>\d+))?")
+IDLE_LOAD = 0.3  # load average below which a machine is idle
+PEERS = ("llama.cpp", "ik_llama.cpp")
 IK_MODES = {"plain": [], "-rtr 1": ["-rtr", "1"], "huge pages": []}
 
 
@@ -79,7 +94,7 @@ class Worker:
     def rate(self, test: Test, seed: int) -> float:
         answer = self.peer.ask(f"{test.kind}:{test.batch}:{test.depth}", test.count, seed)
         if answer["tokens"] != test.tokens:
-            raise SystemExit(f"{self.name}: asked for {test.tokens} tokens, got {answer['tokens']}")
+            raise PeerRefusesError(f"{self.name}: asked for {test.tokens} tokens, got {answer['tokens']}")
         return test.tokens / answer["seconds"]
 
     def close(self) -> None:
@@ -127,7 +142,7 @@ class LlamaBench:
             [*self.words, *what], capture_output=True, text=True, env=self.environ, check=False
         )
         if done.returncode:
-            raise SystemExit(f"{self.name}: {done.stderr[-400:]}")
+            raise PeerRefusesError(f"{self.name}: {done.stderr[-400:]}")
         return float(json.loads(done.stdout)[0]["avg_ts"])
 
     def can(self, test: Test) -> bool:
@@ -137,50 +152,71 @@ class LlamaBench:
         pass
 
 
-def best(candidates: list, tests: list[Test]):
-    """The candidate that is fastest in a trial of every test (geometric mean); the others are closed."""
-    scores = []
-    for candidate in candidates:
-        rates = [
-            candidate.rate(t.shortened(), 1)
-            for t in tests
-            if not hasattr(candidate, "can") or candidate.can(t)
-        ]
-        scores.append(statistics.geometric_mean(rates) if rates else 0.0)
-    chosen = candidates[scores.index(max(scores))]
-    for candidate in candidates:
+def best(makers: list, tests: list[Test]):
+    """The candidate that is fastest in a trial of every test (geometric mean); the others are closed.
+
+    None where no candidate runs the file.
+    """
+    scored = []
+    for make in makers:
+        candidate = None
+        try:
+            candidate = make()
+            able = [t.shortened() for t in tests if not hasattr(candidate, "can") or candidate.can(t)]
+            rates = [candidate.rate(t, 1) for t in able]
+        except PeerRefusesError:
+            if candidate is not None:
+                candidate.close()
+            continue
+        scored.append((statistics.geometric_mean(rates) if rates else 0.0, len(scored), candidate))
+    if not scored:
+        return None
+    chosen = max(scored)[2]
+    for *_, candidate in scored:
         if candidate is not chosen:
             candidate.close()
     return chosen
 
 
-def engines(model: str, tests: list[Test], args: argparse.Namespace) -> list:
-    """Those that are here, ours first."""
+def engines(model: str, tests: list[Test], args: argparse.Namespace) -> tuple[list, set[str]]:
+    """Those that are here, ours first; and the names of those that refuse the file."""
     context = max(t.count * (t.kind == "tg" or 1) + t.depth for t in tests) + 64
-    found = [Worker("tokamak", model, args, context, repack=True)]
+    makers: dict[str, list] = {}
     try:
         import llama_cpp  # noqa: F401
     except ImportError:
         pass
     else:
-        found.append(
-            best(
-                [Worker("llama.cpp", model, args, context, repack=repack) for repack in (True, False)], tests
-            )
-        )
+        makers["llama.cpp"] = [
+            partial(Worker, "llama.cpp", model, args, context, repack=repack) for repack in (True, False)
+        ]
     if args.ik and Path(args.ik).exists():
-        found.append(best([LlamaBench(args.ik, model, args, mode) for mode in IK_MODES], tests))
-    return found
+        makers["ik_llama.cpp"] = [partial(LlamaBench, args.ik, model, args, mode) for mode in IK_MODES]
+    found = {name: best(candidates, tests) for name, candidates in makers.items()}
+    ours = Worker("tokamak", model, args, context, repack=True)
+    here = [peer for peer in found.values() if peer is not None]
+    return [ours, *here], {name for name, peer in found.items() if peer is None}
 
 
-def compare(test: Test, peers: list, pairs: int) -> tuple[dict[str, list[float]], float]:
-    """Rates of every engine in quiet pairs, and the most that others took in one of them."""
+def wait_until_idle(most_s: float) -> float:
+    """The load average once it is below IDLE_LOAD, or after `most_s` seconds."""
+    end = time.monotonic() + most_s
+    while os.getloadavg()[0] >= IDLE_LOAD and time.monotonic() < end:
+        time.sleep(min(2.0, max(0.0, end - time.monotonic())))
+    return os.getloadavg()[0]
+
+
+def compare(
+    test: Test, peers: list, pairs: int, idle_s: float
+) -> tuple[dict[str, list[float]], float, float]:
+    """Rates of every engine in quiet pairs, the most that others took in one of them, the largest load before one."""
     able = [p for p in peers if not hasattr(p, "can") or p.can(test)]
     rates: dict[str, list[float]] = {p.name: [] for p in able}
-    worst, seed = 0.0, 1
+    worst, load, seed = 0.0, 0.0, 1
     for attempt in range(3 * pairs):
         if len(rates["tokamak"]) == pairs:
             break
+        before = wait_until_idle(idle_s)
         watch = Neighbours([p for p in able if p.process is not None])
         order = able if attempt % 2 == 0 else able[::-1]
         got = {p.name: p.rate(test, seed := seed + 1) for p in order}
@@ -188,24 +224,25 @@ def compare(test: Test, peers: list, pairs: int) -> tuple[dict[str, list[float]]
         last = 3 * pairs - attempt <= pairs - len(rates["tokamak"])
         if foreign > QUIET_CPUS and not last:
             continue
-        worst = max(worst, foreign)
+        worst, load = max(worst, foreign), max(load, before)
         for name, rate in got.items():
             rates[name].append(rate)
-    return rates, worst
+    return rates, worst, load
 
 
 def rows_of(model: str, args: argparse.Namespace, limits: probes.Limits) -> list[dict]:
     tests = [Test.of(name) for name in args.tests.split(",")]
-    peers = engines(model, tests, args)
+    peers, refusing = engines(model, tests, args)
     facts = peers[0].peer.start
     rows = []
     for test in tests:
         for peer in peers:
             if not hasattr(peer, "can"):
                 peer.rate(test.shortened(), 0)  # warm-up
-        rates, foreign = compare(test, peers, args.pairs)
+        rates, foreign, load = compare(test, peers, args.pairs, args.idle)
         ours = rates["tokamak"]
         row = {"model": Path(model).name, "test": test.name, "foreign_cpus": foreign, "samples": rates}
+        row["load"] = load
         row["tokamak"] = statistics.median(ours)
         row["bandwidth"] = (
             row["tokamak"] / test.batch * facts["weight_nbytes"] / limits.read_bytes_s
@@ -213,8 +250,10 @@ def rows_of(model: str, args: argparse.Namespace, limits: probes.Limits) -> list
             else None
         )
         row["arithmetic"] = row["tokamak"] * facts["macs_per_token"] / limits.int8_macs_s
-        for name in ("llama.cpp", "ik_llama.cpp"):
+        for name in PEERS:
             theirs = rates.get(name)
+            if name in refusing:
+                row[name] = "peer refuses"
             if theirs:
                 ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
                 mode = next(p.mode for p in peers if p.name == name)
@@ -231,9 +270,9 @@ def rows_of(model: str, args: argparse.Namespace, limits: probes.Limits) -> list
     return rows
 
 
-def cell(peer: dict | None) -> str:
-    if peer is None:
-        return "peer absent"
+def cell(peer: dict | str | None) -> str:
+    if peer is None or isinstance(peer, str):
+        return peer or "peer absent"
     return f"{peer['rate']:.1f} ({peer['mode']})  {peer['ratio']:.2f} [{peer['low']:.2f}..{peer['high']:.2f}]"
 
 
@@ -244,7 +283,7 @@ def show(report: dict) -> None:
         f"{report['threads']} threads, {report['kv']} cache, {report['pairs']} alternating pairs; in this run "
         f"{limits['read_bytes_s'] / 1e9:.1f} GB/s read, {limits['int8_macs_s'] / 1e9:.0f} G int8 multiply-adds/s\n"
     )
-    line = "{:<28}{:<12}{:>9}{:>7}{:>7}{:>7}  {:<42}{}"
+    line = "{:<36}{:<12}{:>9}{:>7}{:>7}{:>7}{:>6}  {:<42}{}"
     print(
         line.format(
             "model",
@@ -253,6 +292,7 @@ def show(report: dict) -> None:
             "read",
             "int8",
             "other",
+            "load",
             "llama.cpp: tok/s, ratio [range]",
             "ik_llama.cpp",
         )
@@ -261,25 +301,57 @@ def show(report: dict) -> None:
         read = f"{100 * r['bandwidth']:.0f} %" if r["bandwidth"] is not None else ""
         print(
             line.format(
-                r["model"][:27],
+                r["model"].removesuffix(".gguf")[:35],
                 r["test"],
                 f"{r['tokamak']:.1f}",
                 read,
                 f"{100 * r['arithmetic']:.0f} %",
                 f"{r['foreign_cpus']:.2f}",
+                f"{r['load']:.1f}",
                 cell(r.get("llama.cpp")),
                 cell(r.get("ik_llama.cpp")),
             )
         )
+    if any(r["load"] >= IDLE_LOAD for r in report["rows"]):
+        print(f"\nNot idle before some pair: a load average of {IDLE_LOAD} or more (column load)")
     if any(r["foreign_cpus"] > QUIET_CPUS for r in report["rows"]):
         print(f"\nNOT A RESULT where other processes took more than {QUIET_CPUS} CPUs (column other)")
+
+
+@contextmanager
+def file_of(model: str, folder: Path) -> Iterator[str]:
+    """The path of a model; that of a shape is made, and removed afterwards."""
+    shape, _, rest = model.partition(":")
+    if shape not in SHAPES or not rest:
+        yield model
+        return
+    wanted, _, layers = rest.partition(":")
+    path = folder / f"{shape}-{wanted}{f'-{layers}-layers' if layers else ''}.gguf"
+    make_model(path, shape, wanted, layers=int(layers) if layers else None)
+    try:
+        yield str(path)
+    finally:
+        path.unlink()
+
+
+def measured(models: list[str], args: argparse.Namespace, limits: probes.Limits) -> list[dict]:
+    """Rows of all models, one after another."""
+    rows = []
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        for model in models:
+            with file_of(model, Path(folder)) as path:
+                rows += rows_of(path, args, limits)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+")
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--every-format", action="store_true", help="also a small model in every format")
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds to wait for an idle machine")
+    parser.add_argument("--folder", type=Path, help="where models are made")
     parser.add_argument("--tests", default="pp512,tg32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=5)
@@ -287,10 +359,13 @@ def main() -> None:
     parser.add_argument("--ik", metavar="PATH", help="llama-bench of ik_llama.cpp")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    models = [*args.models, *(f"tinyllama:{PURE}{f}:4" for f in FORMATS if args.every_format)]
+    if not models:
+        parser.error("name a model, or --every-format")
     args.most = max(Test.of(name).batch for name in args.tests.split(","))
     began = time.time()
     limits = probes.measure(args.threads)
-    rows = [row for model in args.models for row in rows_of(model, args, limits)]
+    rows = measured(models, args, limits)
     report = {
         "machine": Machine.here().facts(),
         "machine_line": Machine.here().line(),

@@ -26,6 +26,10 @@ from tokamak.observe.machine import Machine, memory_now
 WORKER = Path(__file__).with_name("compare_worker.py")
 
 
+class PeerRefusesError(SystemExit):
+    """An engine ended instead of answering: it cannot read the file, or cannot run it."""
+
+
 class Peer:
     """One engine in its own process. clock: what its rates are per: wall "seconds", or the "cpu_seconds" it took."""
 
@@ -51,7 +55,7 @@ class Peer:
     def answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name}: the worker ended with code {self.process.wait()}")
+            raise PeerRefusesError(f"{self.name}: the worker ended with code {self.process.wait()}")
         return json.loads(line)
 
     def ask(self, kind: str, count: int, seed: int) -> dict:

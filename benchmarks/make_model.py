@@ -68,6 +68,21 @@ SHAPES = {
         "rope_theta": 10000.0,
         "tied": False,
     },
+    # llama.cpp knows "bitnet", which gates with silu where 2B-4T has relu^2: matrices and bytes are the same.
+    "bitnet-2b-4t": {
+        "arch": "bitnet",
+        "hidden_size": 2560,
+        "intermediate_size": 6912,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 20,
+        "num_key_value_heads": 5,
+        "head_dim": 128,
+        "rotary_dim": 128,
+        "vocab_size": 128256,
+        "context": 4096,
+        "rope_theta": 500000.0,
+        "tied": True,
+    },
 }
 # The minimum that centres the codes, in units of d; the field it is in.
 CENTRE = {"q2_k": 1.5, "q4_k": 7.5, "q5_k": 15.5, "q4_1": -7.5, "q5_1": -15.5}
@@ -154,7 +169,7 @@ def tensors(shape: dict, wanted: str, rng: np.random.Generator) -> Iterator[Tens
             yield matrix(name, dims, fmt or "f32", rng)
         else:
             yield vector(name, dims, 1.0 if "norm.weight" in name else 0.0, rng)
-    if shape["rope_theta"] == 500000.0:
+    if shape["arch"] == "llama" and shape["rope_theta"] == 500000.0:
         yield TensorSource("rope_freqs.weight", "f32", (shape["head_dim"] // 2,), llama3_factors(shape))
 
 
