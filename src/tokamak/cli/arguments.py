@@ -41,6 +41,10 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--i2-s", metavar="LAYOUT", help="of i2_s tensors, which no file tells: i2_s, i2_s_arm or i2_s_rows4"
     )
+    group.add_argument(
+        "--keep-packed", action="store_const", const=True,
+        help="write the packed weights to the cache directory the first time, map them afterwards",
+    )  # fmt: skip
     group.add_argument("--executor", metavar="NAME", help="auto, cpu or reference (default auto)")
     group.add_argument(
         "--threads-batch", type=int, metavar="N", help="threads that read prompts (default --threads)"
@@ -57,7 +61,7 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     """
     import tokamak
 
-    names = ("context", "kv_dtype", "executor", "tokenizer", "threads_batch", "draft", "i2_s")
+    names = ("context", "kv_dtype", "executor", "tokenizer", "threads_batch", "draft", "i2_s", "keep_packed")
     options = {name: getattr(args, name, None) for name in names}
     if getattr(args, "affinity", None):
         options["affinity"] = cpu_list(args.affinity)

@@ -15,6 +15,7 @@ from tokamak.engine import tuned
 from tokamak.engine.drafting import open_draft
 from tokamak.engine.encoder import Encoder, encoder_limits, pooling_of
 from tokamak.engine.infill import fim_ids
+from tokamak.engine.kept import open_kept
 from tokamak.engine.llm import LLM
 from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
 from tokamak.errors import CapacityError, InvalidParams, TokamakError, UnavailableError
@@ -56,6 +57,7 @@ def load(
     i2_s: str = "i2_s",
     draft: str | os.PathLike[str] | None = None,
     inter_token_target_ms: float | None = None,
+    keep_packed: bool = False,
 ) -> LLM:
     """A model ready to answer.
 
@@ -66,14 +68,14 @@ def load(
     always draws the same. max_batch_rows (512, or tuned), max_sequences: of one step. block_size: positions per cache
     block. prefix_cache_nbytes: cache for prefixes that may come again, None: what is free. progress(done, total):
     bytes packed. tokenizer: a file, not the model's. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so.
-    draft: a smaller model that guesses ahead. inter_token_target_ms: longest step while others decode, None: three
-    times one without a prompt.
+    draft: a smaller model that guesses ahead. keep_packed: weights are mapped from the cache directory, where the first
+    load writes them. inter_token_target_ms: longest step while others decode, None: 3 times one without a prompt.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
     _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size, inter_token_target_ms)
     placed, target = Threading.choose(threads, threads_batch, affinity), executors.get(executor)
-    checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model(), i2_s=i2_s)
+    checkpoint = _open(path, executor, threads, progress, i2_s=i2_s, keep=keep_packed)
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
         limits = chosen.limits(block_size, max_batch_rows, max_sequences, kv_dtype, placed)
@@ -82,11 +84,26 @@ def load(
         drafter = open_draft(draft, executor, limits, found.tokenizer, chosen.context)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error
-    sizes = {"context": chosen.context, "num_tokens": checkpoint.num_tokens}
     asked = {"prefix_cache_nbytes": prefix_cache_nbytes, "inter_token_target_ms": inter_token_target_ms}
     facts, load_s = _facts(checkpoint, chosen, limits, found), time.perf_counter() - began
-    made = {"seed": seed, "draft": drafter, "facts": facts, "load_s": load_s}
-    return _kind(checkpoint)(program, found.tokenizer, **sizes, **asked, **made)
+    made = {"seed": seed, "draft": drafter, "facts": facts, "load_s": load_s, "context": chosen.context}
+    return _kind(checkpoint)(program, found.tokenizer, num_tokens=checkpoint.num_tokens, **asked, **made)
+
+
+def _open(
+    path: str | os.PathLike[str] | None,
+    executor: str,
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+    *,
+    i2_s: str,
+    keep: bool,
+) -> Checkpoint:
+    """The checkpoint of a path, None: of the model of the package; with kept weights where the layout is the file's."""
+    source = os.fspath(path) if path is not None else str(default_model())
+    if keep and i2_s == "i2_s":
+        return open_kept(source, executor, threads, progress)
+    return open_checkpoint(source, i2_s=i2_s)
 
 
 class Threading(NamedTuple):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tokamak.errors import InvalidParams
-from tokamak.types import Executor
+from tokamak.types import Executor, PackedBytes
 
-__all__ = ["NAMES", "get"]
+__all__ = ["NAMES", "check_layout", "get"]
 
 NAMES = ("cpu", "reference")
 
@@ -24,3 +24,10 @@ def get(name: str = "auto") -> Executor:
 
         return Reference()
     raise InvalidParams(f"executor {name!r} is unknown; known: auto, {', '.join(NAMES)}")
+
+
+def check_layout(packed: PackedBytes, format_: str, isa: str) -> None:
+    """Whether the kernels here read packed bytes.  Raises: UnsupportedError if not."""
+    from tokamak.executors import packing
+
+    packing.check_layout(packed, format_, isa)
