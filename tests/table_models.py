@@ -67,6 +67,7 @@ def mixed(first: int) -> dict:
 
 
 NO_ROPE = {"rope.dimension_count": None, "rope.freq_base": None}
+YARN = {"rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
 CASES = {
     "baichuan-13b": Case({"block_count": 40, **WHOLE}, arch="baichuan"),
     "bailingmoe": Case(
@@ -96,6 +97,7 @@ CASES = {
         only=mixed(1),
     ),
     "exaone": Case(),
+    "exaone4": Case({"attention.sliding_window": 20, "block_count": 64}),
     "gemma2": Case(
         {
             "attention.sliding_window": 20,
@@ -180,6 +182,7 @@ CASES = {
         {**WHOLE, **NO_ROPE, "attention.max_alibi_bias": 8.0, "attention.clamp_kqv": 0.8}, limit=GELU
     ),
     "nemotron": Case({"rope.dimension_count": 8}),
+    "olmo2": Case({"attention.sliding_window": 20, "block_count": 5, "rope.scaling.type": "yarn"} | YARN),
     "orion": Case(),
     "paddleocr": Case({"rope.dimension_sections": Typed("array[int32]", [4, 2, 2, 0])}),
     "pangu-embedded": Case(without=("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")),
@@ -230,6 +233,20 @@ CASES = {
         WIDE | {"rope.dimension_sections": Typed("array[int32]", [3, 3, 2, 0]), "n_deepstack_layers": 0}
     ),
     "refact": Case({**NO_ROPE, "attention.head_count_kv": 1}),
+    "rwkv7": Case(
+        {
+            "attention.head_count": 0,
+            "attention.head_count_kv": None,
+            **NO_ROPE,
+            "embedding_length": 128,
+            "wkv.head_size": 64,  # its kernels assume that
+            "attention.decay_lora_rank": 8,
+            "attention.iclr_lora_rank": 12,
+            "attention.value_residual_mix_lora_rank": 12,
+            "attention.gate_lora_rank": 20,
+        },
+        without=(),
+    ),
     "seed_oss": Case(),
     "smollm3": Case({"block_count": 5}),
     "starcoder2": Case(without=("ffn_gate.bias",), limit=GELU),

@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 import hf_models  # noqa: E402
 import recorded_models  # noqa: E402
 import table_models  # noqa: E402
-from tokamak.loaders.hf_names import HF_FAMILIES  # noqa: E402
+from tokamak.loaders.names.hf import HF_FAMILIES  # noqa: E402
 from tokamak.models import FAMILIES  # noqa: E402
 
 PAGE = ROOT / "docs" / "models.md"
@@ -59,6 +59,7 @@ NAMES = {
     "qwen3vl": "Qwen 3 VL, text",
     "qwen3vlmoe": "Qwen 3 VL MoE, text",
     "rwkv6": "RWKV 6",
+    "rwkv7": "RWKV 7",
     "starcoder": "StarCoder 1, GPT-BigCode",
 }
 # Architectures that gguf-py names and nothing here computes.
@@ -104,7 +105,6 @@ REFUSED = (
         "qwen3next",
         "rnd1",
         "rwkv6qwen2",
-        "rwkv7",
         "smallthinker",
         "step35",
         "t5",

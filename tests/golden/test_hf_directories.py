@@ -13,7 +13,7 @@ from reference_data import golden
 from tokamak import executors, models
 from tokamak.ir.passes import optimize
 from tokamak.loaders import open_checkpoint, open_gguf
-from tokamak.loaders.hf_names import HF_FAMILIES
+from tokamak.loaders.names.hf import HF_FAMILIES
 from tokamak.loaders.safetensors import read_bytes, read_object
 from tokamak.types import Limits
 
@@ -73,6 +73,8 @@ def test_a_converted_file_says_what_the_recorded_one_says(folder, tmp_path):
     assert {n: t.shape for n, t in ours.tensors.items()} == {n: t.shape for n, t in theirs.tensors.items()}
     left_out = {"general.name", "general.size_label", "tokenizer.ggml.add_sep_token"}
     left_out |= {"phi3.rope.scaling.original_context_length"}  # of a rope that is not scaled
+    if folder.parent.name in ("deepseek3", "gpt-oss"):
+        left_out |= {"tokenizer.ggml.pre"}  # recorded as of the family, while this tokenizer is GPT-2's
     for key, value in theirs.metadata.items():
         if key in left_out or key in ("tokenizer.ggml.token_type", "tokenizer.ggml.unknown_token_id"):
             continue

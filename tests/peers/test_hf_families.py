@@ -9,7 +9,7 @@ from graphs import batch
 from tokamak import executors, models
 from tokamak.ir.passes import optimize
 from tokamak.loaders import open_checkpoint
-from tokamak.loaders.hf_names import HF_FAMILIES
+from tokamak.loaders.names.hf import HF_FAMILIES
 from tokamak.types import Limits
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -37,6 +37,32 @@ FACTORS = {
 LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
 OWN = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 GPT = {"num_key_value_heads": None, "intermediate_size": None}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+ROUTED_PLAIN = {
+    "n_routed_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.5,
+}
+ROUTED = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 12,
+}
 CASES = {
     "llama": {},
     "mistral": {"sliding_window": 16},
@@ -61,6 +87,37 @@ CASES = {
     "glm4": {"head_dim": 16},
     "arcee": {},
     "ernie4_5": {"head_dim": 16},
+    "deepseek_v2": ROUTED | {"q_lora_rank": None, "topk_method": "greedy", "first_k_dense_replace": 1},
+    "deepseek_v3": ROUTED | {"n_group": 2, "topk_group": 1, "routed_scaling_factor": 1.5},
+    "cohere2": {"sliding_window": 16, "num_hidden_layers": 5, "logit_scale": 0.5},
+    "gemma2": {
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "sliding_window": 16,
+        "attn_logit_softcapping": 20.0,
+        "final_logit_softcapping": 10.0,
+    },
+    "starcoder2": {"sliding_window": 16},
+    "nemotron": {},
+    "smollm3": {"num_hidden_layers": 5},
+    "seed_oss": {"head_dim": 8, "attention_bias": True, "attention_out_bias": False},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "olmo": {"clip_qkv": 0.8},
+    "exaone4": {"sliding_window": 16, "sliding_window_pattern": 4, "num_hidden_layers": 5},
+    "olmo3": {
+        "sliding_window": 16,
+        "num_hidden_layers": 5,
+        "rope_parameters": {"full_attention": YARN, "sliding_attention": ROPE},
+    },
+    "phimoe": LOCAL | {"attention_bias": True, "lm_head_bias": True},
+    "dots1": ROUTED_PLAIN | {"num_key_value_heads": 4},
+    "glm4_moe": ROUTED_PLAIN
+    | {"partial_rotary_factor": 0.5, "use_qk_norm": True, "head_dim": 8, "attention_bias": True},
+    "minimax_m2": LOCAL | {"head_dim": 8, "rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},
+    "ministral3": {"head_dim": 8, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}},
+    "gptj": GPT | {"rotary_dim": 4},
+    "bloom": GPT,
+    "gpt_oss": LOCAL | {"head_dim": 16, "sliding_window": 16, "rope_parameters": ROPE},
 }
 
 

@@ -262,11 +262,15 @@ class Lowering:
                 sizes[name] = 4 * prod(value.type.shape)
         here = [n for n in sizes if not is_packed(weights[n])]
         tables = [(v, a) for v, a in self.graph.consts.values() if v in matrices]
-        room = sum(self.native.packed_nbytes("f32", *v.type.shape) for v, _ in tables)
+        room = sum(
+            prod(v.type.shape[:-2]) * self.native.packed_nbytes("f32", *v.type.shape[-2:]) for v, _ in tables
+        )
         self.native.reserve(room + sum(sizes[n] for n in here if self.graph.params[n] in matrices))
         for value, array in tables:
-            table = np.ascontiguousarray(array, np.float32).view(np.uint8)
-            self.matrices[value] = self.native.add_matrix("f32", table, value.type.tail[0])
+            *_, rows, cols = value.type.shape
+            table = np.ascontiguousarray(array, np.float32).view(np.uint8).reshape(-1, rows, 4 * cols)
+            self.stacks[value] = [self.native.add_matrix("f32", part, cols) for part in table]
+            self.matrices[value] = self.stacks[value][0]
         done, total = 0, sum(sizes.values())
         for name, value in self.graph.params.items():
             with located(name):

@@ -241,9 +241,11 @@ def _weights(
     """num_layers: of the file; those past the configuration's predict further tokens ahead and are left out."""
     sizes = extents(config, num_rows, family)
     turn = (config["head_dim"], config.get("rotary_dim", 0)) if family.interleaved else None
-    used: set[str] = set()
+    used = set(family.unread)
     for name, path, row in _expected(family, config["num_hidden_layers"], infos):
         info = infos.get(name)
+        if name in family.unread:
+            continue
         if info is None:
             if row.optional:
                 continue
@@ -297,6 +299,8 @@ def _parameters(
     if row.pick:
         of, first, count = (sizes[name] for name in row.pick)
         shape = (info.shape[0] // of * count, *info.shape[1:])
+        if row.view:
+            shape = tuple(sizes[name] for name in row.view.split())
         yield prefix + row.path, Tensor(info, shape, first, turn if row.heads else None, (of, count))
         return
     if row.view:

@@ -109,6 +109,16 @@ class Keys:
         if value is not None and (isinstance(value, np.ndarray) or value not in allowed):
             raise UnsupportedError(f"key {self.prefix}{suffix} is {value!r:.80}: {why}")
 
+    def pattern(self, suffix: str, period: int, layers: int) -> None:
+        """Refuse a key that is there and makes other layers local than all but every `period`-th."""
+        value = self._take(suffix)
+        expected = [(i + 1) % period != 0 for i in range(layers)]
+        told = value.tolist() if isinstance(value, np.ndarray) else value
+        if told not in (None, period, expected) or isinstance(told, bool):
+            raise UnsupportedError(
+                f"key {self.prefix}{suffix} is {value!r:.80}, implemented: every layer but each {period}th is local"
+            )
+
     def finish(self, ignored: tuple[str, ...] = ()) -> None:
         """Raises: UnsupportedError naming every key that was not read and is not known to be harmless."""
         unread = sorted(set(self.values) - self.read - HARMLESS - set(ignored))
@@ -159,6 +169,8 @@ def read_config(
         )
     if window:
         config["sliding_window"] = window
+    if family.period:
+        keys.pattern("attention.sliding_window_pattern", family.period, layers)
     if keys.values.get("rope.scaling.yarn_log_multiplier") and "kv_lora_rank" not in config:
         raise UnsupportedError(
             f"key {keys.prefix}rope.scaling.yarn_log_multiplier is not implemented for this architecture"

@@ -117,7 +117,7 @@ class Tensor:
         data = self.info.data()
         if not _ROW_NBYTES.get(self.format):
             return data.reshape(1, -1)
-        if self.shape[1:] != self.info.shape[1:]:  # another shape of the whole
+        if self.every is None and self.shape[1:] != self.info.shape[1:]:  # another shape of the whole
             return data.reshape(int(np.prod(self.shape[:-1], dtype=np.int64)), -1)
         pieces = data.reshape(self.info.shape[0], -1)
         if self.every is None:

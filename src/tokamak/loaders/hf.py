@@ -6,6 +6,7 @@ stacked, or simply mapped. So one strict reader serves both kinds of model, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,8 +18,8 @@ import numpy as np
 from tokamak.errors import ModelFileError, UnsupportedError
 from tokamak.loaders.gguf import GgufModel, TensorInfo, half_split_order
 from tokamak.loaders.hf_config import Keys, keys_of
-from tokamak.loaders.hf_names import HF_FAMILIES, HfFamily
 from tokamak.loaders.names import FAMILIES, FamilyNames, Row
+from tokamak.loaders.names.hf import HF_FAMILIES, HfFamily
 from tokamak.loaders.safetensors import StoredTensor, open_tensors, read_bytes, read_object
 from tokamak.quant import FORMATS
 from tokamak.types import Array
@@ -128,6 +129,7 @@ class _Maker:
         self.head_dim = int(facts["attention.key_length"])
         self.rotary = int(facts.get("rope.dimension_count", self.head_dim))
         self.heads = int(facts["attention.head_count"])
+        self.facts = facts
         self.num_experts = int(facts.get("expert_count", 0))
 
     def tensors(self, *, tied: bool) -> Iterator[tuple[str, _Made]]:
@@ -142,13 +144,19 @@ class _Maker:
         for name, factors in self.keys.tensors.items():
             yield name, _Made("f32", factors.shape, (), partial(_bytes_of, factors))
         for layer in range(self.num_layers):
-            for row in self.family.layer:
+            for row in {row.tensor: row for row in reversed(self.family.layer)}.values():
                 if (made := self.make(row, f"{self.hf.layers}.{layer}.")) is not None:
                     yield f"blk.{layer}.{row.tensor}", made
         left = [n for n in self.stored if n not in self.used and not n.endswith(self.hf.ignored)]
+        if self.hf.ahead:
+            left = [n for n in left if self.layer_of(n) < self.num_layers]
         if left:
             more = f" and {len(left) - 4} more" if len(left) > 4 else ""
             raise UnsupportedError(f"tensors {', '.join(left[:4])}{more} are not used by this architecture")
+
+    def layer_of(self, name: str) -> int:
+        match = re.search(rf"\b{re.escape(self.hf.layers)}\.(\d{{1,9}})\.", name)
+        return int(match[1]) if match else -1
 
     def names(self, path: str, layer: str) -> Iterator[str]:
         """What the tensor of a path may be called."""
@@ -166,7 +174,9 @@ class _Maker:
         """None where an optional tensor is missing."""
         if row.cut:  # files of this kind have the pieces
             return None
-        found = self.find(row.path, layer)
+        if row.path in self.hf.made:
+            return self.computed(row, layer)
+        found = self.find(self.hf.whole.get(row.tensor, row.path), layer)
         made = self.stack(row.path, layer) if found is None else _plain(found)
         if made is None:
             if row.optional:
@@ -174,10 +184,26 @@ class _Maker:
             raise ModelFileError(f"has no tensor {next(self.names(row.path, layer))}")
         return self.adapted(row, made)
 
+    def computed(self, row: Row, layer: str) -> _Made | None:
+        """A tensor that is a part of another one, in another order."""
+        name, change = self.hf.made[row.path]
+        found = self.find(name, layer)
+        if found is None:
+            raise ModelFileError(f"has no tensor {next(self.names(name, layer))}")
+        made = _plain(found)
+        try:
+            shape = change(np.empty(made.shape, np.uint8), self.facts).shape
+        except ValueError:
+            raise ModelFileError(f"tensor {found.name} has the shape {list(made.shape)}") from None
+        return _changed(made, lambda x: change(x, self.facts), shape)
+
     def adapted(self, row: Row, made: _Made) -> _Made:
         """Orders of rows and offsets of values as GGUF has them; vectors and tables of positions in f32."""
         if self.hf.transposed and len(made.shape) == 2 and row.path.split(".")[-2].endswith("_proj"):
             made = _changed(made, lambda x: x.T, (made.shape[1], made.shape[0]))
+        if self.hf.alternating and row.tensor == "ffn_down_exps.weight":
+            count, inner, outer = made.shape
+            made = _changed(made, lambda x: x.transpose(0, 2, 1), (count, outer, inner))
         if self.hf.mixed_heads and "qkv_proj" in row.path:
             made = self.parted(made)
         if row.heads and self.family.interleaved and not self.hf.paired:
@@ -187,6 +213,7 @@ class _Maker:
             made = _changed(_in_f32(made), lambda x: x + np.float32(1), made.shape)
         small = (
             len(made.shape) == 1
+            or row.tensor.endswith(".bias")
             or row.path.startswith("embed_positions")
             or row.tensor.startswith("ffn_gate_inp")
         )
@@ -211,6 +238,9 @@ class _Maker:
             found = next(
                 (f"{p}{layer}{name}" for p in self.hf.prefixes if f"{p}{layer}{name}" in self.stored), None
             )
+            if found is not None and self.hf.alternating:
+                self.used.add(found)
+                return _every_other(_plain(self.stored[found]), half)
             if found is not None and len(self.stored[found].shape) == 3:
                 self.used.add(found)
                 made = _plain(self.stored[found])
@@ -218,6 +248,13 @@ class _Maker:
                 part = slice(half * (both // 2), (half + 1) * (both // 2))
                 return _changed(made, lambda x: x[:, part], (count, both // 2, width))
         return None
+
+
+def _every_other(made: _Made, half: int) -> _Made:
+    """Of [experts, (inputs,) outputs] the gates or the ups, outputs before inputs."""
+    *rest, both = made.shape
+    shape = (rest[0], both // 2, *rest[1:])
+    return _changed(made, lambda x: np.moveaxis(x[..., half::2], -1, 1), shape)
 
 
 def _plain(stored: StoredTensor) -> _Made:

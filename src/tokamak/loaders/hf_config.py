@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tokamak.errors import ModelFileError, UnsupportedError
-from tokamak.loaders.hf_names import HfFamily
 from tokamak.loaders.names import FamilyNames
+from tokamak.loaders.names.hf import HfFamily
 from tokamak.types import Floats
 
 __all__ = ["Keys", "keys_of"]
@@ -36,6 +36,7 @@ HARMLESS = frozenset(
         "eos_token_id",
         "pad_token_id",
         "sep_token_id",
+        "eod_token_id",
         "unk_token_id",
         "decoder_start_token_id",
         "initializer_range",
@@ -142,6 +143,10 @@ class _Reader:
             raise ModelFileError(f"config.json: {name} is {value!r:.80}, expected a whole number above 0")
         return value
 
+    def count(self, name: str) -> int:
+        """A whole number that may be 0."""
+        return self.integer(name) if self.get(name) != 0 else 0
+
     def number(self, name: str, default: float | None = None) -> float:
         return _number(self.get(name, default), name)
 
@@ -163,7 +168,10 @@ def _number(value: Any, name: str) -> float:
 
 def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys:
     """The GGUF keys of a configuration. Raises: ModelFileError, UnsupportedError naming the setting."""
+    _needed(config, hf)
+    config = {**config, **(hf.derive(config) if hf.derive else {})}
     keys, reader, arch = Keys(), _Reader(config, hf), hf.architecture
+    reader.read.update(hf.understood)
     _check_fixed(config, hf, reader)
     hidden, heads = reader.integer("hidden_size"), reader.integer("num_attention_heads")
     head_dim = reader.integer("head_dim", hidden // heads or None)
@@ -185,7 +193,8 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
         "vocab_size": reader.integer("vocab_size"),
     }.items():
         keys.put(f"{arch}.{suffix}", value)
-    for table, read in ((names.numbers, reader.number), (names.counts, reader.integer)):
+    tables = (names.numbers, reader.number), (names.counts, reader.integer), (names.some, reader.count)
+    for table, read in tables:
         for suffix, name in table.items():
             if reader.get(name) is not None:
                 keys.put(f"{arch}.{suffix}", read(name))
@@ -197,12 +206,20 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
             keys.put(f"{arch}.{suffix}", allowed[0])
     if not names.causal:
         keys.put(f"{arch}.attention.causal", value=False)
-    _window(keys, reader, names, arch)
+    _window(keys, reader, names, hf)
     if names.rope:
         _Rope(keys, reader, arch, head_dim, context).put()
     reader.read |= set(ROPE)
     reader.finish()
     return keys
+
+
+def _needed(config: Mapping[str, Any], hf: HfFamily) -> None:
+    """Settings that `derive` reads must be whole numbers."""
+    named = {row for row in hf.understood if row.endswith(("_dim", "_rank"))} if hf.derive else set()
+    for name in sorted(named):
+        if name in config and not isinstance(config[name], int):
+            raise ModelFileError(f"config.json: {name} is {config[name]!r:.80}, expected a whole number")
 
 
 def _check_fixed(config: Mapping[str, Any], hf: HfFamily, reader: _Reader) -> None:
@@ -221,23 +238,22 @@ def _check_fixed(config: Mapping[str, Any], hf: HfFamily, reader: _Reader) -> No
         )
 
 
-def _window(keys: Keys, reader: _Reader, names: FamilyNames, arch: str) -> None:
+def _window(keys: Keys, reader: _Reader, names: FamilyNames, hf: HfFamily) -> None:
     window = reader.get("sliding_window")
-    if not window or reader.config.get("use_sliding_window") is False:
+    layers = reader.config.get("layer_types") or []
+    if not window or reader.config.get("use_sliding_window") is False or set(layers) == {"full_attention"}:
         return
     if not names.window:
         raise UnsupportedError(
             f"config.json: sliding_window is {window!r:.80}, not implemented for this architecture"
         )
-    layers = reader.config.get("layer_types") or []
-    pattern = ["sliding_attention"] * 5 + ["full_attention"]
-    local = "rope.freq_base_swa" in names.numbers
-    expected = [pattern[i % 6] if local else "sliding_attention" for i in range(len(layers))]
+    kinds = {"s": "sliding_attention", "f": "full_attention"}
+    expected = [kinds[hf.locals_[i % len(hf.locals_)]] for i in range(len(layers))]
     if layers != expected:
         raise UnsupportedError(
             "config.json: layer_types mixes local and global layers in another order than implemented"
         )
-    keys.put(f"{arch}.attention.sliding_window", reader.integer("sliding_window"))
+    keys.put(f"{hf.architecture}.attention.sliding_window", reader.integer("sliding_window"))
 
 
 class _Rope:
@@ -245,6 +261,7 @@ class _Rope:
 
     def __init__(self, keys: Keys, reader: _Reader, arch: str, head_dim: int, context: int) -> None:
         self.keys, self.arch, self.head_dim, self.context = keys, arch, head_dim, context
+        self.sharpens = "kv_lora_rank" in reader.config  # scores over latents know mscale
         scaling = reader.get("rope_parameters") or reader.get("rope_scaling") or {}
         if not isinstance(scaling, dict):
             raise ModelFileError(f"config.json: rope_scaling is {scaling!r:.80}")
@@ -257,7 +274,7 @@ class _Rope:
         self.scaling = scaling
         self.theta = _number(scaling.get("rope_theta") or reader.get("rope_theta", 10000.0), "rope_theta")
         part = scaling.get("partial_rotary_factor") or reader.get("partial_rotary_factor", 1.0)
-        self.rotary = int(head_dim * _number(part, "partial_rotary_factor"))
+        self.rotary = int(round(head_dim * _number(part, "partial_rotary_factor"), 6))
         self.original = scaling.get("original_max_position_embeddings") or reader.get(
             "original_max_position_embeddings"
         )
@@ -319,8 +336,11 @@ class _Rope:
                 self.put_one(f"rope.scaling.yarn_{name}", _number(self.scaling[name], name))
         if self.scaling.get("truncate") is False:
             raise UnsupportedError("config.json: yarn without truncation is not implemented")
-        if any(self.scaling.get(n) not in (None, 0) for n in ("mscale", "mscale_all_dim")):
-            raise UnsupportedError("config.json: yarn with mscale is not implemented")
+        sharper = [self.scaling.get(n) or 0 for n in ("mscale", "mscale_all_dim")]
+        if sharper[0] != sharper[1] or (sharper[0] and not self.sharpens):
+            raise UnsupportedError("config.json: yarn with mscale is not implemented for this architecture")
+        if sharper[0]:
+            self.put_one("rope.scaling.yarn_log_multiplier", 0.1 * _number(sharper[0], "mscale"))
         if self.scaling.get("attention_factor") is not None:
             own = 0.1 * math.log(self.factor()) + 1.0  # what yarn multiplies by itself
             value = _number(self.scaling["attention_factor"], "attention_factor")

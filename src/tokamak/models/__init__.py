@@ -61,6 +61,7 @@ from tokamak.models import (
     qwen_moe,
     refact,
     rwkv6,
+    rwkv7,
     smollm3,
     stablelm,
     starcoder2,
@@ -168,6 +169,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen35": Family(qwen35.Config, qwen35.Qwen35),
     "qwen35moe": Family(qwen35.MoeConfig, qwen35.Qwen35),
     "rwkv6": Family(rwkv6.Config, rwkv6.Rwkv6),
+    "rwkv7": Family(rwkv7.Config, rwkv7.Rwkv7),
 }
 
 

@@ -1,17 +1,23 @@
-"""OLMo 2 and EXAONE 4: norms after each branch instead of before it, and normed queries and keys.
+"""OLMo 2 and 3 and EXAONE 4: norms after each branch instead of before it, and normed queries and keys.
 
-OLMo 2 norms all heads of a projection together, EXAONE 4 each head by itself.
+OLMo norms all heads of a projection together, EXAONE 4 each head by itself. With a window every fourth layer sees all:
+OLMo 3 scales rope there only, EXAONE 4 does not turn there.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokamak.ir import ops
 from tokamak.ir.graph import Value
 from tokamak.models import llama, qwen3
+from tokamak.models.config import Rope
 from tokamak.models.llama import Config
 from tokamak.nn import GatedMLP, Module, RMSNorm, Step
 
 __all__ = ["Config", "Exaone4", "Olmo2"]
+
+PERIOD = 4  # of layers that see all
 
 
 class Attention(llama.Attention):
@@ -46,7 +52,17 @@ class Block(Module):
 
 
 class Olmo2(llama.Llama):
-    block = Block
+    def layer(self, c: Config, index: int) -> Module:
+        block = Block(c)
+        attention: Any = block.self_attn
+        if c.sliding_window and (index + 1) % PERIOD == 0:
+            attention.window = 0
+        elif c.sliding_window:
+            attention.rope, attention.rope_name = (
+                Rope(theta=c.rope.theta, context=c.rope.context),
+                "rope.local",
+            )
+        return block
 
 
 class ExaoneBlock(Block):
@@ -54,4 +70,9 @@ class ExaoneBlock(Block):
 
 
 class Exaone4(llama.Llama):
-    block = ExaoneBlock
+    def layer(self, c: Config, index: int) -> Module:
+        block = ExaoneBlock(c)
+        attention: Any = block.self_attn
+        if c.sliding_window and (index + 1) % PERIOD == 0:
+            attention.window, attention.rope = 0, None
+        return block

@@ -16,7 +16,12 @@ def moved(x: Value, step: Step) -> Value:
     size = x.type.tail[0]
     before = np.tile(np.array([1, 0], np.float32), (size, 1))
     last = ops.causal_conv(x, step.const(f"before.{size}", before), *step.recall(1, size))
-    return ops.add(ops.scale(x, factor=-1.0), last)
+    return difference(last, x)
+
+
+def difference(x: Value, y: Value) -> Value:
+    """x - y."""
+    return ops.add(ops.scale(y, factor=-1.0), x)
 
 
 def per_head_norm(y: Value, weight: Value, bias: Value, *, eps: float) -> Value:
@@ -30,17 +35,18 @@ def per_head_norm(y: Value, weight: Value, bias: Value, *, eps: float) -> Value:
 class Rwkv(Module):
     """Embedding, its norm, blocks, final norm, head."""
 
-    block: type[Any]
-
     def __init__(self, c: Any) -> None:
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
         self.embed_norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
-        self.layers = [self.block(c) for _ in range(c.num_hidden_layers)]
+        self.layers = [self.layer(c, i) for i in range(c.num_hidden_layers)]
         self.norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
         self.lm_head = Linear(c.hidden_size, c.vocab_size)
 
+    def layer(self, c: Any, index: int) -> Module:
+        raise NotImplementedError
+
     def forward(self, step: Step) -> Value:
-        x = self.embed_norm(self.embed_tokens(step.token_ids))
-        for layer in self.layers:
-            x = layer(x, step)
+        x, values = self.embed_norm(self.embed_tokens(step.token_ids)), list[Value]()
+        for layer in self.layers:  # values: of the layers before, for those that lean on them
+            x = layer(x, step, values)
         return self.lm_head(ops.take_rows(self.norm(x), step.logit_rows))

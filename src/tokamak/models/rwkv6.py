@@ -90,10 +90,11 @@ class Block(Module):
         self.ln1, self.ln2 = (LayerNorm(c.hidden_size, c.layer_norm_eps) for _ in range(2))
         self.time_mix, self.channel_mix = TimeMix(c), ChannelMix(c)
 
-    def forward(self, x: Value, step: Step) -> Value:
+    def forward(self, x: Value, step: Step, _values: list[Value]) -> Value:
         x = ops.add(self.time_mix(self.ln1(x), step), x)
         return ops.add(self.channel_mix(self.ln2(x), step), x)
 
 
 class Rwkv6(rwkv.Rwkv):
-    block = Block
+    def layer(self, c: Any, _index: int) -> Module:
+        return Block(c)

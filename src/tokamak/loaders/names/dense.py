@@ -110,6 +110,7 @@ GEMMA3 = FamilyNames(
         OUT,
         *GATED,
     ),
+    period=6,
     window=True,
     numbers={"rope.freq_base_swa": "rope_local_base_freq"},
 )
@@ -136,6 +137,7 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
         MODEL_LN,
         (NORMS[0], *QKV, OUT, *GATED),
         interleaved=True,
+        period=4,
         window=True,
         numbers={"logit_scale": "logit_scale"},
         **LAYER_NORM,
@@ -149,11 +151,20 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
     ),
     "ernie4_5": FamilyNames(MODEL, DENSE, interleaved=True),
     "exaone": STRAIGHT,
-    "exaone4": FamilyNames(MODEL, (*POST_NORMS, *HEAD_NORMS, *QKV, OUT, *GATED)),
+    "exaone4": FamilyNames(
+        MODEL,
+        (*POST_NORMS, *HEAD_NORMS, *QKV, OUT, *GATED),
+        window=True,
+        period=4,
+        derive=lambda c: (
+            {"sliding_window": c.get("sliding_window") or 4096} if c["num_hidden_layers"] == 64 else {}
+        ),
+    ),
     "gemma": FamilyNames(MODEL, (*NORMS, *QKV, OUT, *GATED)),
     "gemma2": FamilyNames(
         MODEL,
         (*GEMMA_NORMS, *QKV, OUT, *GATED),
+        period=2,
         window=True,
         numbers={
             "attn_logit_softcapping": "attn_logit_softcapping",
@@ -241,6 +252,8 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
             OUT,
             *GATED,
         ),
+        window=True,
+        period=4,
     ),
     "orion": FamilyNames(MODEL_LN, (*NORMS_LN, *QKV, OUT, *GATED), **LAYER_NORM),
     "paddleocr": FamilyNames(MODEL, DENSE, ignored=SECTIONS),
@@ -257,6 +270,8 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
             Row("attn_q_norm.weight", "self_attn.q_norm.weight", "head"),
             Row("attn_k_norm.weight", "self_attn.k_norm.weight", "head"),
         ),
+        window=True,
+        period=4,
     ),
     "qwen3vl": FamilyNames(MODEL, (*DENSE, *HEAD_NORMS), ignored=(*SECTIONS, "n_deepstack_layers")),
     "refact": FamilyNames(MODEL, (*NORMS, *QKV, OUT, *GATED), rope=False),

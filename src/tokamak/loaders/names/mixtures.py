@@ -255,6 +255,7 @@ MIXTURES: Mapping[str, FamilyNames] = {
             *EXPERTS[1:],
             *GATED_EXPERT_BIASES,
         ),
+        period=2,
         window=True,
         counts=OWN_WIDTH,
     ),

@@ -170,6 +170,15 @@ def _square(tensor: str, path: str) -> Row:
     return Row(f"{tensor}.weight", f"{path}.weight", "hidden hidden")
 
 
+def _small(letter: str, path: str, rank: str) -> tuple[Row, ...]:
+    """A product of two thin matrices and its bias."""
+    return (
+        Row(f"time_mix_{letter}0.weight", f"time_mix.{path}.bias", "hidden"),
+        Row(f"time_mix_{letter}1.weight", f"time_mix.{path}.first.weight", f"{rank} hidden"),
+        Row(f"time_mix_{letter}2.weight", f"time_mix.{path}.second.weight", f"hidden {rank}"),
+    )
+
+
 RECURRENT: Mapping[str, FamilyNames] = {
     "mamba": FamilyNames(
         MODEL,
@@ -288,6 +297,56 @@ RECURRENT: Mapping[str, FamilyNames] = {
         fixed={"rescale_every_n_layers": (0,)},
         ignored=("attention.head_count",),
         sizes=lambda _: {"five": 5},
+        **LAYER_NORM,
+    ),
+    "rwkv7": FamilyNames(
+        (
+            *MODEL_LN,
+            Row("token_embd_norm.weight", "embed_norm.weight", "hidden"),
+            Row("token_embd_norm.bias", "embed_norm.bias", "hidden"),
+        ),
+        (
+            Row("attn_norm.weight", "ln1.weight", "hidden"),
+            Row("attn_norm.bias", "ln1.bias", "hidden"),
+            Row("attn_norm_2.weight", "ln2.weight", "hidden"),
+            Row("attn_norm_2.bias", "ln2.bias", "hidden"),
+            *(
+                Row(
+                    "time_mix_lerp_fused.weight",
+                    f"time_mix.lerp_{name}",
+                    "six one one hidden",
+                    pick=("six", f"lerp_{name}", "one"),
+                    view="hidden",
+                )
+                for name in "rwkvag"
+            ),
+            *_small("w", "decay", "decay_rank"),
+            *_small("a", "rate", "learning_rank"),
+            *_small("v", "lean", "value_rank"),
+            Row("time_mix_g1.weight", "time_mix.gate1.weight", "gate_rank hidden"),
+            Row("time_mix_g2.weight", "time_mix.gate2.weight", "hidden gate_rank"),
+            *(Row(f"time_mix_{n}.weight", f"time_mix.{n}", "hidden") for n in ("k_k", "k_a")),
+            Row("time_mix_r_k.weight", "time_mix.r_k", "hidden"),
+            *(_square(f"time_mix_{n}", f"time_mix.{n}") for n in ("receptance", "key", "value", "output")),
+            Row("time_mix_ln.weight", "time_mix.ln_weight", "hidden"),
+            Row("time_mix_ln.bias", "time_mix.ln_bias", "hidden"),
+            Row("channel_mix_lerp_k.weight", "channel_mix.lerp_k", "one one hidden", view="hidden"),
+            Row("channel_mix_key.weight", "channel_mix.key.weight", "inter hidden"),
+            Row("channel_mix_value.weight", "channel_mix.value.weight", "hidden inter"),
+        ),
+        attends=False,
+        rope=False,
+        counts={
+            "wkv.head_size": "head_size",
+            "attention.decay_lora_rank": "decay_rank",
+            "attention.iclr_lora_rank": "learning_rank",
+            "attention.value_residual_mix_lora_rank": "value_rank",
+            "attention.gate_lora_rank": "gate_rank",
+        },
+        unread=tuple(f"blk.0.time_mix_v{i}.weight" for i in range(3)),
+        fixed={"token_shift_count": (2,)},
+        ignored=("attention.head_count",),
+        sizes=lambda _: {"six": 6} | {f"lerp_{name}": i for i, name in enumerate("rwkvag")},
         **LAYER_NORM,
     ),
     "qwen35": FamilyNames(

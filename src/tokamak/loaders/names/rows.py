@@ -34,7 +34,7 @@ class FamilyNames:
     """How one architecture is written in GGUF.
 
     interleaved: rows of Q and K lie in pairs (0, 1), (2, 3), ... of each head, as rope without a half split wants
-    them; the loader puts them in half-split order. window: `attention.sliding_window` holds for every layer.
+    them; the loader puts them in half-split order. window: `attention.sliding_window` holds for every layer; period: or for all but every n-th.
     either: the first or the second set of tensors of a layer is there, whole. numbers: keys of this family alone, each
     a float, and the configuration names they become. fixed: keys that are read only to be refused with another value
     (None: never).
@@ -42,7 +42,7 @@ class FamilyNames:
     lists: keys with a value per layer. where: names of booleans per layer: whether the layer has this tensor. ignored: keys that change nothing for text. rope: whether there is rotary
     embedding. causal: whether a token sees only those before it. attends: whether there are attention heads. hybrid: layers without heads or feed-forward have 0 of them.
     means: configuration that no key says. derive: more of it, computed from what was read; None removes an entry.
-    sizes: further extents. form: the name of the row that holds instead, "" for this one, by keys without prefix.
+    sizes: further extents. unread: tensors, by their full name, that files have and no reader uses. form: the name of the row that holds instead, "" for this one, by keys without prefix.
     """
 
     model: tuple[Row, ...]
@@ -51,6 +51,7 @@ class FamilyNames:
     norm_name: str = "rms_norm_eps"
     interleaved: bool = False
     window: bool = False
+    period: int = 0
     either: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     numbers: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class FamilyNames:
     means: Mapping[str, Any] = field(default_factory=dict)
     derive: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     sizes: Callable[[Mapping[str, Any]], dict[str, int]] | None = None
+    unread: tuple[str, ...] = ()
     form: Callable[[Mapping[str, Any]], str] | None = None
 
 

@@ -1,0 +1,458 @@
+"""What Hugging Face directories call things, family by family, where that is not what GGUF's tables call them.
+
+Tables only; `hf_config.py` and `hf.py` apply them. The parameter paths of `names.FAMILIES` are Hugging Face's own for most
+families, so that a row here says little more than the architecture. A new family is a new row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokamak.types import Array
+
+__all__ = ["HF_FAMILIES", "HfFamily"]
+
+
+@dataclass(frozen=True, slots=True)
+class HfFamily:
+    """How one `model_type` is written.
+
+    architecture: of GGUF. prefixes: what may stand before the names of everything but the head. paths: names by the
+    parameter path of `names.FAMILIES` (a layer's without "layers.N."), where they differ. layers: what the list of layers
+    is called. config: names of configuration values by the name used here. defaults: of values that may be absent. fixed:
+    values that are accepted of settings that change what is computed. acts: of the activation. paired: rows of Q and K lie
+    in pairs already. transposed: weights are stored [inputs, outputs]. one_more: norms are stored less one. mixed_heads: the
+    fused projection has Q, K and V of a head together. stacks: names of one expert's matrix, {} its number, by path.
+    halves: (name, half) of gates and ups that are one tensor, by path. ignored: ends of names that nothing needs.
+    whole: names of tensors that several rows of a table are cut from, by GGUF's name. made: (name, change) by path of
+    what is computed from another tensor, change(elements, keys without prefix). derive: settings computed from others,
+    which `understood` lists beside those that change nothing. locals_: which layers see a window, "s" or "f" each, again
+    and again. alternating: gates and ups of experts lie by turns, and inputs of experts before outputs. ahead: layers past
+    the last predict further tokens and are left out.
+    """
+
+    architecture: str
+    prefixes: tuple[str, ...] = ("model.", "")
+    paths: Mapping[str, str] = field(default_factory=dict)
+    layers: str = "layers"
+    config: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    acts: tuple[str, ...] = ("silu",)
+    paired: bool = False
+    transposed: bool = False
+    one_more: bool = False
+    mixed_heads: bool = False
+    stacks: Mapping[str, str] = field(default_factory=dict)
+    halves: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    whole: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, tuple[str, Callable[[Array, Mapping[str, Any]], Array]]] = field(default_factory=dict)
+    derive: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    understood: tuple[str, ...] = ()
+    locals_: str = "s"
+    alternating: bool = False
+    ahead: bool = False
+    ignored: tuple[str, ...] = ("rotary_emb.inv_freq",)
+
+
+def _named(**renamed: str) -> Mapping[str, str]:
+    """Paths of modules, "__" for a dot, to names of modules: their weight and bias."""
+    return {
+        f"{ours.replace('__', '.')}.{kind}": f"{theirs}.{kind}"
+        for ours, theirs in renamed.items()
+        for kind in ("weight", "bias")
+    }
+
+
+_MIXTRAL = {
+    "mlp.experts.gate_proj": "block_sparse_moe.experts.{}.w1.weight",
+    "mlp.experts.up_proj": "block_sparse_moe.experts.{}.w3.weight",
+    "mlp.experts.down_proj": "block_sparse_moe.experts.{}.w2.weight",
+}
+_EXPERTS = {f"mlp.experts.{n}_proj": f"mlp.experts.{{}}.{n}_proj.weight" for n in ("gate", "up", "down")}
+_HALVES = {
+    "mlp.experts.gate_proj": ("mlp.experts.gate_up_proj", 0),
+    "mlp.experts.up_proj": ("mlp.experts.gate_up_proj", 1),
+}
+_GELU_TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
+_GPT2_NAMES = {
+    **_named(embed_tokens="wte", embed_positions="wpe", norm="ln_f"),
+    **_named(input_layernorm="ln_1", post_attention_layernorm="ln_2"),
+    **_named(self_attn__qkv_proj="attn.c_attn", self_attn__o_proj="attn.c_proj"),
+    **_named(mlp__up_proj="mlp.c_fc", mlp__down_proj="mlp.c_proj"),
+}
+_GPT2_CONFIG = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "intermediate_size": "n_inner",
+    "layer_norm_eps": "layer_norm_epsilon",
+    "hidden_act": "activation_function",
+}
+_GPT2_FIXED = {
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "scale_attn_weights": (True,),
+}
+_GPT2_IGNORED = (".attn.bias", ".attn.masked_bias")
+_BIASES = {"attention_bias": (False,), "mlp_bias": (False,)}
+
+_ROUTED = {"num_experts": "n_routed_experts"}
+
+
+def _latent(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Attention over latents as files have it: one key head, as wide as the latent and the part that turns."""
+    nope, turns = config["qk_nope_head_dim"], config["qk_rope_head_dim"]
+    rank, values = config["kv_lora_rank"], config["v_head_dim"]
+    return {
+        "num_key_value_heads": 1,
+        "head_dim": rank + turns,
+        "partial_rotary_factor": turns / (rank + turns),
+        "v_head_dim": rank,
+        "key_length_mla": nope + turns,
+        "value_length_mla": values,
+    }
+
+
+def _latent_routed(config: Mapping[str, Any]) -> dict[str, Any]:
+    greedy = config.get("topk_method") == "greedy"
+    sigmoid = (
+        config.get("scoring_func", "sigmoid" if config["model_type"] == "deepseek_v3" else "") == "sigmoid"
+    )
+    groups = dict.fromkeys(("n_group", "topk_group")) if greedy else {}
+    return _latent(config) | {"scoring_func": 2 if sigmoid else 1} | groups
+
+
+def _key_part(x: Array, keys: Mapping[str, Any]) -> Array:
+    """kv_b's rows of keys: [heads, rank, columns that do not turn]."""
+    nope = keys["attention.key_length_mla"] - keys["rope.dimension_count"]
+    heads, rank = keys["attention.head_count"], keys["attention.kv_lora_rank"]
+    return x.reshape(heads, -1, rank)[:, :nope].transpose(0, 2, 1)
+
+
+def _value_part(x: Array, keys: Mapping[str, Any]) -> Array:
+    """kv_b's rows of values: [heads, columns of values, rank]."""
+    heads, rank = keys["attention.head_count"], keys["attention.kv_lora_rank"]
+    return x.reshape(heads, -1, rank)[:, -keys["attention.value_length_mla"] :]
+
+
+_LATENT: dict[str, Any] = {
+    "paired": True,
+    "whole": {
+        "attn_q.weight": "self_attn.q_proj.weight",
+        "attn_q_b.weight": "self_attn.q_b_proj.weight",
+        "attn_kv_a_mqa.weight": "self_attn.kv_a_proj_with_mqa.weight",
+    },
+    "made": {
+        "self_attn.k_b": ("self_attn.kv_b_proj.weight", _key_part),
+        "self_attn.v_b": ("self_attn.kv_b_proj.weight", _value_part),
+    },
+}
+_DEEPSEEK = HfFamily(
+    "deepseek2",
+    stacks=_EXPERTS,
+    halves=_HALVES,
+    config=_ROUTED,
+    derive=_latent_routed,
+    understood=(
+        *("qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "scoring_func", "topk_method", "seq_aux"),
+        *("num_nextn_predict_layers", "ep_size", "aux_loss_alpha"),
+    ),
+    fixed={"moe_layer_freq": (1,), "rope_interleave": (True,), "attention_bias": (False,)},
+    ahead=True,
+    **_LATENT,
+)
+
+
+def _one_base(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Local layers turn by the base of the others, without their scaling: transformers 5 writes that as two ropes."""
+    rope = config.get("rope_parameters") or {}
+    whole, local = rope.get("full_attention", {}), rope.get("sliding_attention", {})
+    same = (
+        whole.get("rope_theta") == local.get("rope_theta") and local.get("rope_type", "default") == "default"
+    )
+    return {"rope_parameters": whole} if whole and same else {}
+
+
+def _sigmoid(_: Mapping[str, Any]) -> dict[str, Any]:
+    return {"scoring_func": 2}
+
+
+HF_FAMILIES: Mapping[str, HfFamily] = {
+    "bert": HfFamily(
+        "bert",
+        prefixes=("bert.", ""),
+        layers="encoder.layer",
+        paths={
+            **_named(embed_tokens="embeddings.word_embeddings", embed_norm="embeddings.LayerNorm"),
+            **_named(embed_positions="embeddings.position_embeddings"),
+            **_named(token_types="embeddings.token_type_embeddings"),  # noqa: S106 no password
+            **_named(self_attn__q_proj="attention.self.query", self_attn__k_proj="attention.self.key"),
+            **_named(self_attn__v_proj="attention.self.value", self_attn__o_proj="attention.output.dense"),
+            **_named(attention_norm="attention.output.LayerNorm", output_norm="output.LayerNorm"),
+            **_named(mlp__up_proj="intermediate.dense", mlp__down_proj="output.dense"),
+        },
+        acts=("gelu",),
+        fixed={"is_decoder": (False,), "position_embedding_type": ("absolute",)},
+        ignored=("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
+    ),
+    "llama": HfFamily("llama"),
+    "mistral": HfFamily("llama"),
+    "mixtral": HfFamily(
+        "llama",
+        paths={"mlp.gate.weight": "block_sparse_moe.gate.weight"},
+        stacks=_MIXTRAL,
+        halves=_HALVES,
+        config={"num_experts": "num_local_experts"},
+    ),
+    "qwen2": HfFamily("qwen2"),
+    "qwen3": HfFamily("qwen3", fixed={"attention_bias": (False,)}),
+    "qwen2_moe": HfFamily(
+        "qwen2moe",
+        stacks=_EXPERTS,
+        halves=_HALVES,
+        fixed={"norm_topk_prob": (False,), "decoder_sparse_step": (1,), "mlp_only_layers": ([],)},
+    ),
+    "qwen3_moe": HfFamily(
+        "qwen3moe",
+        config={"num_experts": "num_local_experts"},
+        stacks=_EXPERTS,
+        halves=_HALVES,
+        fixed={
+            "norm_topk_prob": (True,),
+            "decoder_sparse_step": (1,),
+            "mlp_only_layers": ([],),
+            "attention_bias": (False,),
+        },
+    ),
+    "olmoe": HfFamily(
+        "olmoe",
+        stacks=_EXPERTS,
+        halves=_HALVES,
+        fixed={"norm_topk_prob": (False,), "clip_qkv": (None,)} | _BIASES,
+    ),
+    "olmo2": HfFamily("olmo2", fixed=_BIASES),
+    "granite": HfFamily("granite"),
+    "granitemoe": HfFamily(
+        "granitemoe",
+        paths={
+            "mlp.gate.weight": "block_sparse_moe.router.layer.weight",
+            "mlp.experts.down_proj": "block_sparse_moe.output_linear.weight",
+        },
+        halves={
+            "mlp.experts.gate_proj": ("block_sparse_moe.input_linear.weight", 0),
+            "mlp.experts.up_proj": ("block_sparse_moe.input_linear.weight", 1),
+        },
+        config={"num_experts": "num_local_experts"},
+        fixed=_BIASES,
+    ),
+    "phi": HfFamily(
+        "phi2",
+        paths={
+            **_named(norm="final_layernorm", self_attn__o_proj="self_attn.dense"),
+            **_named(mlp__up_proj="mlp.fc1", mlp__down_proj="mlp.fc2"),
+        },
+        acts=_GELU_TANH,
+        fixed={"qk_layernorm": (False,)},
+        defaults={"partial_rotary_factor": 0.5},
+    ),
+    "phi3": HfFamily("phi3", fixed={"attention_bias": (False,)}),
+    "gemma": HfFamily("gemma", acts=_GELU_TANH, one_more=True, fixed={"attention_bias": (False,)}),
+    "gemma3_text": HfFamily(
+        "gemma3",
+        acts=_GELU_TANH,
+        one_more=True,
+        config={"hidden_act": "hidden_activation"},
+        locals_="sssssf",
+        fixed={
+            "attention_bias": (False,),
+            "use_bidirectional_attention": (False,),
+            "_sliding_window_pattern": (6,),
+            "sliding_window_pattern": (6,),
+        },
+    ),
+    "gpt2": HfFamily(
+        "gpt2",
+        prefixes=("transformer.", ""),
+        paths=_GPT2_NAMES,
+        layers="h",
+        config=_GPT2_CONFIG,
+        fixed=_GPT2_FIXED,
+        acts=_GELU_TANH,
+        transposed=True,
+        ignored=_GPT2_IGNORED,
+    ),
+    "gpt_bigcode": HfFamily(
+        "starcoder",
+        prefixes=("transformer.", ""),
+        paths=_GPT2_NAMES,
+        layers="h",
+        config=_GPT2_CONFIG,
+        fixed={**_GPT2_FIXED, "multi_query": (True,)},
+        defaults={"num_key_value_heads": 1},
+        acts=_GELU_TANH,
+        ignored=_GPT2_IGNORED,
+    ),
+    "gpt_neox": HfFamily(
+        "gptneox",
+        prefixes=("gpt_neox.", ""),
+        paths={
+            **_named(embed_tokens="embed_in", norm="final_layer_norm", lm_head="embed_out"),
+            **_named(self_attn__qkv_proj="attention.query_key_value", self_attn__o_proj="attention.dense"),
+            **_named(mlp__up_proj="mlp.dense_h_to_4h", mlp__down_proj="mlp.dense_4h_to_h"),
+        },
+        config={"partial_rotary_factor": "rotary_pct", "rope_theta": "rotary_emb_base"},
+        defaults={"partial_rotary_factor": 0.25},
+        fixed={"attention_bias": (True,)},
+        acts=("gelu",),
+        mixed_heads=True,
+        ignored=("rotary_emb.inv_freq", "attention.bias", "attention.masked_bias"),
+    ),
+    "stablelm": HfFamily(
+        "stablelm",
+        fixed={"qk_layernorm": (False,), "use_parallel_residual": (False,)},
+        defaults={"partial_rotary_factor": 0.25},
+    ),
+    "cohere": HfFamily("command-r", paired=True, fixed={"use_qk_norm": (False,)} | _BIASES),
+    "glm4": HfFamily("glm4", paired=True, defaults={"partial_rotary_factor": 0.5}),
+    "arcee": HfFamily("arcee", acts=("relu2",), fixed=_BIASES),
+    "ernie4_5": HfFamily(
+        "ernie4_5", paired=True, config={"use_bias": "use_bias"}, fixed={"use_bias": (False,)}
+    ),
+    "deepseek_v2": _DEEPSEEK,
+    "deepseek_v3": _DEEPSEEK,
+    "gpt_oss": HfFamily(
+        "gpt-oss",
+        paths={
+            **{f"mlp.experts.{n}_bias": f"mlp.experts.{n}_proj_bias" for n in ("gate", "up", "down")},
+        },
+        halves=_HALVES
+        | {
+            "mlp.experts.gate_bias": ("mlp.experts.gate_up_proj_bias", 0),
+            "mlp.experts.up_bias": ("mlp.experts.gate_up_proj_bias", 1),
+        },
+        config={"num_experts": "num_local_experts"},
+        derive=lambda c: {"moe_intermediate_size": c["intermediate_size"]},
+        fixed={"swiglu_limit": (7.0,), "swiglu_alpha": (1.702,)},
+        locals_="sf",
+        alternating=True,
+        understood=("experts_per_token",),
+    ),
+    "cohere2": HfFamily("cohere2", paired=True, locals_="sssf", fixed={"use_qk_norm": (False,)} | _BIASES),
+    "gemma2": HfFamily(
+        "gemma2",
+        acts=_GELU_TANH,
+        one_more=True,
+        config={"hidden_act": "hidden_activation"},
+        locals_="sf",
+        fixed={"attention_bias": (False,), "use_bidirectional_attention": (False,)},
+    ),
+    "starcoder2": HfFamily(
+        "starcoder2",
+        paths=_named(mlp__up_proj="mlp.c_fc", mlp__down_proj="mlp.c_proj"),
+        acts=_GELU_TANH,
+        config={"layer_norm_eps": "norm_epsilon"},
+    ),
+    "nemotron": HfFamily(
+        "nemotron",
+        acts=("relu2",),
+        one_more=True,
+        config={"layer_norm_eps": "norm_eps"},
+        defaults={"partial_rotary_factor": 0.5},
+        fixed=_BIASES,
+    ),
+    "smollm3": HfFamily("smollm3", fixed=_BIASES, understood=("no_rope_layers", "no_rope_layer_interval")),
+    "seed_oss": HfFamily("seed_oss", understood=("residual_dropout",)),
+    "hunyuan_v1_dense": HfFamily(
+        "hunyuan-dense",
+        paths=_named(
+            self_attn__q_norm="self_attn.query_layernorm", self_attn__k_norm="self_attn.key_layernorm"
+        ),
+    ),
+    "olmo": HfFamily("olmo", fixed=_BIASES, defaults={"layer_norm_eps": 1e-5}),
+    "exaone4": HfFamily("exaone4", locals_="sssf", understood=("sliding_window_pattern",)),
+    "olmo3": HfFamily("olmo2", locals_="sssf", fixed=_BIASES, derive=_one_base),
+    "phimoe": HfFamily(
+        "phimoe",
+        config={"num_experts": "num_local_experts", "layer_norm_eps": "rms_norm_eps"},
+        paths={"mlp.gate.weight": "block_sparse_moe.gate.weight"},
+        stacks=_MIXTRAL,
+        halves=_HALVES,
+        understood=("input_jitter_noise", "lm_head_bias"),
+    ),
+    "dots1": HfFamily(
+        "dots1",
+        config=_ROUTED,
+        stacks=_EXPERTS,
+        halves=_HALVES,
+        derive=_sigmoid,
+        fixed={"attention_bias": (False,), "moe_layer_freq": (1,)},
+        understood=("topk_method", "scoring_func"),
+    ),
+    "glm4_moe": HfFamily(
+        "glm4moe",
+        config=_ROUTED,
+        stacks=_EXPERTS,
+        halves=_HALVES,
+        derive=_sigmoid,
+        understood=("use_qk_norm", "num_nextn_predict_layers"),
+        ahead=True,
+    ),
+    "minimax_m2": HfFamily(
+        "minimax-m2",
+        config={"num_experts": "num_local_experts"},
+        paths={
+            "mlp.gate.weight": "block_sparse_moe.gate.weight",
+            "mlp.gate.e_score_correction_bias": "block_sparse_moe.e_score_correction_bias",
+        },
+        stacks=_MIXTRAL,
+        halves=_HALVES,
+        derive=lambda c: {"scoring_func": 2, "moe_intermediate_size": c["intermediate_size"]},
+        understood=("scoring_func", "rotary_dim", "use_qk_norm", "qk_norm_type", "use_routing_bias"),
+    ),
+    "ministral3": HfFamily(
+        "mistral3",
+        derive=lambda c: {
+            "llama_4_scaling_beta": (c.get("rope_parameters") or {}).get("llama_4_scaling_beta")
+        },
+    ),
+    "gptj": HfFamily(
+        "gptj",
+        prefixes=("transformer.", ""),
+        layers="h",
+        paths={
+            **_named(embed_tokens="wte", norm="ln_f", input_layernorm="ln_1"),
+            **{f"self_attn.{n}_proj.weight": f"attn.{n}_proj.weight" for n in "qkv"},
+            **_named(self_attn__o_proj="attn.out_proj"),
+            **_named(mlp__up_proj="mlp.fc_in", mlp__down_proj="mlp.fc_out"),
+        },
+        config=_GPT2_CONFIG,
+        acts=_GELU_TANH,
+        paired=True,
+        derive=lambda c: {"partial_rotary_factor": c["rotary_dim"] / (c["n_embd"] // c["n_head"])},
+        understood=("rotary_dim",),
+        ignored=(".attn.bias", ".attn.masked_bias", "embed_positions"),
+    ),
+    "bloom": HfFamily(
+        "bloom",
+        prefixes=("transformer.", ""),
+        layers="h",
+        paths={
+            **_named(embed_tokens="word_embeddings", embed_norm="word_embeddings_layernorm", norm="ln_f"),
+            **_named(self_attn__qkv_proj="self_attention.query_key_value"),
+            **_named(self_attn__o_proj="self_attention.dense"),
+            **_named(mlp__up_proj="mlp.dense_h_to_4h", mlp__down_proj="mlp.dense_4h_to_h"),
+        },
+        config={
+            "num_hidden_layers": "n_layer",
+            "num_attention_heads": "n_head",
+            "layer_norm_eps": "layer_norm_epsilon",
+        },
+        derive=lambda _: {"max_position_embeddings": 2048},
+        fixed={"slow_but_exact": (False,), "apply_residual_connection_post_layernorm": (False,)},
+        mixed_heads=True,
+    ),
+}
