@@ -2,7 +2,8 @@
 
 Method: one matrix of normal values that does not fit the last-level cache by much (rows x 4096 f32), encoded once per
 repeat and decoded once per repeat; the copy line is what moving the same f32 matrix costs in the same run, and the ratio
-is decode over copy.
+is decode over copy. Seconds are those of the thread, so that other work on the machine disturbs little. tl1 and tl2 hold
+matrices of -1, 0, 1: their lines include rounding from and scaling to f32.
 usage: PYTHONPATH=src python benchmarks/codecs.py [--rows 256] [FORMAT ...]
 """
 
@@ -20,7 +21,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402 - after the thread counts
 
-from tokamak.quant import FORMATS  # noqa: E402
+from tokamak.quant import FORMATS, lookup  # noqa: E402
 from tokamak.quant.error import rmse  # noqa: E402
 
 COLUMNS = 4096
@@ -30,10 +31,28 @@ REPEATS = 3
 def best_of(work) -> float:
     times = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        start = time.thread_time()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
     return min(times)
+
+
+def lookup_line(name: str, x: np.ndarray) -> str:
+    """The line of a layout of bitnet.cpp's lookup kernels, from f32 and back."""
+    encode, decode, tiles = {
+        "tl1": (lookup.encode_tl1, lookup.decode_tl1, lookup.Tiles(256, 128)),
+        "tl2": (lookup.encode_tl2, lookup.decode_tl2, lookup.Tiles(256, 96)),
+    }[name]
+    scale = np.abs(x).mean()
+
+    def write() -> np.ndarray:
+        return encode(np.rint(np.clip(x / scale, -1, 1)).astype(np.int8), tiles)
+
+    packed = write()
+    millions = x.size / 1e6
+    read = millions / best_of(lambda: np.multiply(decode(packed, x.shape, tiles), scale, dtype=np.float32))
+    bits = 8 * packed.nbytes / x.size
+    return f"{name:<10}{bits:>8.4g}{millions / best_of(write):>12.1f}{read:>12.1f}"
 
 
 def machine() -> str:
@@ -50,7 +69,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("formats", nargs="*", default=[n for n, f in FORMATS.items() if f.decoder])
+    parser.add_argument(
+        "formats", nargs="*", default=[*(n for n, f in FORMATS.items() if f.decoder), "tl1", "tl2"]
+    )
     arguments = parser.parse_args()
     x = np.random.default_rng(0).standard_normal((arguments.rows, COLUMNS)).astype(np.float32)
     target = np.empty_like(x)
@@ -59,6 +80,9 @@ def main() -> None:
     print(f"{machine()}; 1 thread; copy of f32: {copy:.0f} M/s")
     print(f"{'format':<10}{'bits':>8}{'encode M/s':>12}{'decode M/s':>12}{'of copy':>9}{'rel. rmse':>11}")
     for name in arguments.formats:
+        if name in ("tl1", "tl2"):
+            print(lookup_line(name, x))
+            continue
         fmt = FORMATS[name]
         encode_speed, error = float("nan"), float("nan")
         if fmt.encoder:
