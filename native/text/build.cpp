@@ -54,8 +54,8 @@ class Builder {
     engine.is_absent.resize(size());
     engine.is_byte.resize(size());
     for (uint32_t id = 0; id < size(); ++id) {
-      engine.is_absent[id] = role(id) == Role::absent;
-      engine.is_byte[id] = parts_.space_texts && byte_token(parts_.tokens[id]) >= 0;
+      if (role(id) == Role::absent) engine.is_absent[id] = true;
+      if (parts_.space_texts && byte_token(parts_.tokens[id]) >= 0) engine.is_byte[id] = true;
     }
     for (const auto* tokens : {&parts_.added, &parts_.normalized}) {
       for (const AddedToken& t : *tokens)
@@ -81,7 +81,7 @@ class Builder {
 
   void check() const {
     parts_.tokens.check("tokens");
-    parts_.merges.check("merges");
+    if (image_ == nullptr) parts_.merges.check("merges");
     if (size() == 0) refuse("the vocabulary is empty");
     if (size() > kMaxTokens) refuse("the vocabulary has more than 2,000,000 tokens");
     if (parts_.merges.size() > kMaxTokens) refuse("there are more than 2,000,000 merges");
@@ -371,11 +371,13 @@ class Builder {
 
 void StringColumn::check(const char* what) const {
   int64_t previous = 0;
+  bool falls = false;
   for (const int64_t at : offsets) {
-    if (at < previous || at > static_cast<int64_t>(blob.size())) {
-      refuse(std::string("offsets of ") + what + " are malformed");
-    }
+    falls |= at < previous;
     previous = at;
+  }
+  if (falls || previous > static_cast<int64_t>(blob.size())) {
+    refuse(std::string("offsets of ") + what + " are malformed");
   }
 }
 

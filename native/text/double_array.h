@@ -1,6 +1,7 @@
 // A trie over bytes in one array: the keys that a text starts with, one load per byte.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 #include <utility>
@@ -33,9 +34,9 @@ class DoubleArray {
   void tables(Archive& archive, size_t values) {
     archive.table("units", units_);
     if (!archive.reads()) return;
-    bool holds = !units_.empty();
-    for (const Unit& u : units_) holds = holds && u.value < static_cast<int64_t>(values);
-    archive.require(holds, "units");
+    int32_t last = kNoValue;
+    for (const Unit& u : units_) last = std::max(last, u.value);
+    archive.require(!units_.empty() && last < static_cast<int64_t>(values), "units");
   }
 
  private:

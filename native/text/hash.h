@@ -69,9 +69,9 @@ class Arena {
     archive.table("places", places_);
     if (!archive.reads()) return;
     padded_ = true;
-    for (const Place& p : places_) {
-      archive.require(size_t{p.start} + p.size + kPadding <= bytes_.size(), "places");
-    }
+    bool wrong = false;
+    for (const Place& p : places_) wrong |= size_t{p.start} + p.size + kPadding > bytes_.size();
+    archive.require(!wrong, "places");
   }
 
  private:
@@ -114,13 +114,12 @@ class StringMap {
   void tables(Archive& archive, const Arena& arena) {
     archive.table("slots", slots_);
     if (!archive.reads()) return;
-    bool holds = std::has_single_bit(slots_.size());
-    size_t free = 0;
+    bool free = false, wrong = !std::has_single_bit(slots_.size());
     for (const Slot& s : slots_) {
-      free += s.id == kNone;
-      holds = holds && (s.id == kNone || s.id < arena.size());
+      free |= s.id == kNone;
+      wrong |= s.id + 1 > arena.size();  // kNone + 1 is 0
     }
-    archive.require(holds && free > 0, "slots");
+    archive.require(free && !wrong, "slots");
     mask_ = slots_.size() - 1;
   }
 
@@ -184,14 +183,14 @@ class PairMap {
     archive.table("merges", merges_);
     archive.flag("ties", ties_);
     if (!archive.reads()) return;
-    bool holds = std::has_single_bit(slots_.size()) && merges_.size() <= kMask;
-    size_t free = 0;
+    bool free = false, wrong = !std::has_single_bit(slots_.size()) || merges_.size() > kMask;
     for (const uint64_t slot : slots_) {
-      free += slot == kEmpty;
-      holds = holds && (slot == kEmpty || (slot & kMask) < merges_.size());
+      const bool empty = slot == kEmpty;
+      free |= empty;
+      wrong |= !empty & ((slot & kMask) >= merges_.size());
     }
-    for (const Merge& m : merges_) holds = holds && m.id < symbols;
-    archive.require(holds && free > 0, "slots");
+    for (const Merge& m : merges_) wrong |= m.id >= symbols;
+    archive.require(free && !wrong, "slots");
     shift_ = 64u - static_cast<unsigned>(std::countr_zero(slots_.size()));
   }
 

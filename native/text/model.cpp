@@ -117,7 +117,9 @@ void MergeModel::tables(Archive& archive) {
   bool holds = num_tokens_ <= pieces_.size() && pieces_.size() < PairMap::kMask;
   for (const uint32_t id : options_.byte_ids) holds = holds && (id == kNone || id < pieces_.size());
   holds = holds && byte_pairs_.size() == (options_.byte_symbols ? size_t{256} * 256 : 0);
-  for (const uint32_t p : byte_pairs_) holds = holds && (p == kNone || p < pairs_.size());
+  uint32_t last = 0;  // counted from 1
+  for (const uint32_t p : byte_pairs_) last = std::max(last, p + 1);
+  holds = holds && last <= pairs_.size();
   archive.require(holds, "byte_ids");
 }
 

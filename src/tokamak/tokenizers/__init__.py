@@ -1,6 +1,6 @@
 """Text to token ids and back, for every tokenizer file; works without the rest of tokamak."""
 
-from tokamak.tokenizers.encoding import Batch, Encoding, PaddedBatch, Padding, Truncation
+from tokamak.tokenizers.encoding import Batch, Encoding, MemoryStats, PaddedBatch, Padding, Truncation
 from tokamak.tokenizers.spec import AddedToken, Slot, Step, Strings, TokenizerSpec
 from tokamak.tokenizers.stream import TextStream
 from tokamak.tokenizers.tokenizer import Tokenizer
@@ -9,6 +9,7 @@ __all__ = [
     "AddedToken",
     "Batch",
     "Encoding",
+    "MemoryStats",
     "PaddedBatch",
     "Padding",
     "Slot",

@@ -20,6 +20,20 @@ DIRECTIONS = ("right", "left")
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """Bytes of memory of a tokenizer."""
+
+    owned_nbytes: int  # of this process alone: tables that were made here
+    cache_nbytes: int  # of this process alone: word caches of as many calls as ran at once
+    mapped_nbytes: int  # of an image, which all processes that have it open share
+
+    @property
+    def total_nbytes(self) -> int:
+        """All of it."""
+        return self.owned_nbytes + self.cache_nbytes + self.mapped_nbytes
+
+
+@dataclass(frozen=True, slots=True)
 class Truncation:
     """At most `max_length` ids, those that are put around a text included; what is cut off overflows."""
 

@@ -8,18 +8,18 @@ ones give the byte's own token.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokamak import _native
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
-from tokamak.tokenizers.encoding import Batch, Encoding, PaddedBatch, Padding, Truncation, padded
+from tokamak.tokenizers.encoding import Batch, Encoding, MemoryStats, PaddedBatch, Padding, Truncation, padded
 from tokamak.tokenizers.shaping import Text, one_text, pad_id, plain, rectangle, shaped
 from tokamak.tokenizers.spec import AddedToken, TokenizerSpec
 from tokamak.tokenizers.stream import TextStream, WholeStream
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from tokamak.tokenizers.chat import ChatTemplate
+    from tokamak.tokenizers.images import Image
 
 
 class Tokenizer:
@@ -38,6 +39,8 @@ class Tokenizer:
         self.spec = spec
         self._lock = threading.Lock()
         self._native: Any = None
+        self._image: Image | None = None  # what the spec was read from
+        self._built: Callable[[TokenizerSpec, Any], None] | None = None  # told of an engine made without one
         self._sampler: tuple[Any, Any] | None = None  # of the last encode_sampled
 
     @classmethod
@@ -53,32 +56,51 @@ class Tokenizer:
         pattern: str | None = None,
         special_tokens: Mapping[str, int] | None = None,
         compat: str | None = None,
+        cache: bool | str | PathLike[str] = True,
     ) -> Tokenizer:
         """Open a tokenizer or model file, or a directory that has one; its kind is told by its content.
 
         pattern, special_tokens: for .tiktoken files that are not known here, which hold neither. compat: the release whose
         Unicode tables are used, "tokenizers-0.23" (the default: Unicode 16 in patterns, 12 in normal forms)
-        or "tokenizers-1.0" (17).
+        or "tokenizers-1.0" (17). cache: whether a large file's compiled form is kept in the cache directory, or in the
+        directory given, and opened the next time.
         Raises: TokenizerFileError for a broken file, UnsupportedError for a kind that is not implemented.
         """
         if compat is not None and compat not in COMPAT:
             raise InvalidParams(f"compat = {compat!r}: one of {', '.join(COMPAT)}")
-        from tokamak.tokenizers.files.opening import open_spec
+        from tokamak.tokenizers import images
 
+        folder = cache if isinstance(cache, bool) else Path(cache)
         try:
-            spec = open_spec(Path(path), pattern, special_tokens)
-            return cls(spec if compat is None else replace(spec, compat=compat))
+            made_from = images.Source(Path(path), pattern, special_tokens, compat)
+            spec, image, keep = images.load(made_from, folder)
         except TokamakError as e:
             raise e.located(str(path)) from e
+        made = cls(spec)
+        made._image, made._built = image, keep
+        return made
 
     @property
     def _engine(self) -> Any:
         if self._native is None:
             with self._lock:
                 if self._native is None:
-                    name = load_tables(self.spec.compat, (step.type for step in self.spec.normalizers))
-                    self._native = _native.make_text_engine(self.spec.parts() | {"unicode": name})
+                    self._native = self._made()
         return self._native
+
+    def _made(self) -> Any:
+        """The engine of an equal tokenizer if one is in use, else a new one."""
+        with _ENGINES_LOCK:
+            engine = _ENGINES.get(self.digest)
+        if engine is not None:
+            return engine
+        name = load_tables(self.spec.compat, (step.type for step in self.spec.normalizers))
+        tables = {} if self._image is None else dict(self._image.tables)
+        engine = _native.make_text_engine(self.spec.parts() | {"unicode": name}, tables)
+        if self._built is not None:
+            self._built(self.spec, engine)
+        with _ENGINES_LOCK:
+            return _ENGINES.setdefault(self.digest, engine)
 
     @property
     def engine(self) -> Any:
@@ -407,14 +429,27 @@ class Tokenizer:
     def _text_of(self, token_id: int | None) -> str:
         return "" if token_id is None else self.id_to_token(token_id)
 
+    def memory_stats(self) -> MemoryStats:
+        """Memory of the native engine, built now if it was not: its own, and what lies in a mapped image."""
+        engine, image = self._engine, self._image
+        owned = engine.nbytes - engine.cache_nbytes + (0 if image is None else image.owned_nbytes)
+        return MemoryStats(owned, engine.cache_nbytes, 0 if image is None else image.mapped_nbytes)
+
     # -- files
 
     def save(self, path: str | PathLike[str], *, form: str = "auto") -> None:
         """Write to a file that `load` opens as an equal tokenizer.
 
         form: "tokenizer.json" (Raises: UnsupportedError for what that format cannot say), "spec" (a form of our own, for
-        every tokenizer), or "auto": the first where it can be.
+        every tokenizer), or "auto": the first where it can be. "image" or "compressed image": compiled, opened in
+        milliseconds by the versions of this program that share its layout.
         """
+        if form in ("image", "compressed image"):
+            from tokamak.tokenizers.images import image_bytes, replace_file
+
+            content = image_bytes(self.spec, self._engine, compressed=form != "image")
+            replace_file(Path(path), content)
+            return
         from tokamak.tokenizers.files.saving import written
 
         Path(path).write_text(written(self.spec, form), encoding="utf-8")
@@ -424,7 +459,7 @@ class Tokenizer:
     @cached_property
     def digest(self) -> bytes:
         """32 bytes that are equal exactly for equal tokenizers."""
-        return self.spec.digest()
+        return self.spec.digest() if self._image is None else self._image.digest
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and (self is other or self.digest == other.digest)
@@ -443,6 +478,11 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"<Tokenizer {self.spec.kind} pre={self.spec.pre} vocab_size={self.vocab_size}>"
+
+
+# Equal tokenizers share one engine as long as one of them is there.
+_ENGINES: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
+_ENGINES_LOCK = threading.Lock()
 
 
 def _id_array(ids: Iterable[int]) -> Any:

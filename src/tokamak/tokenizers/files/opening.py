@@ -14,16 +14,21 @@ from tokamak.tokenizers.spec import TokenizerSpec
 NAMES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
+def file_of(path: Path) -> Path:
+    """The tokenizer file of a directory; a file is its own. Raises: InvalidParams if the directory has none."""
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in NAMES if (path / name).is_file()), None)
+    found = found or next(iter(sorted(path.glob("*.gguf"))), None)
+    if found is None:
+        raise InvalidParams(f"the directory has none of {', '.join(NAMES)} and no .gguf file")
+    return found
+
+
 def open_spec(
     path: Path, pattern: str | None = None, special_tokens: Mapping[str, int] | None = None
 ) -> TokenizerSpec:
-    """Read the tokenizer of a file or directory. Raises: as `Tokenizer.load`."""
-    if path.is_dir():
-        found = next((path / name for name in NAMES if (path / name).is_file()), None)
-        found = found or next(iter(sorted(path.glob("*.gguf"))), None)
-        if found is None:
-            raise InvalidParams(f"the directory has none of {', '.join(NAMES)} and no .gguf file")
-        return open_spec(found, pattern, special_tokens)
+    """Read a tokenizer file. Raises: as `Tokenizer.load`."""
     try:
         with path.open("rb") as f:
             head = f.read(4)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokamak.errors import InvalidParams, TokenizerFileError, UnsupportedError
 from tokamak.tokenizers.shaping import template_of
@@ -38,7 +39,7 @@ def written(spec: TokenizerSpec, form: str) -> str:
             return json.dumps(data, ensure_ascii=False)
         if form == "tokenizer.json":
             raise why
-    return json.dumps({SPEC_KEY: VERSION, **{f.name: _packed(getattr(spec, f.name)) for f in fields(spec)}})
+    return json.dumps({SPEC_KEY: VERSION, **{f.name: pack(getattr(spec, f.name)) for f in fields(spec)}})
 
 
 def difference(first: TokenizerSpec, second: TokenizerSpec) -> str | None:
@@ -67,39 +68,47 @@ def difference(first: TokenizerSpec, second: TokenizerSpec) -> str | None:
     return None
 
 
-def _packed(value: Any) -> Any:
+def _written_array(array: NDArray[Any]) -> Any:
+    raw = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+    return {"array": raw, "dtype": array.dtype.str}
+
+
+def pack(value: Any, keep: Callable[[NDArray[Any]], Any] = _written_array) -> Any:
+    """A field of a spec as JSON can say it. keep: what stands for an array; by default its bytes do."""
     if isinstance(value, Strings):
-        return {"strings": [_packed(np.asarray(value.blob)), _packed(np.asarray(value.offsets))]}
+        return {"strings": [keep(np.asarray(value.blob)), keep(np.asarray(value.offsets))]}
     if isinstance(value, np.ndarray):
-        raw = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
-        return {"array": raw, "dtype": value.dtype.str}
+        return keep(value)
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode("ascii")}
     if isinstance(value, Step):
-        return {"step": value.type, "options": {k: _packed(v) for k, v in value.options}}
+        return {"step": value.type, "options": {k: pack(v, keep) for k, v in value.options}}
     if isinstance(value, (AddedToken, Slot)):
         return {type(value).__name__: [getattr(value, f.name) for f in fields(value)]}
     if isinstance(value, frozenset):
         return {"set": sorted(value)}
     if isinstance(value, Mapping):
         return {"map": dict(value)}
-    return [_packed(v) for v in value] if isinstance(value, tuple) else value
+    return [pack(v, keep) for v in value] if isinstance(value, tuple) else value
 
 
-def _unpacked(value: Any) -> Any:
+def unpack(value: Any, kept: Callable[[str, str], NDArray[Any]] | None = None) -> Any:
+    """The field again. kept: the array that `keep` named {"kept": name, "dtype": ...}."""
     if isinstance(value, list):
-        return tuple(_unpacked(v) for v in value)
+        return tuple(unpack(v, kept) for v in value)
     if not isinstance(value, dict):
         return value
     (key, first), *rest = value.items()
     if key == "strings":
-        return Strings(*(_unpacked(part) for part in first))
+        return Strings(*(unpack(part, kept) for part in first))
     if key == "array":
         return np.frombuffer(base64.b64decode(first, validate=True), np.dtype(rest[0][1]))
+    if key == "kept" and kept is not None:
+        return kept(first, rest[0][1])
     if key == "bytes":
         return base64.b64decode(first, validate=True)
     if key == "step":
-        return Step.of(first, **{k: _unpacked(v) for k, v in rest[0][1].items()})
+        return Step.of(first, **{k: unpack(v, kept) for k, v in rest[0][1].items()})
     if key in _CLASSES:
         return _CLASSES[key](*first)
     return frozenset(first) if key == "set" else dict(first)
@@ -114,16 +123,15 @@ def spec_from_parsed(parsed: Mapping[str, Any]) -> TokenizerSpec:
     if strange:
         raise TokenizerFileError(f"a field {strange[0]!r} that is not known here")
     try:
-        given = {name: _unpacked(value) for name, value in parsed.items() if name != SPEC_KEY}
-        _check(given)
-        return TokenizerSpec(**given)
+        return spec_of({name: unpack(value) for name, value in parsed.items() if name != SPEC_KEY})
     except (KeyError, TypeError, ValueError, binascii.Error, IndexError) as e:
         if isinstance(e, TokenizerFileError):
             raise
         raise TokenizerFileError(f"a field has an unexpected form: {type(e).__name__}: {e}") from e
 
 
-def _check(given: Mapping[str, Any]) -> None:
+def spec_of(given: Mapping[str, Any]) -> TokenizerSpec:
+    """A spec of fields that were read. Raises: TokenizerFileError, KeyError or TypeError if one is not what it has to be."""
     kinds: dict[str, type | tuple[type, ...]] = {"tokens": Strings, "roles": np.ndarray, "kind": str}
     kinds |= {"scores": (np.ndarray, type(None)), "merges": (Strings, type(None)), "eog_ids": frozenset}
     kinds |= dict.fromkeys(("normalizers", "pre_tokenizers", "decoders", "added", "prefix", "suffix"), tuple)
@@ -137,3 +145,4 @@ def _check(given: Mapping[str, Any]) -> None:
             raise TokenizerFileError(f"the arrays of {name} have an unexpected form")
     if given["roles"].dtype != np.uint8:
         raise TokenizerFileError("the field roles has an unexpected form")
+    return TokenizerSpec(**given)
