@@ -1,27 +1,33 @@
 """A server under load: throughput and latency for 1, 4, 16, 32 clients, against the same engine without HTTP.
 
-    python benchmarks/serve_load.py MODEL.gguf [--threads 2] [--context 8192] [--clients 1,4,16,32] [--peer http://127.0.0.1:9000]
+    python benchmarks/serve_load.py MODEL.gguf [--threads 2] [--context 8192] [--clients 1,4,16,32] [--against llama-server]
 
 Every client has one connection and streams one completion after another; what the generator itself costs is counted, it runs
 beside the server. TTFT: from sending a request to the first piece of text at the client. Engine: `LLM.generate` of the
 same prompts in one call, in a process that has ended before the server starts. Three more laws: a long prompt that is read
-in while four clients decode, a system prompt of 1,500 tokens asked for twice, and what is left afterwards. With --peer, the same
-load against another server of OpenAI's API (llama-server), in turns.
+in while four clients decode, a system prompt of 1,500 tokens asked for twice, and what is left afterwards. --against: a
+llama-server, started here on the same file with the same threads and context, gets the same load, in turns; --peer: any server
+of OpenAI's API that runs already.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from tokamak.observe.machine import Machine
 
@@ -181,6 +187,33 @@ def engine_rates(args: argparse.Namespace, rounds: list[tuple[list[str], int]]) 
     return [json.loads(line) for line in done.stdout.split()]
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def against(args: argparse.Namespace, slots: int) -> Iterator[None]:
+    """The other server while it is measured, if one is given."""
+    if not args.against:
+        yield
+        return
+    words = [args.against, "-m", args.model, "--port", str(urlsplit(args.peer).port), "--no-webui"]
+    words += ["-t", str(args.threads), "-c", str(args.context), "-np", str(slots)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while server.poll() is None:
+                with contextlib.suppress(OSError):
+                    if urlopen(args.peer + "/health").status == HTTPStatus.OK:  # our own address
+                        break
+                time.sleep(0.1)
+            asyncio.run(complete(args.peer, "warm up", 4))
+            yield
+        finally:
+            server.terminate()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -193,17 +226,21 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=24, help="of a prompt")
     parser.add_argument("--long-words", type=int, default=4000, help="of the prompt that disturbs")
     parser.add_argument("--system-words", type=int, default=1500, help="of the beginning asked for twice")
+    parser.add_argument("--against", metavar="FILE", help="a llama-server to start and measure in turns")
+    parser.add_argument("--only-load", action="store_true", help="no long and no repeated prompts")
     parser.add_argument("--peer", help="another server of OpenAI's API, measured in turns")
     args = parser.parse_args()
     counts = [int(text) for text in args.clients.split(",")]
     rng = random.Random(1)
     rounds = [([prompt_of(rng, args.words) for _ in range(n)], args.tokens) for n in counts]
+    if args.against:
+        args.peer = f"http://127.0.0.1:{free_port()}"
     results: dict[str, object] = {"machine": Machine.here().facts()}
     print(Machine.here().line())
     engine = engine_rates(args, rounds)
     words = [sys.executable, "-m", "tokamak", "serve", args.model, "--port", "0", "--json", "--no-history"]
     words += ["--threads", str(args.threads), "--context", str(args.context)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+    with against(args, max(counts)), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
             url = json.loads(server.stdout.readline())["url"]
             asyncio.run(complete(url, "warm up", 4))
@@ -221,6 +258,8 @@ def main() -> None:
                     print(
                         f"   peer  {other['tok_s']:12.1f}  ratio {row['tok_s'] / other['tok_s']:.2f}, TTFT p95 {other['ttft_p95_ms']:.0f} ms"
                     )
+            if args.only_load:
+                return
             results["interference"] = asyncio.run(interference(url, args.tokens, args.long_words))
             results["repeated"] = asyncio.run(repeated(url, args.system_words))
             print("long prompt:", results["interference"])

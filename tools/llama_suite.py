@@ -64,7 +64,8 @@ def models(folder: Path) -> dict[str, str]:
     import tiny
 
     decoder = tiny.gguf(folder / "tiny.gguf", "llama", "q8_0", context=2048)
-    encoder = tiny.gguf(folder / "bert.gguf", "bert", "q8_0", context=512)
+    kinds = {"tokenizer.ggml.token_type_count": 2}
+    encoder = tiny.gguf(folder / "bert.gguf", "bert", "q8_0", context=512, metadata=kinds)
     return {"decoder": str(decoder), "encoder": str(encoder)}
 
 

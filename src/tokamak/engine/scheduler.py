@@ -69,7 +69,7 @@ class Scheduler:
         for sequence in singles:
             budget -= self._choose(sequence, budget, plan)
         plan.num_single = sum(rows for _, rows in plan.chosen)
-        if plan.num_single:
+        if plan.num_single and not self._burst(len(singles)):
             budget = min(budget, self.pace.chunk(budget))
         if len(singles) < len(self.running):
             for sequence in [s for s in self.running if s.num_missing > 1]:
@@ -79,6 +79,15 @@ class Scheduler:
             self._break_knot(plan)
         plan.num_rows = sum(rows for _, rows in plan.chosen)
         return plan
+
+    def _burst(self, num_single: int) -> bool:
+        """Whether far more wait for their first token than for their next one, and a step can read all of their prompts.
+
+        It is short, and all are done sooner than if those who decode were spared it. Not where a gap between tokens is set.
+        """
+        missing = [s.num_missing for s in (*self.running, *self.waiting) if s.num_missing > 1]
+        short = sum(missing) <= self.limits.max_rows and len(missing) > 2 * num_single
+        return short and self.pace.target_s is None
 
     def rows_beside(self) -> int:
         """Rows that other work between two steps may compute at once without delaying what runs."""

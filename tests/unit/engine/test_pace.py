@@ -76,3 +76,18 @@ def test_without_streams_a_chunk_is_as_long_as_it_can_be():
     core.add(request(prompt_of(1, 600), max_new=1))
     core.step()
     assert len(core.program.batches[0].token_ids) == 512
+
+
+@pytest.mark.parametrize(
+    ("num", "target_s", "rows"), [(7, None, 1 + 7 * 20), (2, None, None), (7, 0.02, None)]
+)
+def test_a_burst_of_short_prompts_is_read_in_one_step_unless_a_target_is_set(num, target_s, rows):
+    core = EngineCore(HashProgram(num_blocks=1024, max_rows=512))
+    core.scheduler.pace.target_s = target_s
+    core.add(request(prompt_of(1, 4), max_new=50))
+    core.step()
+    for i in range(num):
+        core.add(request(prompt_of(i + 2, 20), max_new=1))
+    core.step()
+    read = len(core.program.batches[-1].token_ids)
+    assert read == rows if rows else read < 1 + num * 20
