@@ -66,6 +66,14 @@ def mixed(first: int) -> dict:
     )
 
 
+GROUPS = {"ssm.group_count": 2, "ssm.time_step_rank": 8}
+MAMBA2 = {
+    "ssm_in.weight": (128 * 2 + 2 * 2 * 16 + 8, 64),
+    "ssm_conv1d.weight": (192, 4),
+    "ssm_conv1d.bias": (192,),
+    "ssm_norm.weight": (2, 64),
+}
+SSM_TENSORS = (*MAMBA2, "ssm_dt.bias", "ssm_a", "ssm_d", "ssm_out.weight")
 NO_ROPE = {"rope.dimension_count": None, "rope.freq_base": None}
 YARN = {"rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
 CASES = {
@@ -98,6 +106,7 @@ CASES = {
     ),
     "exaone": Case(),
     "exaone4": Case({"attention.sliding_window": 20, "block_count": 64}),
+    "falcon-h1": Case(SSM | GROUPS, any=MAMBA2, without=("ffn_norm.weight", ".bias?")),
     "gemma2": Case(
         {
             "attention.sliding_window": 20,
@@ -147,19 +156,13 @@ CASES = {
     "mamba2": Case(
         SSM
         | {
-            "ssm.group_count": 2,
-            "ssm.time_step_rank": 8,
+            **GROUPS,
             "feed_forward_length": 0,
             "attention.head_count": 0,
             "attention.head_count_kv": None,
             **NO_ROPE,
         },
-        any={
-            "ssm_in.weight": (128 * 2 + 2 * 2 * 16 + 8, 64),
-            "ssm_conv1d.weight": (192, 4),
-            "ssm_conv1d.bias": (192,),
-            "ssm_norm.weight": (2, 64),
-        },
+        any=MAMBA2,
     ),
     "minicpm3": Case(
         LATENT | {"attention.head_count_kv": 4},
@@ -182,6 +185,21 @@ CASES = {
         {**WHOLE, **NO_ROPE, "attention.max_alibi_bias": 8.0, "attention.clamp_kqv": 0.8}, limit=GELU
     ),
     "nemotron": Case({"rope.dimension_count": 8}),
+    "nemotron_h": Case(
+        SSM
+        | GROUPS
+        | {
+            "attention.head_count_kv": Typed("array[int32]", [0, 2, 0]),
+            "feed_forward_length": Typed("array[int32]", [0, 0, 96]),
+            "attention.layer_norm_epsilon": 1e-5,
+        },
+        any=MAMBA2,
+        only=dict.fromkeys(SSM_TENSORS, (0,))
+        | {f"attn_{n}.weight": (1,) for n in ("q", "k", "v", "output")}
+        | {"ffn_up.weight": (2,), "ffn_down.weight": (2,)}
+        | {f"{n}.bias": () for n in ("attn_output", "ffn_gate", "ffn_up", "ffn_down")},
+        without=(),
+    ),
     "olmo2": Case({"attention.sliding_window": 20, "block_count": 5, "rope.scaling.type": "yarn"} | YARN),
     "orion": Case(),
     "paddleocr": Case({"rope.dimension_sections": Typed("array[int32]", [4, 2, 2, 0])}),

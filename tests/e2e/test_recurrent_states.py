@@ -27,7 +27,7 @@ def bits(completion):
     return completion.token_ids, completion.logprobs
 
 
-@pytest.fixture(scope="module", params=["mamba2", "lfm2moe", "qwen35moe"])
+@pytest.fixture(scope="module", params=["mamba2", "lfm2moe", "qwen35moe", "rwkv7", "falcon-h1"])
 def make(request, tmp_path_factory):
     path = written(tmp_path_factory.mktemp("models") / "m.gguf", request.param, CASES[request.param])
     checkpoint = open_checkpoint(path)

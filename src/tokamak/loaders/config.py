@@ -79,6 +79,10 @@ class Keys:
             raise UnsupportedError(f"key {self.prefix}{suffix} differs between layers by more than 0")
         return found.pop() if found else 0, each
 
+    def width(self, suffix: str, *, some: bool) -> int:
+        """A count from 1 up; some: that layers may lack."""
+        return self.largest(suffix, None)[0] if some else self.integer(suffix)
+
     def number(self, suffix: str, default: float | None = None) -> float:
         """A finite float."""
         value = self._take(suffix)
@@ -154,7 +158,7 @@ def read_config(
     layers = keys.integer("block_count")
     config: dict[str, Any] = {
         "hidden_size": keys.integer("embedding_length"),
-        "intermediate_size": keys.integer("feed_forward_length", least=int(not family.hybrid)),
+        "intermediate_size": keys.width("feed_forward_length", some=family.hybrid),
         "num_hidden_layers": layers - keys.integer("nextn_predict_layers", 0, least=0),
         "max_position_embeddings": keys.integer("context_length"),
         family.norm_name: keys.number(family.norm_key),

@@ -19,7 +19,9 @@ from tokamak.loaders.names.rows import (
     MODEL_LN,
     MULTIPLIERS,
     NORMS,
+    OTHER_BIASES,
     OUT,
+    PLAIN,
     QKV,
     SHARED_EXPERT,
     SHARED_WIDTH,
@@ -218,6 +220,30 @@ RECURRENT: Mapping[str, FamilyNames] = {
         counts={**COUNTS, **SSM_SIZES, "ssm.time_step_rank": "time_step_rank"},
         where={"ffn_gate_inp.weight": "has_experts"},
         sizes=ssm_inner,
+    ),
+    "falcon-h1": FamilyNames(
+        MODEL,
+        (
+            NORMS[0],
+            *optional(NORMS[1]),
+            replace(NORMS[1], tensor="ffn_norm", optional=True),  # as its converter writes it
+            *QKV,
+            OUT,
+            *GATED,
+            *OTHER_BIASES[1:],
+            *at("mamba", *MAMBA2),
+        ),
+        counts={**SSM_SIZES, **GROUPED},
+    ),
+    "nemotron_h": FamilyNames(
+        MODEL,
+        (NORMS[0], *optional(*QKV, OUT, *PLAIN, *at("mamba", *MAMBA2)), *OTHER_BIASES),
+        hybrid=True,
+        rope=False,
+        counts={**SSM_SIZES, **GROUPED},
+        fixed={"attention.layer_norm_epsilon": None},  # of heads that predict further tokens
+        where={"ssm_in.weight": "has_mamba", "attn_q.weight": "has_attention"},
+        derive=lambda _: {"layer_types": None},
     ),
     "granitehybrid": FamilyNames(
         MODEL,
