@@ -7,7 +7,6 @@ changes it is made anew and the old one removed. It is never made unasked: it is
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,4 +89,3 @@ def _make(
     for old in kept.parent.glob(f"{stem}-*.gguf"):
         if old != kept:
             old.unlink(missing_ok=True)
-    os.utime(kept)
