@@ -23,7 +23,7 @@ BUILD ?= build/dev
 native:
 	cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$$($(PY) -c 'import sys; print(sys.executable)') $(CMAKE_ARGS)
 	cmake --build $(BUILD)
-	cp $(BUILD)/_native*.so src/tokamak/
+	rm -f src/tokamak/_native*.so && cp $(BUILD)/_native*.so src/tokamak/
 
 # The types of the extension module, for editors and mypy; run after a change of bindings.
 stub: native
