@@ -11,14 +11,21 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tokamak.compat import openai_shapes as shapes
+from tokamak.compat.chat_formats import FORMATS
 from tokamak.compat.chat_reading import Reading, constraint, plain
+from tokamak.compat.llama_parts import (
+    LlamaCache,
+    LlamaGrammar,
+    LlamaPromptLookupDecoding,
+    LlamaRAMCache,
+    LlamaState,
+)
 from tokamak.compat.openai_shapes import Json
 from tokamak.engine.completion import Completion
 from tokamak.engine.llm import LLM
@@ -27,6 +34,8 @@ from tokamak.engine.replies import ToolParser
 from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.sampling import SamplingParams
 from tokamak.types import Floats
+
+__all__ = ["Llama", "LlamaCache", "LlamaGrammar", "LlamaPromptLookupDecoding", "LlamaRAMCache", "LlamaState"]
 
 DEFAULT_SEED = 0xFFFFFFFF  # draws one
 KV_TYPES = {None: "f16", 0: "f32", 1: "f16", 2: "q4_0", 8: "q8_0", 30: "bf16"}  # numbers of ggml
@@ -38,7 +47,7 @@ IGNORED = {
 NEUTRAL: dict[str, tuple[Any, ...]] = {  # options that may only be at their default
     "vocab_only": (False,), "kv_overrides": (None,), "rope_scaling_type": (-1, None), "rope_freq_base": (0.0,), "rope_freq_scale": (0.0,),
     "yarn_ext_factor": (-1.0,), "yarn_attn_factor": (1.0,), "yarn_beta_fast": (32.0,), "yarn_beta_slow": (1.0,), "yarn_orig_ctx": (0,),
-    "lora_base": (None,), "lora_path": (None,), "chat_format": (None,), "chat_handler": (None,), "tokenizer": (None,),
+    "lora_base": (None,), "lora_path": (None,), "chat_handler": (None,), "tokenizer": (None,),
 }  # fmt: skip
 SAME: tuple[str, ...] = (
     "temperature",
@@ -54,54 +63,10 @@ SAME += ("mirostat_tau", "mirostat_eta")
 Criterion = Callable[[Any, Any], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaGrammar:
-    """A constraint. field: of `SamplingParams`."""
-
-    field: str
-    value: Any
-
-    @classmethod
-    def from_string(cls, grammar: str, verbose: bool = True) -> LlamaGrammar:  # noqa: ARG003  # the interface
-        """Of a GBNF grammar."""
-        return cls("grammar", grammar)
-
-    @classmethod
-    def from_file(cls, file: str | os.PathLike[str], verbose: bool = True) -> LlamaGrammar:  # noqa: ARG003  # the interface
-        """Of a file with a GBNF grammar."""
-        return cls("grammar", Path(file).read_text(encoding="utf-8"))
-
-    @classmethod
-    def from_json_schema(cls, json_schema: str, verbose: bool = True) -> LlamaGrammar:  # noqa: ARG003  # the interface
-        """Of a JSON schema."""
-        return cls("json_schema", json_schema)
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaPromptLookupDecoding:
-    """A draft from what followed earlier in the text."""
-
-    max_ngram_size: int = 2
-    num_pred_tokens: int = 10
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaState:
-    """What `save_state` keeps: the tokens read last, and their cache as a file holds it."""
-
-    input_ids: list[int]
-    data: bytes
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of tokens."""
-        return len(self.input_ids)
-
-
 class Llama:
     """A loaded model. model_path: a file or directory. n_ctx: 0 is what the model was trained for. n_batch: rows of a step.
 
-    draft_model: LlamaPromptLookupDecoding, or the path of a smaller model.
+    draft_model: LlamaPromptLookupDecoding, or the path of a smaller model. chat_format: one of FORMATS, None: the model's own template.
     Raises: as `tokamak.load`; InvalidParams for an option that is unknown, UnsupportedError for one that is not implemented.
     """
 
@@ -118,9 +83,13 @@ class Llama:
         last_n_tokens_size: int = 64,
         draft_model: LlamaPromptLookupDecoding | str | None = None,
         spm_infill: bool = False,
+        chat_format: str | None = None,
         **others: Any,
     ) -> None:
         _check_options(others)
+        if chat_format is not None and chat_format not in FORMATS:
+            raise UnsupportedError(f"chat_format is {chat_format!r}; there are {', '.join(FORMATS)}")
+        self.chat_format = chat_format
         if type_k not in KV_TYPES:
             raise UnsupportedError(
                 f"type_k is {type_k}; there are {sorted(k for k in KV_TYPES if k is not None)}"
@@ -277,12 +246,11 @@ class Llama:
             options["logprobs"] = top_logprobs or 0
         params = self._params(max_tokens, options)
         more = {"tools": list(tools)} if tools else {}
-        ids = self.tokenizer().encode_chat([plain(m) for m in messages], add_generation_prompt=True, **more)
-        template = self.tokenizer().chat_template
+        own, form = self.tokenizer().chat_template, FORMATS.get(self.chat_format or "")
+        ids = self.tokenizer().encode_chat([plain(m) for m in messages], True, form, **more)
         tail = self.tokenizer().decode(ids[-64:], continues=True)
-        parser = ToolParser.for_template(
-            template.source if template else None, tools=list(wanted or ()), prompt=tail
-        )
+        source = form or (own.source if own else None)
+        parser = ToolParser.for_template(source, tools=list(wanted or ()), prompt=tail)
         reading = Reading(parser, named)
         if stream:
             return self._chat_chunks(
@@ -348,6 +316,19 @@ class Llama:
     def scores(self) -> Floats:
         """Logits f32[n_tokens, n_vocab] of what `eval` read."""
         return self.llm.logits(self._input_ids)
+
+    def sample(self, *, temp: float = 0.8, idx: int | None = None, **options: Any) -> int:
+        """The token that comes next, or after the first idx + 1 tokens that `eval` read. options: as of a completion."""
+        read = self._input_ids if idx is None else self._input_ids[: idx + 1]
+        for name in ("penalize_nl", "logits_processor", "grammar"):
+            if options.pop(name, None) not in (None, True):
+                raise UnsupportedError(f"{name} is not implemented here; use create_completion")
+        params = self._params(1, {"temperature": temp, **options}).replaced(ignore_eos=False)
+        done: Completion = self.llm.generate(read, params)
+        return done.token_ids[0]
+
+    def set_cache(self, cache: LlamaRAMCache | None) -> None:
+        """Takes a cache for the sake of programs that set one: beginnings are found again in any case."""
 
     # -- state
 

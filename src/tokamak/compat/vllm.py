@@ -26,10 +26,11 @@ from tokamak.types import Floats
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {  # options that may only be at these values
     "tensor_parallel_size": (1,), "pipeline_parallel_size": (1,), "quantization": (None,), "trust_remote_code": (False, True),
-    "dtype": ("auto", "float32", "float16", "bfloat16"), "gpu_memory_utilization": (), "swap_space": (), "enforce_eager": (False, True),
+    "dtype": ("auto", "float32", "float16", "bfloat16", "half", "float"), "gpu_memory_utilization": (), "swap_space": (), "enforce_eager": (False, True),
     "enable_lora": (False,), "revision": (None,), "task": ("auto", "generate", "embed", None), "runner": ("auto", "generate", "pooling"),
     "tokenizer_mode": ("auto",), "skip_tokenizer_init": (False,), "disable_log_stats": (False, True), "load_format": ("auto", "gguf"),
-    "enable_chunked_prefill": (None, True), "hf_overrides": (None,), "tokenizer_revision": (None,), "download_dir": (None,),
+    "enable_chunked_prefill": (None, True), "max_logprobs": (), "block_size": (None, 16, 32), "cpu_offload_gb": (0,),
+    "limit_mm_per_prompt": (None,), "disable_custom_all_reduce": (False, True), "guided_decoding_backend": (), "generation_config": (), "hf_overrides": (None,), "tokenizer_revision": (None,), "download_dir": (None,),
 }  # fmt: skip
 KV = {"auto": "f16", "float16": "f16", "bfloat16": "bf16", "float32": "f32", "int8": "q8_0"}
 
@@ -86,10 +87,6 @@ class SamplingParams:
         if not self.spaces_between_special_tokens or not self.detokenize:
             raise UnsupportedError(
                 "detokenize and spaces_between_special_tokens are implemented as True only"
-            )
-        if self.include_stop_str_in_output:
-            raise UnsupportedError(
-                "include_stop_str_in_output is not implemented: text that stops is never given out"
             )
         bias: dict[int | str, float] = {int(k): float(v) for k, v in (self.logit_bias or {}).items()}
         if self.allowed_token_ids is not None:
@@ -165,6 +162,15 @@ class CompletionOutput:
 
 
 @dataclass(slots=True)
+class RequestMetrics:
+    """Times of a request, seconds since the epoch; first_token_latency in seconds."""
+
+    arrival_time: float
+    first_token_latency: float | None
+    finished_time: float
+
+
+@dataclass(slots=True)
 class RequestOutput:
     """A prompt and its completions."""
 
@@ -174,7 +180,7 @@ class RequestOutput:
     prompt_logprobs: list[dict[int, Logprob] | None] | None
     outputs: list[CompletionOutput]
     finished: bool = True
-    metrics: Any = None
+    metrics: RequestMetrics | None = None
     lora_request: None = None
     num_cached_tokens: int | None = None
 
@@ -375,17 +381,13 @@ class LLM:
             entries = None if d.logprobs is None or params.logprobs is None else d.logprobs[echoed:]
             made = None if entries is None else [self._logprob(e) for e in entries if e is not None]
             total = None if entries is None else sum(e.logprob for e in entries if e is not None)
+            said, stop = d.text[skip:], d.stop_reason
+            said += stop if params.include_stop_str_in_output and isinstance(stop, str) else ""
             outputs.append(
-                CompletionOutput(
-                    d.index, d.text[skip:], d.token_ids, total, made, d.finish_reason, d.stop_reason
-                )
+                CompletionOutput(d.index, said, d.token_ids, total, made, d.finish_reason, d.stop_reason)
             )
         timings = done[0].timings
-        metrics = {
-            "arrival_time": began,
-            "first_token_latency": timings.ttft_s,
-            "finished_time": began + timings.total_s,
-        }
+        metrics = RequestMetrics(began, timings.ttft_s, began + timings.total_s)
         cached = done[0].usage.cached_tokens
         return RequestOutput(
             str(next(self._numbers)), text, ids, prompt_logprobs, outputs, True, metrics, None, cached

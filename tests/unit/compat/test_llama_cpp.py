@@ -1,5 +1,6 @@
 """`tokamak.compat.llama_cpp` beside llama-cpp-python itself, on the same small file: the same texts, shapes and types."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 import tiny
 from reference_data import unpacked
 from tokamak import errors
-from tokamak.compat.llama_cpp import Llama, LlamaGrammar, LlamaPromptLookupDecoding
+from tokamak.compat.chat_formats import FORMATS
+from tokamak.compat.llama_cpp import Llama, LlamaGrammar, LlamaPromptLookupDecoding, LlamaRAMCache
+from tokamak.tokenizers.chat import ChatTemplate
 
 PROMPT = "Once upon a time"
 MESSAGES = [{"role": "user", "content": "Once upon"}]
@@ -214,6 +217,50 @@ def test_looking_back_changes_no_text(chat_model, chat):
     asked = {"max_tokens": 24, "temperature": 0}
     assert with_draft(PROMPT, **asked)["choices"] == chat(PROMPT, **asked)["choices"]
     with_draft.close()
+
+
+TURNS = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Yes?"},
+    {"role": "user", "content": "More"},
+]
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama-3", "mistral-instruct", "gemma"])
+def test_a_named_form_is_that_of_the_peer(name):
+    peer = pytest.importorskip("llama_cpp.llama_chat_format", reason="llama-cpp-python is not installed")
+    form = {"llama-3": "format_llama3", "mistral-instruct": "format_mistral_instruct"}.get(
+        name, f"format_{name}"
+    )
+    assert ChatTemplate(FORMATS[name]).render(TURNS) == getattr(peer, form)(TURNS).prompt
+
+
+def test_a_named_form_replaces_the_template_of_the_model(chat_model):
+    with_form = Llama(chat_model, n_ctx=256, chat_format="chatml")
+    prompt = ChatTemplate(FORMATS["chatml"]).render(TURNS)
+    ids = with_form.llm.tokenizer.encode_chat(TURNS, template=FORMATS["chatml"])
+    assert with_form.detokenize(ids, special=True).decode().lstrip().endswith(prompt[-40:].lstrip())
+    said = with_form.create_chat_completion(TURNS, max_tokens=6, temperature=0)
+    plain = with_form.create_completion(ids, max_tokens=6, temperature=0)
+    assert said["usage"] == plain["usage"]
+    assert said["choices"][0]["message"]["content"] == plain["choices"][0]["text"]
+    with_form.close()
+    with pytest.raises(errors.UnsupportedError, match="chatml"):
+        Llama(chat_model, chat_format="functionary")
+
+
+def test_reading_and_drawing_by_hand(chat):
+    chat.set_cache(LlamaRAMCache(capacity_bytes=1 << 20))
+    ids = chat.tokenize(PROMPT.encode())
+    chat.reset()
+    chat.eval(ids)
+    made = []
+    for _ in range(4):
+        made.append(chat.sample(temp=0.0))
+        chat.eval(made[-1:])
+    assert made == list(itertools.islice(chat.generate(ids, temp=0.0), 4))
+    assert chat.n_tokens == len(ids) + 4
 
 
 def test_what_is_unknown_or_not_implemented_is_refused(chat_model, chat, tmp_path):

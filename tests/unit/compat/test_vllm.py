@@ -92,6 +92,17 @@ def test_a_processor_sees_what_was_made(llm):
     assert seen == [[], [300], [300, 301]]
 
 
+def test_a_stop_is_part_of_the_text_if_asked(llm):
+    whole = llm.generate("Once upon", GREEDY)[0].outputs[0].text
+    stop = whole[2:4]
+    for inside, expected in ((False, ""), (True, stop)):
+        params = dataclasses.replace(GREEDY, stop=stop, include_stop_str_in_output=inside)
+        (out,) = llm.generate("Once upon", params)
+        assert out.outputs[0].text == whole[: whole.index(stop)] + expected
+        assert (out.outputs[0].finish_reason, out.outputs[0].stop_reason) == ("stop", stop)
+    assert out.metrics.finished_time >= out.metrics.arrival_time
+
+
 def test_a_conversation(llm):
     messages = [{"role": "user", "content": "hi"}]
     (one,) = llm.chat(messages, GREEDY)
@@ -115,7 +126,5 @@ def test_what_is_unknown_or_not_implemented_is_refused(path, llm):
         LLM(path, tensor_paralel_size=1)
     with pytest.raises(errors.UnsupportedError, match="tensor_parallel_size"):
         LLM(path, tensor_parallel_size=2)
-    with pytest.raises(errors.UnsupportedError, match="include_stop_str"):
-        llm.generate("a", SamplingParams(include_stop_str_in_output=True))
     with pytest.raises(errors.InvalidParams, match="2 sampling_params"):
         llm.generate(["a"], [GREEDY, GREEDY])

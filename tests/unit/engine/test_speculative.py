@@ -122,3 +122,46 @@ def test_what_followed_earlier_is_found():
     assert (
         after([0x01000000, 0x00000001, 0x0100, 0x01, 0x01000000]) == []
     )  # equal bytes, but not equal tokens
+
+
+class Few(HashProgram):
+    """Four tokens, whose logits depend on the position and the last token only, so that every beginning occurs often."""
+
+    def run(self, batch):
+        super().run(batch)
+        last, at = batch.token_ids[batch.logit_rows], batch.positions[batch.logit_rows]
+        return np.array([few_logits(*both) for both in zip(last, at, strict=True)], dtype=np.float32)
+
+
+def few_logits(last, position):
+    return np.sin(np.arange(4) * (1.0 + last) + position)
+
+
+@pytest.mark.parametrize("kind", ["draft", "lookup"])
+def test_draws_have_the_distribution_of_the_model(kind):
+    """Chi-square over 240 seeds at each of eight positions, against the softmax after each token."""
+    core = EngineCore(Few(4, max_rows=64), drafters={"draft": ModelDrafter(Few(4, max_rows=64))})
+    prompt = np.array([1, 2, 3, 1, 2, 3, 0, 2], dtype=np.int32)
+    counts = np.zeros((8, 4, 4))  # position, token before, token
+    drafted = accepted = 0
+    for start in range(0, 240, 8):
+        asked = [
+            request(prompt, max_new=8, seed=start + i, speculation=Speculation(kind, 4)) for i in range(8)
+        ]
+        for (sample,), r in zip(run(core, *asked), asked, strict=True):
+            drafted, accepted = drafted + r.drafted_tokens, accepted + r.accepted_tokens
+            tokens = [2, *(token for token, _ in sample)]
+            for at in range(8):
+                counts[at, tokens[at], tokens[at + 1]] += 1
+    assert accepted > 50
+    assert drafted > accepted or kind == "draft"  # the draft model is the model, with the same coins
+    chi, freedom = 0.0, 0
+    for at in range(8):
+        for before in range(4):
+            weights = np.exp(few_logits(before, 7 + at))
+            expected = counts[at, before].sum() * weights / weights.sum()
+            if expected.min() >= 4:
+                chi += ((counts[at, before] - expected) ** 2 / expected).sum()
+                freedom += 3
+    assert freedom >= 24
+    assert chi < freedom + 4 * np.sqrt(2 * freedom)  # a chance of about one in ten thousand
