@@ -179,6 +179,9 @@ def add_evidence(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--alert-webhook", metavar="URL", help="gets a JSON object for every alert; the log always does"
     )
+    group.add_argument(
+        "--otlp-endpoint", metavar="URL", help="gets an OpenTelemetry span for every request (extra otel)"
+    )
     for name, usual, text in ALERTS:
         group.add_argument(
             f"--alert-{name}", type=float, default=usual, metavar="X", help=f"{text} (default {usual:g})"
@@ -276,6 +279,7 @@ def execute(args: argparse.Namespace) -> int:
     from tokamak.server.registry import Models, Served
     from tokamak.server.serving import check_exposure, listen, serve
     from tokamak.server.state import ServerConfig
+    from tokamak.server.traces import tracer_to
 
     limits = {field: getattr(args, field) for _, field, _, _ in LIMITS if getattr(args, field) is not None}
     config = ServerConfig(
@@ -285,6 +289,7 @@ def execute(args: argparse.Namespace) -> int:
         cors_origins=tuple(args.cors_origin),
         exact_names=args.exact_names,
         defaults=defaults_of(args),
+        tracer=tracer_to(args.otlp_endpoint) if args.otlp_endpoint else None,
         read_bytes_s=read_bandwidth(args.threads_given),
         **limits,
         **evidence(args),

@@ -22,6 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokamak.errors import TokamakError
+from tokamak.server import traces
 from tokamak.server.problems import Problem, problem_of
 from tokamak.server.state import ServerConfig, State
 
@@ -89,7 +90,10 @@ class Guard:
         finally:
             label = self.label(scope["path"])
             self.state.metrics.requests.add(label, str(status or CLIENT_GONE))
-            note_access(scope, label, status or CLIENT_GONE, time.perf_counter() - began_s)
+            took_s = time.perf_counter() - began_s
+            note_access(scope, label, status or CLIENT_GONE, took_s)
+            if self.state.config.tracer is not None:
+                traces.note(self.state.config.tracer, scope, label, status or CLIENT_GONE, took_s)
 
     def cors(self, headers: Headers) -> dict[str, str]:
         """Headers that let the page of this origin read the answer; none unless the configuration names it."""

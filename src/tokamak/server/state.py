@@ -36,6 +36,7 @@ class ServerConfig:
     has work and does not turn for so long is reported dead. idle_s: a model that can be loaded again is unloaded after it, 0:
     never. memory_nbytes: for loaded models, 0: no limit. exact_names: only names of models here are answered.
     read_bytes_s: what this machine reads from memory, for the metrics, 0: not measured.
+    tracer: of OpenTelemetry, gets a span for each request; None: no spans.
     defaults: values of request fields that a request leaves out, as temperature; where a route has such a field.
     history: a file for samples, None: none is kept. alerts: rules over the samples; alert_webhook: an address that hears of them.
     """
@@ -59,6 +60,7 @@ class ServerConfig:
     memory_nbytes: int = 0
     exact_names: bool = False
     read_bytes_s: float = 0.0
+    tracer: Any = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     history: str | None = None
     alerts: tuple[Rule, ...] = ()
