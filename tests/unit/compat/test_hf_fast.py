@@ -9,10 +9,9 @@ import pytest
 
 from tokamak.errors import InvalidParams, UnavailableError, UnsupportedError
 from tokamak.hf import AutoTokenizer, PreTrainedTokenizerFast, Tokenizer
+from wordpiece_files import tokenizer_json
 
-WORDS = ["hello", "world", "foo", "##bar", "a", "b", "na", "##ive", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "."]
-VOCAB = {w: i for i, w in enumerate(WORDS)}
-TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }} [SEP]{% endfor %}"
     "{% if tools %}{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}[assistant]{% endif %}"
 )
@@ -23,48 +22,16 @@ CONFIG = {
     "unk_token": "[UNK]",
     "cls_token": "[CLS]",
     "sep_token": "[SEP]",
-    "chat_template": TEMPLATE,
+    "chat_template": CHAT_TEMPLATE,
 }
 CHAT = [{"role": "user", "content": "hello a"}, {"role": "assistant", "content": "foobar ."}]
 TEXTS = ["hello world.", "foobar a b naive", "a"]
 
 
-def special(name, type_id=0):
-    return {"SpecialToken": {"id": name, "type_id": type_id}}
-
-
-def part(which, type_id):
-    return {"Sequence": {"id": which, "type_id": type_id}}
-
-
-DATA = {
-    "version": "1.0",
-    "truncation": None,
-    "padding": None,
-    "added_tokens": [
-        {"id": VOCAB[n], "content": n, "special": True, "single_word": False, "lstrip": False}
-        | {"rstrip": False, "normalized": False}
-        for n in ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
-    ],
-    "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
-    | {"strip_accents": None, "lowercase": True},
-    "pre_tokenizer": {"type": "BertPreTokenizer"},
-    "post_processor": {
-        "type": "TemplateProcessing",
-        "single": [special("[CLS]"), part("A", 0), special("[SEP]")],
-        "pair": [special("[CLS]"), part("A", 0), special("[SEP]"), part("B", 1), special("[SEP]", 1)],
-        "special_tokens": {n: {"id": n, "ids": [VOCAB[n]], "tokens": [n]} for n in ("[CLS]", "[SEP]")},
-    },
-    "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-    "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
-    | {"max_input_chars_per_word": 100, "vocab": VOCAB},
-}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    (path / "tokenizer.json").write_text(json.dumps(DATA))
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer_json()))
     (path / "tokenizer_config.json").write_text(json.dumps(CONFIG))
     return path
 

@@ -13,44 +13,17 @@ from tokamak.errors import InvalidParams, UnavailableError, UnsupportedError
 from tokamak.hf import AddedToken, Encoding, Tokenizer
 from tokamak.tokenizers import Tokenizer as Native
 from vocabularies import byte_level
+from wordpiece_files import tokenizer_json
 
 SLOW = os.environ.get("TOKAMAK_SLOW_TESTS") == "1"
-WORDS = ["hello", "world", "foo", "##bar", "a", "b", "na", "##ive", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "."]
-VOCAB = {w: i for i, w in enumerate(WORDS)}
 LIST = ("ids", "tokens", "offsets", "attention_mask", "type_ids", "special_tokens_mask", "word_ids")
 
 
-def special(name, type_id=0):
-    return {"SpecialToken": {"id": name, "type_id": type_id}}
-
-
-def part(which, type_id):
-    return {"Sequence": {"id": which, "type_id": type_id}}
-
-
-DATA = {
-    "version": "1.0",
-    "truncation": {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0},
-    "padding": {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 11}
+DATA = tokenizer_json(
+    truncation={"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0},
+    padding={"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 11}
     | {"pad_type_id": 0, "pad_token": "[PAD]"},
-    "added_tokens": [
-        {"id": VOCAB[n], "content": n, "special": True, "single_word": False, "lstrip": False}
-        | {"rstrip": False, "normalized": False}
-        for n in ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
-    ],
-    "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
-    | {"strip_accents": None, "lowercase": True},
-    "pre_tokenizer": {"type": "BertPreTokenizer"},
-    "post_processor": {
-        "type": "TemplateProcessing",
-        "single": [special("[CLS]"), part("A", 0), special("[SEP]")],
-        "pair": [special("[CLS]"), part("A", 0), special("[SEP]"), part("B", 1), special("[SEP]", 1)],
-        "special_tokens": {n: {"id": n, "ids": [VOCAB[n]], "tokens": [n]} for n in ("[CLS]", "[SEP]")},
-    },
-    "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-    "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
-    | {"max_input_chars_per_word": 100, "vocab": VOCAB},
-}
+)
 JSON = json.dumps(DATA)
 TEXTS = [
     "hello world.",

@@ -11,9 +11,8 @@ from tokamak.errors import InvalidParams
 from tokamak.tokenizers import Padding, Tokenizer, Truncation
 from tokamak.tokenizers.files.hf_json import spec_from_data
 from vocabularies import TEXT, byte_level, sentencepiece
+from wordpiece_files import TEMPLATE, VOCAB, tokenizer_json
 
-WORDS = ["hello", "world", "foo", "##bar", "a", "b", "na", "##ive", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "."]
-VOCAB = {w: i for i, w in enumerate(WORDS)}
 BYTE = Tokenizer(byte_level(prefix=()))
 SETTINGS = [
     Truncation(n, strategy, stride, direction)
@@ -25,20 +24,6 @@ PADDINGS = [None, Padding(None, None, "right", VOCAB["[PAD]"], 1), Padding(12, 8
 TEXTS = ["hello world.", "foobar a b naive.", "a", "", "hello hello foobar . . a xyz b [SEP] world"]
 
 
-def special(name, type_id=0):
-    return {"SpecialToken": {"id": name, "type_id": type_id}}
-
-
-def part(which, type_id):
-    return {"Sequence": {"id": which, "type_id": type_id}}
-
-
-TEMPLATE = {
-    "type": "TemplateProcessing",
-    "single": [special("[CLS]"), part("A", 0), special("[SEP]")],
-    "pair": [special("[CLS]"), part("A", 0), special("[SEP]"), part("B", 1), special("[SEP]", 1)],
-    "special_tokens": {n: {"id": n, "ids": [VOCAB[n]], "tokens": [n]} for n in ("[CLS]", "[SEP]")},
-}
 ENDS = {"sep": ["[SEP]", VOCAB["[SEP]"]], "cls": ["[CLS]", VOCAB["[CLS]"]]}
 POSTS = {
     "template": TEMPLATE,
@@ -46,26 +31,6 @@ POSTS = {
     "roberta": {"type": "RobertaProcessing", **ENDS, "trim_offsets": True, "add_prefix_space": True},
     "none": None,
 }
-
-
-def parsed(post):
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": VOCAB[n], "content": n, "special": True, "single_word": False, "lstrip": False}
-            | {"rstrip": False, "normalized": False}
-            for n in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-        ],
-        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
-        | {"strip_accents": None, "lowercase": True},
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": post,
-        "decoder": None,
-        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
-        | {"max_input_chars_per_word": 100, "vocab": VOCAB},
-    }
 
 
 def columns(encoding):
@@ -82,8 +47,10 @@ def columns_there(e):
 
 @pytest.mark.parametrize("name", POSTS)
 def test_every_strategy_gives_what_tokenizers_gives(name):
-    original = pytest.importorskip("tokenizers").Tokenizer.from_str(json.dumps(parsed(POSTS[name])))
-    ours = Tokenizer(spec_from_data(parsed(POSTS[name])))
+    original = pytest.importorskip("tokenizers").Tokenizer.from_str(
+        json.dumps(tokenizer_json(POSTS[name], decoder=None))
+    )
+    ours = Tokenizer(spec_from_data(tokenizer_json(POSTS[name], decoder=None)))
     rng = random.Random(3)
     for truncation, padding in product(SETTINGS, PADDINGS):
         text, pair = rng.choice(TEXTS), rng.choice([None, *TEXTS])
@@ -117,7 +84,7 @@ def test_every_strategy_gives_what_tokenizers_gives(name):
             assert [columns(o) for o in got.overflowing] == [columns_there(o) for o in want.overflowing]
 
 
-BERT = Tokenizer(spec_from_data(parsed(TEMPLATE)))
+BERT = Tokenizer(spec_from_data(tokenizer_json(decoder=None)))
 
 
 def test_a_pair_has_type_ids_and_the_same_ids_by_every_way():
