@@ -117,7 +117,14 @@ _FALCON = (
 )
 
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
-    "default": _GPT2,
+    "default": PreTokenizer(
+        isolated(
+            r"[\p{P}\$\+<=>\^~\|]+",
+            r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+            r"\p{N}+",
+            "[0-9][0-9][0-9]",
+        )
+    ),
     **dict.fromkeys(
         ("gpt-2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0"), _GPT2
     ),

@@ -255,7 +255,7 @@ class _Reader:
             )
             return "gpt-neox"
         self.notes.append(
-            "the file names no pre-tokenizer (tokenizer.ggml.pre): assuming the one of GPT-2; "
+            "the file names no pre-tokenizer (tokenizer.ggml.pre): assuming the default of llama.cpp; "
             "if the text comes out worse than expected, convert the model again"
         )
         return "default"
