@@ -146,7 +146,10 @@ def write_receipt(
             "weight_types": {f["format"]: f["tensors"] for f in by_format},
             "parameters": sum(f["parameters"] for f in by_format),
         },
-        tokenizer={"sha256": llm.tokenizer.digest.hex() if llm.tokenizer else None},
+        tokenizer={
+            "sha256": llm.tokenizer.digest.hex() if llm.tokenizer else None,
+            "strategy": llm.facts["tokenizer"],
+        },
         results={**totals, "limits": limits.facts()},
         samples=[
             {"case": r.case.name, "tokens": s.amount, "seconds": s.seconds}

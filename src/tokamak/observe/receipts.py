@@ -56,6 +56,7 @@ def make(
 ) -> dict[str, Any]:
     """A receipt as plain data.
 
+    tokenizer: its digest and the strategy that gave it; with a mock the receipt is one of a mock.
     kernels: id, calls, nanoseconds, nbytes of each, from the program's records. results: totals and rates.
     samples: every repetition. Raises: CheckFailed if no kernel was recorded or no token counted.
     """
@@ -66,7 +67,7 @@ def make(
     return {
         "schema_version": SCHEMA_VERSION,
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "compute_path": "real",
+        "compute_path": "mock" if tokenizer.get("strategy") == "mock" else "real",
         "executor": {"name": executor, "reason": executor_reason},
         "kernels": [dict(k) for k in kernels],
         "deterministic": True,  # by construction: no mode changes the order of additions

@@ -78,3 +78,18 @@ def test_without_any_tokenizer_text_is_refused_with_every_reason_in_order_and_id
         reasons = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]]
         assert reasons == ["explicit", "embedded", "colocated"]
         assert len(llm.generate([3, 4, 5], max_tokens=4, ignore_eos=True).token_ids) == 4
+
+
+def test_a_mock_is_there_only_for_who_asks_for_it_by_name(tmp_path):
+    checkpoint = open_checkpoint(bare(tmp_path))
+    assert find_tokenizer(checkpoint).tokenizer is None
+    with pytest.raises(InvalidParams):
+        find_tokenizer(checkpoint, "mock")
+    found = find_tokenizer(checkpoint, "mock:bytes")
+    every = bytes(range(256)) + "\u00e9\U0001f600".encode()
+    assert found.tokenizer.encode(every) == list(every)
+    assert found.tokenizer.decode_bytes(list(every)) == every
+    assert (found.strategy, found.tokenizer.notes[0][:6]) == ("mock", "a mock")
+    with tokamak.load(tmp_path / "bare.gguf", tokenizer="mock:bytes") as llm:
+        assert llm.facts["tokenizer"] == "mock"
+        assert llm.generate("ab", max_tokens=1, ignore_eos=True).usage.prompt_tokens == 2

@@ -9,6 +9,7 @@ import pytest
 
 from tokamak.errors import CheckFailed
 from tokamak.observe import receipts
+from tokamak.observe.verify import faults
 
 FACTS = {
     "executor": "cpu",
@@ -39,6 +40,13 @@ def test_a_receipt_has_every_field(monkeypatch):
     }
     assert receipt["environment"]["variables"]["HF_TOKEN"] == "(set)"
     assert "hf_secret" not in json.dumps(receipt)
+    assert receipt["compute_path"] == "real"
+
+
+def test_a_mock_in_the_run_makes_a_receipt_of_a_mock_that_no_check_passes():
+    receipt = receipts.make(**FACTS | {"tokenizer": {"sha256": None, "strategy": "mock"}})
+    assert receipt["compute_path"] == "mock"
+    assert any("nothing real ran" in fault for fault in faults(receipt))
 
 
 @pytest.mark.parametrize(
