@@ -29,9 +29,17 @@ bool overlaps(const std::vector<ByteRange>& ranges, size_t start, size_t end) {
   return it != ranges.end() && it->start < end;
 }
 
+// \w of Rust's regex, which Hugging Face uses here: unlike that of its patterns it has the joiners,
+// and no superscripts and fractions of Latin-1.
+bool is_rust_word(uint32_t c) {
+  if (c == 0x200C || c == 0x200D) return true;
+  const bool latin_number = c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0xBC && c <= 0xBE);
+  return !latin_number && is_word(c);
+}
+
 bool is_single_word(std::string_view text, size_t start, size_t end) {
-  return (start == 0 || !is_word(before(text, start).code)) &&
-         (end == text.size() || !is_word(after(text, end).code));
+  return (start == 0 || !is_rust_word(before(text, start).code)) &&
+         (end == text.size() || !is_rust_word(after(text, end).code));
 }
 
 }  // namespace
@@ -92,10 +100,17 @@ bool AddedTokens::find(std::string_view text, size_t at, size_t floor, bool pars
         match.start -= before(text, match.start).length;
       }
     }
+    // One that lies in what the match before took is found all the same, unless it strips to the
+    // left: then nothing is left of it.
+    if (token.lstrip) match.start = std::max(match.start, floor);
     if (token.rstrip) {
       while (match.end < text.size() && is_white_space(after(text, match.end).code)) {
         match.end += after(text, match.end).length;
       }
+    }
+    if (match.start >= match.end) {
+      at = match.resume;
+      continue;
     }
     match.id = token.id;
     return true;

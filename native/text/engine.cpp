@@ -66,16 +66,17 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
     w.tokens.lengths.clear();
     parts_.model->encode(word, w.tokens, w.scratch);
     auto at = static_cast<size_t>(word.data() - w.base);
+    const size_t end = at + word.size();  // bytes of a prefix that fall back are not of the word
     size_t kept = before;
     for (size_t i = 0; i < w.tokens.lengths.size(); ++i) {
-      const size_t next = at + w.tokens.lengths[i];
+      const size_t next = std::min(end, at + (w.tokens.lengths[i] & ~Tokens::kShared));
       const int32_t id = w.tokens.ids[before + i];
       if (id >= 0) {  // below 0: text that was dropped
         w.tokens.ids[kept++] = id;
         w.spans.push_back(w.span_of(at, next));
         w.words.push_back(w.piece);
       }
-      at = next;
+      if ((w.tokens.lengths[i] & Tokens::kShared) == 0) at = next;
     }
     w.tokens.ids.shrink(kept);
     return;

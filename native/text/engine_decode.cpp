@@ -68,7 +68,7 @@ std::string Engine::decode(const int32_t* ids, size_t count, bool skip_special, 
       strip = parts_.options.strip_each;
     }
     out.append(text);
-    if (runs && parts_.is_byte[id]) ++run;
+    if (runs && parts_.is_byte[id]) run += text.size();  // 0: a space that was stripped
   }
   if (runs) close_run();
   return out;

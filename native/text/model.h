@@ -18,6 +18,9 @@ namespace tokamak::text {
 
 // Where ids go. `lengths`, when asked for, gets the bytes of the word that each id stands for.
 struct Tokens {
+  // Of a length: the token after it stands for the same bytes.
+  static constexpr uint32_t kShared = uint32_t{1} << 31;
+
   IdBuffer ids;
   std::vector<uint32_t> lengths;
   bool with_lengths = false;

@@ -405,6 +405,11 @@ std::unique_ptr<PreTokenizer> make_spaces_and_punctuation() {
   return std::make_unique<Chain>(std::move(steps));
 }
 
+// "\w+|[^\w\s]+" by the \w of Rust's regex, see is_rust_word in added.cpp.
+constexpr std::string_view kRustWords =
+    "[\\w\\x{200C}\\x{200D}&&[^\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}]]+|"
+    "(?:[^\\w\\s\\x{200C}\\x{200D}]|[\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}])+";
+
 }  // namespace
 
 std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Step& step) {
@@ -418,7 +423,7 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Step& step) {
   }
   if (type == "Whitespace") {
     return std::make_unique<Split>(Step{"Split",
-                                        {{"regex", std::string("\\w+|[^\\w\\s]+")},
+                                        {{"regex", std::string(kRustWords)},
                                          {"behavior", std::string("Removed")},
                                          {"invert", true}}});
   }

@@ -68,27 +68,31 @@ std::unique_ptr<const RawCut> RawCut::of(const std::vector<Step>& normalizers,
                      (splits_at_spaces || pre_tokenizers[0].flag("split", true));
   if (!drops && !marks && !(pre_tokenizers.empty() && splits_at_spaces)) return nullptr;
   bool only_folds = true;
+  bool spaces_chinese = false;
   bool only_bytes = true;
   bool marked = marks;
   for (const Step& step : normalizers) {
     const Reach reach = reach_of(step);
     if (reach == Reach::unknown || (reach == Reach::trims && !drops)) return nullptr;
     if (reach == Reach::bytes && drops) return nullptr;  // no white space would be left to drop
+    if (reach == Reach::starts && drops) return nullptr;
     only_folds = only_folds && step.type == "BertNormalizer";
+    spaces_chinese = spaces_chinese || (only_folds && step.flag("handle_chinese_chars", true));
     only_bytes = only_bytes && (reach == Reach::bytes || reach == Reach::starts);
     marked = marked || reach == Reach::bytes;
     if (reach != Reach::starts) cut->inner_.push_back(make_normalizer(without_prefix(step)));
   }
   if (!drops && !marked) return nullptr;
+  const bool singles = apart && only_folds && spaces_chinese;
   using Spaces = Cutter::Spaces;
-  cut->cutter_ = Cutter::of_spaces(apart && only_folds ? Spaces::words_and_punctuation
-                                   : drops             ? Spaces::words
-                                   : only_bytes        ? Spaces::symbols
-                                                       : Spaces::symbols_after_ascii);
+  cut->cutter_ = Cutter::of_spaces(singles      ? Spaces::words_and_punctuation
+                                   : drops      ? Spaces::words
+                                   : only_bytes ? Spaces::symbols
+                                                : Spaces::symbols_after_ascii);
   cut->first_is_special_ =
       !drops || std::any_of(pre_tokenizers.begin(), pre_tokenizers.end(),
                             [](const Step& s) { return s.text("prepend_scheme") == "first"; });
-  if (apart && only_folds) {
+  if (singles) {
     const bool folds = std::any_of(normalizers.begin(), normalizers.end(),
                                    [](const Step& s) { return s.flag("lowercase", true); });
     cut->plain_ = folds ? Plain::folded_words : Plain::words;

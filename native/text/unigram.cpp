@@ -94,7 +94,12 @@ void UnigramModel::emit_unknown(std::string_view bytes, Tokens& out) const {
   const auto byte_id = [this](char c) { return options_.byte_ids[static_cast<unsigned char>(c)]; };
   if (options_.byte_fallback &&
       std::none_of(bytes.begin(), bytes.end(), [&](char c) { return byte_id(c) == kNone; })) {
-    for (const char c : bytes) out.add(byte_id(c), 1);
+    // Hugging Face's bytes stand for the whole run each.
+    const bool whole = options_.arithmetic == Arithmetic::double_sums;
+    const auto size = static_cast<uint32_t>(bytes.size());
+    for (size_t i = 0; i < size; ++i) {
+      out.add(byte_id(bytes[i]), !whole ? 1 : i + 1 < size ? size | Tokens::kShared : size);
+    }
     return;
   }
   if (options_.unknown_id == kNone) {

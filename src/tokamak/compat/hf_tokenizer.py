@@ -253,15 +253,16 @@ class Tokenizer:
         return Encoding(arrays if self._padding is None else self._native.pad([arrays], self._padding)[0])
 
     def _one(self, text: Any, is_pretokenized: bool, type_id: int) -> Arrays:
-        engine, special = self._native.engine, not self.encode_special_tokens
+        engine, spec, special = self._native.engine, self._native.spec, not self.encode_special_tokens
         if not is_pretokenized:
             if not isinstance(text, str):
                 raise TypeError(f"TextInputSequence must be str, not {type(text).__name__}")
-            return self._with_surface(one_text(engine, self._name_of, text, special, type_id), text)
+            return self._with_surface(one_text(engine, spec, self._name_of, text, special, type_id), text)
         if isinstance(text, str) or not all(isinstance(word, str) for word in text):
             raise TypeError("PreTokenizedInputSequence must be a list or tuple of str")
         words = [
-            self._with_surface(one_text(engine, self._name_of, word, special, type_id), word) for word in text
+            self._with_surface(one_text(engine, spec, self._name_of, word, special, type_id), word)
+            for word in text
         ]
         numbered = [
             replace(word, words=np.full(len(word), i, np.int32)) for i, word in enumerate(words) if len(word)
@@ -269,27 +270,22 @@ class Tokenizer:
         return joined(numbered).of_text(type_id)
 
     def _with_surface(self, arrays: Arrays, text: str) -> Arrays:
-        """The original shows the text that was found for an added token, and, in Unigram models, for an unknown one."""
+        """The original shows the text that was found, in Unigram models, for an unknown token."""
         spec = self._native.spec
         unknown = spec.unk_id if spec.kind == "unigram" else None
-        rows = np.flatnonzero(np.isin(arrays.ids, [*self._wide, *(() if unknown is None else (unknown,))]))
-        if not len(rows):
+        rows = [] if unknown is None else np.flatnonzero(arrays.ids == unknown).tolist()
+        if not rows:
             return arrays
         pieces = list(arrays.pieces)
-        for i in rows.tolist():
+        for i in rows:
             start, end = arrays.char_spans[i]
             found = text[start:end]
-            if arrays.ids[i] == unknown and pieces[i] != found:
+            if pieces[i] != found:
                 words = self._native.engine.words(found, False)
                 shown = b"".join(w for w in words if isinstance(w, bytes)).decode("utf-8", "replace")
                 found = shown.lstrip("\u2581") or shown
             pieces[i] = found
         return replace(arrays, pieces=pieces)
-
-    @property
-    def _wide(self) -> list[int]:
-        """Ids of added tokens that take white space with them."""
-        return [t.id for t in self._native.added_tokens if t.lstrip or t.rstrip]
 
     def encode_batch(
         self,

@@ -53,15 +53,23 @@ def template_of(spec: TokenizerSpec, num_texts: int) -> tuple[Slot, ...]:
     return (*first, *before, Slot("B", -1, 1), *after)
 
 
-def one_text(engine: Any, name_of: Name, text: Text, parse_special: bool, type_id: int = 0) -> Encoding:
+def one_text(
+    engine: Any, spec: TokenizerSpec, name_of: Name, text: Text, parse_special: bool, type_id: int = 0
+) -> Encoding:
     """A text by itself, nothing around it."""
     text = plain(text)
     ids, flat, words = engine.encode_spans(text, False, parse_special)
     spans = flat.reshape(-1, 2)
     size = len(ids)
+    pieces = [name_of(i) for i in ids.tolist()]
+    wide = [t.id for t in spec.added if t.lstrip or t.rstrip]
+    if wide:  # such a token is shown with the white space that it took
+        data = text.encode("utf-8") if isinstance(text, str) else bytes(text)
+        for row in np.flatnonzero(np.isin(ids, wide)).tolist():
+            pieces[row] = data[spans[row, 0] : spans[row, 1]].decode("utf-8", "replace")
     return Encoding(
         ids=ids,
-        pieces=[name_of(i) for i in ids.tolist()],
+        pieces=pieces,
         byte_spans=spans,
         char_spans=_char_spans(text, spans),
         mask=np.ones(size, np.int32),

@@ -184,7 +184,8 @@ class Tokenizer:
         Raises: InvalidParams where truncation cannot be done as it says.
         """
         given = (text,) if pair is None else (text, pair)
-        texts = [one_text(self._engine, self.id_to_token, t, parse_special, i) for i, t in enumerate(given)]
+        found = (self._engine, self.spec, self.id_to_token)
+        texts = [one_text(*found, t, parse_special, i) for i, t in enumerate(given)]
         encoding = shaped(texts, self.spec, self.id_to_token, add_special, truncation)
         return encoding if padding is None else self.pad([encoding], padding)[0]
 

@@ -11,7 +11,7 @@ import pytest
 from tokamak.errors import InvalidParams, TokenizerFileError, UnsupportedError
 from tokamak.tokenizers import Tokenizer
 from tokamak.tokenizers.bpe import CHAR_TO_BYTE
-from tokamak.tokenizers.files.hf_json import rust_float
+from tokamak.tokenizers.files.hf_json import rust_float, spec_from_data
 from tokamak.tokenizers.patterns import GPT2
 from vocabularies import TEXT, byte_level, sentencepiece
 
@@ -234,3 +234,13 @@ def test_scores_are_read_as_the_original_reads_them():
     back = json.loads(tokenizers.Tokenizer.from_str(written).to_str())["model"]["vocab"]
     assert [rust_float(t) for t in texts] == [score for _, score in back]
     assert sum(float(t) != rust_float(t) for t in texts) > 100
+
+
+def test_a_space_by_its_byte_decodes_at_the_start_too():
+    vocab = {t: i for i, t in enumerate(["a", *(f"<0x{b:02X}>" for b in range(256))])}
+    llama = [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}]
+    llama += [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    data = {"decoder": {"type": "Sequence", "decoders": llama}}
+    tokenizer = Tokenizer(spec_from_data(data | {"model": {"type": "BPE", "vocab": vocab, "merges": []}}))
+    space = vocab["<0x20>"]
+    assert [tokenizer.decode(ids) for ids in ([space], [space, space, 0], [0, space])] == ["", " a", "a "]

@@ -61,7 +61,7 @@ def test_llama_3_looks_words_up_before_merging(alias):
 
 def test_a_missing_pre_tokenizer_is_assumed_aloud():
     plain = spec_from_metadata(metadata(BYTE, pre=None))
-    assert plain.pre == "default" and "GPT-2" in plain.notes[0]
+    assert plain.pre == "default" and "the default of llama.cpp" in plain.notes[0]
     tokens = [t.decode() for t in BYTE.tokens]
     tokens += [f"<extra {i}>" for i in range(BITNET_TOKENS - len(tokens))]
     data = metadata(BYTE, pre=None, tokens=tokens, token_type=None)

@@ -132,3 +132,25 @@ def test_a_piece_longer_than_any_block_or_cache_entry(name):
         "a" + " " * 70,
     ):
         assert tokenizer.encode(text) == tokenizer.encode_full(text).ids.tolist()
+
+
+@pytest.mark.parametrize(
+    "normalizer", [None, {"handle_chinese_chars": False}, {"handle_chinese_chars": True}]
+)
+def test_chinese_is_cut_apart_only_where_the_file_says_so(normalizer):
+    off = {"type": "BertNormalizer", "clean_text": True, "strip_accents": None, "lowercase": False}
+    vocab = {w: i for i, w in enumerate(["[UNK]", "a", "\u4f60", "##\u4f60", "b"])}
+    data = {
+        "normalizer": None if normalizer is None else off | normalizer,
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "vocab": vocab,
+        }
+        | {"max_input_chars_per_word": 100},
+    }
+    tokenizer = Tokenizer(spec_from_data(data))
+    apart = bool(normalizer and normalizer["handle_chinese_chars"])
+    assert tokenizer.encode("a\u4f60 b") == ([1, 2, 4] if apart else [1, 3, 4])

@@ -1,0 +1,88 @@
+"""tokenizer.json files made by chance, read by us and by `tokenizers`: ids, spans and decoded texts.
+
+Not compared: spans where a normalizer moves, joins or replaces characters (Hugging Face's follow places of the text before), and
+texts of normalized added tokens, which Hugging Face shows in their normalized form and we as they were given.
+"""
+
+import json
+import os
+import random
+
+import pytest
+
+from random_tokenizers import text, tokenizer_json
+from tokamak.errors import TokamakError
+from tokamak.tokenizers import Tokenizer
+from tokamak.tokenizers.files.hf_json import spec_from_data
+
+NUM_FILES = 4000 if os.environ.get("TOKAMAK_SLOW_TESTS") == "1" else 120
+MOVING = ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "BertNormalizer", "StripAccents", "Replace", "Lowercase")
+
+
+def both(seed):
+    """The same file by both readers; None where one refuses it."""
+    rng = random.Random(seed)
+    data = tokenizer_json(rng)
+    try:
+        ours = Tokenizer(spec_from_data(data))
+        ours.encode("")
+        original = pytest.importorskip("tokenizers").Tokenizer.from_str(json.dumps(data))
+    except (TokamakError, ValueError):
+        return None
+    return rng, data, ours, original
+
+
+def asked(call):
+    """The answer of the original, or None where it panics."""
+    try:
+        return call()
+    except BaseException as e:
+        if isinstance(e, KeyboardInterrupt):
+            raise
+        return None
+
+
+def differences(made, count):
+    """What differs, with the text; none for a file that one side refuses."""
+    rng, data, ours, original = made
+    moved = any(f'"{name}"' in json.dumps(data["normalizer"]) for name in MOVING)
+    model = data["model"]
+    if model.get("byte_fallback") and (
+        model.get("end_of_word_suffix") or model.get("continuing_subword_prefix")
+    ):
+        moved = True  # bytes of the suffix count past the word there
+    renamed = data["normalizer"] is not None and any(t["normalized"] for t in data["added_tokens"])
+    extra = [t["content"] for t in data["added_tokens"]] + ["ab", "a b"]
+    found = []
+    for _ in range(count):
+        line, special = text(rng, extra), rng.random() < 0.5
+        want = asked(lambda: original.encode(line, add_special_tokens=special))  # noqa: B023  called now
+        if want is None:
+            continue
+        full = ours.encode_full(line, special, parse_special=True)
+        if not full.ids.tolist() == want.ids == ours.encode(line, special, True):
+            found.append(("ids", line, full.pieces, want.tokens))
+        elif max((end for _, end in want.offsets), default=0) > len(line):
+            continue  # bytes of a suffix are counted past the end
+        elif (
+            not (moved or data["post_processor"])
+            and [tuple(s) for s in full.char_spans.tolist()] != want.offsets
+        ):
+            found.append(("spans", line, full.char_spans.tolist(), want.offsets))
+        for skip in () if renamed else (False, True):
+            decoded = asked(lambda: original.decode(want.ids, skip_special_tokens=skip))  # noqa: B023
+            if decoded is not None and ours.decode(want.ids, skip) != decoded:
+                found.append(("text", want.tokens, ours.decode(want.ids, skip), decoded))
+    return found
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_files_made_by_chance_are_read_as_the_original_reads_them(part):
+    read = 0
+    for seed in range(part * NUM_FILES // 4, (part + 1) * NUM_FILES // 4):
+        made = both(seed)
+        if made is None:
+            continue
+        read += 1
+        assert not differences(made, 25), (seed, {k: v for k, v in made[1].items() if k != "model"})
+    assert read > NUM_FILES // 10
