@@ -29,9 +29,10 @@ inline constexpr auto kHighBytes = masks_by_size(8);
 
 class WordCache {
  public:
-  static constexpr size_t kShort = 15;    // bytes of a short word
-  static constexpr size_t kShortIds = 4;  // of a short word at most
-  static constexpr size_t kLong = 1000;   // bytes of the longest word that is kept
+  static constexpr size_t kShort = 15;                 // bytes of a short word
+  static constexpr size_t kShortIds = 4;               // of a short word at most
+  static constexpr size_t kLong = 1000;                // bytes of a long word
+  static constexpr size_t kLongest = size_t{1} << 20;  // ... and of the longest that is kept
   static constexpr size_t kMinBytes = 512;
 
   // nbytes: at least kMinBytes.
@@ -91,7 +92,7 @@ class WordCache {
     return true;
   }
 
-  // The same for words of any size up to kLong; hash: of the word.
+  // The same for words of any size up to kLongest; hash: of the word.
   bool find_long(std::string_view word, uint64_t hash, IdBuffer& out) const {
     const Slot* slots = bucket(hash);
     size_t way = 0;
@@ -99,26 +100,27 @@ class WordCache {
     if (way == kWays || slots[way].place == 0) return false;
     const Slot slot = slots[way];
     const uint32_t* entry = &log_[slot.place - 1];
-    const size_t size = entry[0] & 0xFFFF;
-    const size_t count = entry[0] >> 16;
-    const uint32_t* ids = entry + 1 + (size + 3) / 4;
-    if (size != word.size() || std::memcmp(entry + 1, word.data(), size) != 0) return false;
+    const size_t size = entry[0];
+    const size_t count = entry[1];
+    const uint32_t* ids = entry + 2 + (size + 3) / 4;
+    if (size != word.size() || std::memcmp(entry + 2, word.data(), size) != 0) return false;
     std::memcpy(out.room(count), ids, count * sizeof(int32_t));
     out.add(count);
     return true;
   }
   void insert_long(std::string_view word, uint64_t hash, const int32_t* ids,
                    size_t count) noexcept {
-    const size_t words = 1 + (word.size() + 3) / 4 + count;
-    if (word.empty() || word.size() > kLong || count == 0 || words > log_.size()) return;
+    const size_t words = 2 + (word.size() + 3) / 4 + count;
+    if (word.empty() || word.size() > kLongest || count == 0 || words > log_.size() / 2) return;
     if (used_ + words > log_.size()) {
       slots_.clear();
       used_ = 0;
     }
     uint32_t* entry = &log_[used_];
-    entry[0] = static_cast<uint32_t>(word.size() | count << 16);
-    std::memcpy(entry + 1, word.data(), word.size());
-    std::memcpy(entry + 1 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
+    entry[0] = static_cast<uint32_t>(word.size());
+    entry[1] = static_cast<uint32_t>(count);
+    std::memcpy(entry + 2, word.data(), word.size());
+    std::memcpy(entry + 2 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
     Slot* slots = bucket(hash);
     for (size_t way = kWays - 1; way > 0; --way) slots[way] = slots[way - 1];
     slots[0] = {static_cast<uint32_t>(hash >> 32), static_cast<uint32_t>(used_ + 1)};
@@ -151,7 +153,7 @@ class WordCache {
 
   HugeArray<Set> sets_;
   HugeArray<Slot> slots_;
-  HugeArray<uint32_t> log_;  // entries: size | ids << 16, bytes of the word, ids
+  HugeArray<uint32_t> log_;  // entries: size, number of ids, bytes of the word, ids
   size_t used_ = 0;
 };
 

@@ -81,10 +81,20 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
     w.tokens.ids.shrink(kept);
     return;
   }
+  // One that is very long is dear, so it is kept as a whole too.
+  const bool whole =
+      w.cached && word.size() > WordCache::kLong && word.size() <= WordCache::kLongest;
+  const uint64_t hash = whole ? hash_bytes(word) : 0;
+  if (whole && w.cache.find_long(word, hash, w.tokens.ids)) return;
   const size_t cut =
       w.cached && word.size() > WordCache::kShort ? parts_.model->first_cut(word) : word.size();
-  if (cut < word.size()) return encode_parts(word, cut, w);
-  encode_part(word, w);
+  if (cut < word.size()) {
+    encode_parts(word, cut, w);
+  } else {
+    encode_part(word, w);
+  }
+  if (!whole) return;
+  w.cache.insert_long(word, hash, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
 }
 
 void Engine::encode_part(std::string_view word, Workspace& w) const {
