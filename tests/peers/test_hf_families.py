@@ -65,6 +65,7 @@ ROUTED = {
 }
 CASES = {
     "llama": {},
+    "bitnet": {},
     "mistral": {"sliding_window": 16},
     "mixtral": LOCAL,
     "qwen2": {},

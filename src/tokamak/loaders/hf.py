@@ -18,6 +18,7 @@ import numpy as np
 from tokamak.errors import ModelFileError, UnsupportedError
 from tokamak.loaders.gguf import GgufModel, TensorInfo, half_split_order
 from tokamak.loaders.hf_config import Keys, keys_of
+from tokamak.loaders.hf_quantised import Unpacked, unpacked
 from tokamak.loaders.names import FAMILIES, FamilyNames, Row
 from tokamak.loaders.names.hf import HF_FAMILIES, HfFamily
 from tokamak.loaders.safetensors import StoredTensor, open_tensors, read_bytes, read_object
@@ -27,7 +28,9 @@ from tokamak.types import Array
 __all__ = ["is_hf_directory", "open_directory"]
 
 POOLINGS = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
-KEPT = ("f32", "f16", "bf16")  # formats that stay; others become f32
+PACKED = ("q4_0", "q8_0", "tq2_0")  # of matrices that were quantised already
+KEPT = ("f32", "f16", "bf16", *PACKED)  # formats that stay; others become f32
+Source = StoredTensor | Unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class _Made:
 
     format: str
     shape: tuple[int, ...]
-    sources: tuple[StoredTensor, ...]
+    sources: tuple[Source, ...]
     read: Callable[[], Array]
 
 
@@ -87,10 +90,11 @@ def open_directory(path: str | Path) -> GgufModel:
     keys.put("general.name", str(config.get("_name_or_path") or folder.resolve().name))
     if not family.causal and (pooling := _pooling(folder)) is not None:
         keys.put(f"{hf.architecture}.pooling_type", pooling)
-    stored = open_tensors(folder)
+    files = open_tensors(folder)
+    stored = unpacked(files, config)
     tied = bool(config.get("tie_word_embeddings", False))
     made = dict(_Maker(hf, family, keys, stored).tensors(tied=tied))
-    part = _Directory(keys, made, sum(t.nbytes for t in stored.values()))
+    part = _Directory(keys, made, sum(t.nbytes for t in files.values()))
     infos = {
         name: TensorInfo(name, one.format, one.shape, 0, _nbytes(one), part) for name, one in made.items()
     }
@@ -113,15 +117,14 @@ def _pooling(folder: Path) -> int | None:
 
 
 def _nbytes(made: _Made) -> int:
-    return prod(made.shape) * FORMATS[made.format].type_size
+    fmt = FORMATS[made.format]
+    return prod(made.shape) // fmt.block_size * fmt.type_size
 
 
 class _Maker:
     """Finds stored tensors for the rows of a family's table and says how each becomes what GGUF has."""
 
-    def __init__(
-        self, hf: HfFamily, family: FamilyNames, keys: Keys, stored: Mapping[str, StoredTensor]
-    ) -> None:
+    def __init__(self, hf: HfFamily, family: FamilyNames, keys: Keys, stored: Mapping[str, Source]) -> None:
         self.hf, self.family, self.keys, self.stored = hf, family, keys, stored
         self.used: set[str] = set()
         facts = {k.removeprefix(f"{hf.architecture}."): v for k, v in keys.metadata.items()}
@@ -163,7 +166,7 @@ class _Maker:
         theirs = self.hf.paths.get(path, path)
         return (f"{prefix}{layer}{theirs}" for prefix in self.hf.prefixes)
 
-    def find(self, path: str, layer: str) -> StoredTensor | None:
+    def find(self, path: str, layer: str) -> Source | None:
         for name in self.names(path, layer):
             if name in self.stored:
                 self.used.add(name)
@@ -208,7 +211,7 @@ class _Maker:
             made = self.parted(made)
         if row.heads and self.family.interleaved and not self.hf.paired:
             order = np.argsort(half_split_order(made.shape[0], self.head_dim, self.rotary))
-            made = _changed(made, lambda x: x[order], made.shape)
+            made = _ordered(made, order)
         if self.hf.one_more and row.path.endswith("norm.weight"):
             made = _changed(_in_f32(made), lambda x: x + np.float32(1), made.shape)
         small = (
@@ -222,7 +225,7 @@ class _Maker:
     def parted(self, made: _Made) -> _Made:
         """Rows of Q, then of K, then of V, from rows of each head's three."""
         order = np.arange(made.shape[0]).reshape(self.heads, 3, self.head_dim).transpose(1, 0, 2).reshape(-1)
-        return _changed(made, lambda x: x[order], made.shape)
+        return _ordered(made, order)
 
     def stack(self, path: str, layer: str) -> _Made | None:
         """The matrices of all experts, from one tensor each or from one that has gates and ups."""
@@ -257,7 +260,7 @@ def _every_other(made: _Made, half: int) -> _Made:
     return _changed(made, lambda x: np.moveaxis(x[..., half::2], -1, 1), shape)
 
 
-def _plain(stored: StoredTensor) -> _Made:
+def _plain(stored: Source) -> _Made:
     if not stored.shape or 0 in stored.shape:
         raise ModelFileError(f"tensor {stored.name} has the shape {list(stored.shape)}")
     made = _Made(stored.format, stored.shape, (stored,), stored.data)
@@ -281,11 +284,22 @@ def _bytes_of(array: Array) -> Array:
     return array.view(np.uint8)
 
 
+def _ordered(made: _Made, order: Array) -> _Made:
+    """Rows in another order, whatever their format."""
+    rows = made.shape[0]
+    return replace(made, read=lambda: made.read().reshape(rows, -1)[order].reshape(-1))
+
+
 _WORDS = {"f32": np.float32, "f16": np.uint16, "bf16": np.uint16}
 
 
 def _changed(made: _Made, change: Callable[[Array], Array], shape: tuple[int, ...]) -> _Made:
     """`change` applied to the elements: as numbers in f32, else as words that are only moved."""
+    if made.format in PACKED:
+        raise UnsupportedError(
+            f"tensor {made.sources[0].name}: quantised weights of this architecture would have to be turned or cut, "
+            "which is not implemented"
+        )
 
     def read() -> Array:
         elements: Array = made.read().view(_WORDS[made.format]).reshape(made.shape)

@@ -232,10 +232,7 @@ def _check_fixed(config: Mapping[str, Any], hf: HfFamily, reader: _Reader) -> No
         if name in config and value is not None and value not in allowed:
             raise UnsupportedError(f"config.json: {name} is {value!r:.80}, implemented: {allowed[0]!r}")
         reader.read.add(name)
-    if "quantization_config" in config:
-        raise UnsupportedError(
-            "config.json: quantization_config: weights that are quantised already are not read"
-        )
+    reader.read.add("quantization_config")  # hf_quantised reads it
 
 
 def _window(keys: Keys, reader: _Reader, names: FamilyNames, hf: HfFamily) -> None:

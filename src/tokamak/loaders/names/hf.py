@@ -199,6 +199,7 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
         fixed={"is_decoder": (False,), "position_embedding_type": ("absolute",)},
         ignored=("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
     ),
+    "bitnet": HfFamily("bitnet-b1.58", acts=("relu2",)),
     "llama": HfFamily("llama"),
     "mistral": HfFamily("llama"),
     "mixtral": HfFamily(
