@@ -11,9 +11,11 @@ import tokamak
 from graphs import batch
 from reference_data import golden
 from tokamak import executors, models
+from tokamak.errors import InvalidParams
 from tokamak.ir.passes import optimize
 from tokamak.loaders import open_checkpoint, open_gguf
 from tokamak.loaders.names.hf import HF_FAMILIES
+from tokamak.loaders.quantize import rounded
 from tokamak.loaders.safetensors import read_bytes, read_object
 from tokamak.types import Limits
 
@@ -97,3 +99,21 @@ def test_text_runs_from_the_directory_and_from_the_file(tmp_path):
     ):
         assert whole.tokenizer.encode("Once upon a time") == file.tokenizer.encode("Once upon a time")
         assert 0 < len(whole.generate("Once", max_tokens=3, temperature=0.0).token_ids) <= 3
+
+
+def test_rounding_on_the_way_gives_the_bytes_of_a_converted_file(tmp_path):
+    folder = next(f for f in KNOWN if f.parent.name == "llama")
+    tokamak.quantize(folder, tmp_path / "o.gguf", "q8_0")
+    written = open_checkpoint(tmp_path / "o.gguf")
+    made = rounded(open_checkpoint(folder), "q8_0", 1)
+    assert {w.format for w in made.weights.values()} == {"f32", "q8_0"}
+    assert set(made.weights) == set(written.weights)
+    for path, weight in made.weights.items():
+        assert np.array_equal(weight.rows(), written.weights[path].rows()), path
+    with pytest.raises(InvalidParams, match="is q8_0 already"):
+        rounded(written, "q4_0", 1)
+    with (
+        tokamak.load(folder, to="q8_0", threads=1, context=64) as whole,
+        tokamak.load(tmp_path / "o.gguf", threads=1, context=64) as file,
+    ):
+        assert np.array_equal(whole.logits([1, 2, 3]), file.logits([1, 2, 3]))

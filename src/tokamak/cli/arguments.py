@@ -45,6 +45,9 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         "--keep-packed", action="store_const", const=True,
         help="write the packed weights to the cache directory the first time, map them afterwards",
     )  # fmt: skip
+    group.add_argument(
+        "--to", metavar="MIX", help="round float weights on the way, as quantize does: q4_k_m, q8_0"
+    )
     group.add_argument("--executor", metavar="NAME", help="auto, cpu or reference (default auto)")
     group.add_argument(
         "--threads-batch", type=int, metavar="N", help="threads that read prompts (default --threads)"
@@ -61,7 +64,17 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     """
     import tokamak
 
-    names = ("context", "kv_dtype", "executor", "tokenizer", "threads_batch", "draft", "i2_s", "keep_packed")
+    names = (
+        "context",
+        "kv_dtype",
+        "executor",
+        "tokenizer",
+        "threads_batch",
+        "draft",
+        "i2_s",
+        "keep_packed",
+        "to",
+    )
     options = {name: getattr(args, name, None) for name in names}
     if getattr(args, "affinity", None):
         options["affinity"] = cpu_list(args.affinity)

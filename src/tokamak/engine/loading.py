@@ -22,6 +22,7 @@ from tokamak.errors import CapacityError, InvalidParams, TokamakError, Unavailab
 from tokamak.ir import passes
 from tokamak.loaders import open_checkpoint
 from tokamak.loaders.discover import Found, find_tokenizer
+from tokamak.loaders.quantize import rounded
 from tokamak.settings import MAX_THREADS, Settings
 from tokamak.types import KV_DTYPES, Limits, Tuning
 
@@ -55,6 +56,7 @@ def load(
     progress: Callable[[int, int], None] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     i2_s: str = "i2_s",
+    to: str | None = None,
     draft: str | os.PathLike[str] | None = None,
     inter_token_target_ms: float | None = None,
     keep_packed: bool = False,
@@ -62,20 +64,19 @@ def load(
     """A model ready to answer.
 
     path: a model file; None: the model of the package. threads: None: TOKAMAK_THREADS, what `tokamak tune` found, or
-    all CPUs; threads_batch: of steps that read a prompt, None: as threads. affinity: a CPU for each thread. context:
-    tokens of prompt and completion; None: what the model was trained for, less if memory does not hold it. executor:
-    "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0. seed: of requests without one: the i-th then
-    always draws the same. max_batch_rows (512, or tuned), max_sequences: of one step. block_size: positions per cache
-    block. prefix_cache_nbytes: cache for prefixes that may come again, None: what is free. progress(done, total):
-    bytes packed. tokenizer: a file, not the model's. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so.
-    draft: a smaller model that guesses ahead. keep_packed: weights are mapped from the cache directory, where the first
-    load writes them. inter_token_target_ms: longest step while others decode, None: 3 times one without a prompt.
+    all CPUs; threads_batch: of steps that read a prompt. affinity: their CPUs. context: tokens of prompt and
+    completion; None: what the model was trained for, or what memory holds. executor: "auto", "cpu", "reference".
+    kv_dtype: f32, f16, bf16, q8_0, q4_0. seed: of requests without one. max_batch_rows (512, or tuned), max_sequences:
+    of one step. block_size: of cache blocks. prefix_cache_nbytes: None: what is free. progress(done, total): bytes
+    packed. tokenizer: its file. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so. to: a mix ("q4_k_m") to round
+    float weights to. draft: a smaller model that guesses ahead. keep_packed: map weights from the cache directory
+    after a first load. inter_token_target_ms: longest step while others decode, None: 3 times one without a prompt.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
     _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size, inter_token_target_ms)
     placed, target = Threading.choose(threads, threads_batch, affinity), executors.get(executor)
-    checkpoint = _open(path, executor, threads, progress, i2_s=i2_s, keep=keep_packed)
+    checkpoint = _open(path, executor, placed.threads, progress, i2_s=i2_s, keep=keep_packed, to=to)
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
         limits = chosen.limits(block_size, max_batch_rows, max_sequences, kv_dtype, placed)
@@ -98,12 +99,14 @@ def _open(
     *,
     i2_s: str,
     keep: bool,
+    to: str | None,
 ) -> Checkpoint:
     """The checkpoint of a path, None: of the model of the package; with kept weights where the layout is the file's."""
     source = os.fspath(path) if path is not None else str(default_model())
-    if keep and i2_s == "i2_s":
+    if keep and i2_s == "i2_s" and to is None:
         return open_kept(source, executor, threads, progress)
-    return open_checkpoint(source, i2_s=i2_s)
+    checkpoint = open_checkpoint(source, i2_s=i2_s)
+    return checkpoint if to is None else rounded(checkpoint, to, threads or 1)
 
 
 class Threading(NamedTuple):

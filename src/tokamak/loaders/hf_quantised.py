@@ -112,14 +112,21 @@ def unpacked(stored: Stored, config: Mapping[str, Any]) -> dict[str, StoredTenso
     method = settings.get("quant_method")
     if not isinstance(method, str) or method not in READERS:
         raise UnsupportedError(
-            f"config.json: weights quantised by {method!r:.80} are not read; known: {', '.join(READERS)}"
+            f"config.json: quantization_config: weights quantised by {method!r:.80} are not read; "
+            f"known: {', '.join(READERS)}"
         )
     mark, read = READERS[method]
     found: dict[str, StoredTensor | Unpacked] = {}
     used: set[str] = set()
     for name in stored:
         module = name.removesuffix(mark)
-        if module != name and (grid := read(_Module(module, stored, used), settings)) is not None:
+        if module == name:
+            continue
+        try:
+            grid = read(_Module(module, stored, used), settings)
+        except (AttributeError, TypeError, ValueError) as error:  # settings of another kind, empty tensors
+            raise ModelFileError(f"tensors of {module} do not hold together: {error}") from error
+        if grid is not None:
             found[f"{module}.weight"] = _made(f"{module}.weight", grid, stored, module)
     return found | {name: tensor for name, tensor in stored.items() if name not in used and name not in found}
 
@@ -294,13 +301,7 @@ def _less_zeros(
 
 def _compressed(module: _Module, settings: Mapping[str, Any]) -> _Grid | None:
     """weight_packed i32[N, K bits / 32] of codes + 2^(bits - 1), or weight i8[N, K]; weight_scale [N, G]; zeros likewise."""
-    for group in (settings.get("config_groups") or {}).values():
-        if (group.get("weights") or {}).get("type", "int") != "int":
-            raise UnsupportedError(
-                "config.json: compressed-tensors with floats of 8 or 4 bits is not implemented"
-            )
-    if (settings.get("sparsity_config") or {}).get("format", "dense") != "dense":
-        raise UnsupportedError("config.json: compressed-tensors with sparse weights is not implemented")
+    _check_compressed(settings)
     if not module.has("weight_scale"):
         return None
     bits, packed = 8, module.has("weight_packed")
@@ -315,20 +316,8 @@ def _compressed(module: _Module, settings: Mapping[str, Any]) -> _Grid | None:
         rows, columns = words.shape
     scales, half = module.scales("weight_scale", rows, turned=False), 1 << (bits - 1)
     count = module.tensor("weight_scale").shape[-1]
-    if module.has("weight_g_idx"):
-        groups = module.integers("weight_g_idx", rank=1).astype(np.intp)
-        module.fits("weight_g_idx", groups.shape, (columns,))
-        if groups.min() < 0 or groups.max() >= count:
-            raise UnsupportedError(f"tensor {module.name}.weight_g_idx names groups that have no scale")
-    elif columns % count:
-        raise ModelFileError(f"{module.name} has {count} groups of {columns} columns")
-    else:
-        groups = None
-    for part in (
-        "input_scale",
-        "input_zero_point",
-        "weight_global_scale",
-    ):  # activations have scales of their own here
+    groups = _compressed_groups(module, columns, count)
+    for part in ("input_scale", "input_zero_point"):  # activations have scales of their own here
         if module.has(part):
             module.tensor(part)
 
@@ -342,11 +331,34 @@ def _compressed(module: _Module, settings: Mapping[str, Any]) -> _Grid | None:
             fields = _fields(module.integers("weight_zero_point"), bits, 0)[:rows]
             module.fits("weight_zero_point", fields.shape, (rows, count))
             return fields.astype(np.int16)
-        return module.integers("weight_zero_point", dtypes=("I8",)).astype(np.int16).reshape(
-            rows, -1
-        ) + np.int16(half)
+        stated = module.integers("weight_zero_point", dtypes=("I8",)).astype(np.int16)
+        module.fits("weight_zero_point", stated.shape, (rows, count))
+        return stated + np.int16(half)
 
     return _less_zeros((rows, columns), codes, zeros, scales, bits, groups)
+
+
+def _check_compressed(settings: Mapping[str, Any]) -> None:
+    for group in (settings.get("config_groups") or {}).values():
+        if (group.get("weights") or {}).get("type", "int") != "int":
+            raise UnsupportedError(
+                "config.json: compressed-tensors with floats of 8 or 4 bits is not implemented"
+            )
+    if (settings.get("sparsity_config") or {}).get("format", "dense") != "dense":
+        raise UnsupportedError("config.json: compressed-tensors with sparse weights is not implemented")
+
+
+def _compressed_groups(module: _Module, columns: int, count: int) -> Array | None:
+    """The group of each column, None if they are neighbours."""
+    if not module.has("weight_g_idx"):
+        if columns % count:
+            raise ModelFileError(f"{module.name} has {count} groups of {columns} columns")
+        return None
+    groups = module.integers("weight_g_idx", rank=1).astype(np.intp)
+    module.fits("weight_g_idx", groups.shape, (columns,))
+    if groups.min() < 0 or groups.max() >= count:
+        raise ModelFileError(f"tensor {module.name}.weight_g_idx names groups that have no scale")
+    return groups
 
 
 def _bitnet(module: _Module, settings: Mapping[str, Any]) -> _Grid | None:

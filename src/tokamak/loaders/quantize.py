@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
-from tokamak.loaders.checkpoint import checkpoint_of, open_model
-from tokamak.loaders.gguf import GgufModel, TensorInfo
+from tokamak.loaders.checkpoint import Checkpoint, checkpoint_of, open_model
+from tokamak.loaders.gguf import GgufModel, Tensor, TensorInfo
 from tokamak.loaders.hf_tokenizer import tokenizer_keys
 from tokamak.loaders.imatrix import Importance, open_imatrix
 from tokamak.loaders.writer import TensorSource, Typed, write_gguf
@@ -29,7 +29,7 @@ from tokamak.quant.transcode import transcode
 from tokamak.settings import Settings
 from tokamak.types import Array
 
-__all__ = ["Plan", "PlannedTensor", "quantize"]
+__all__ = ["Plan", "PlannedTensor", "quantize", "rounded"]
 
 EXACT = frozenset({"f32", "f16", "bf16", "f64"})  # formats that were not quantised before
 UNCHANGED = "unchanged"
@@ -146,7 +146,10 @@ def _as_it_is(model: GgufModel) -> Recipe:
 
 def describe(model: GgufModel, importance: bool) -> Model:
     """What recipes ask about a model, from its metadata. Raises: InvalidParams if it has no layers."""
-    facts = model.metadata
+    return _described(model.metadata, model.path, _HEAD not in model.tensors, importance)
+
+
+def _described(facts: Mapping[str, Any], path: str, tied: bool, importance: bool) -> Model:
     prefix = facts.get("general.architecture")
 
     def number(suffix: str, default: int) -> int:
@@ -156,13 +159,13 @@ def describe(model: GgufModel, importance: bool) -> Model:
 
     layers = number("block_count", 0)
     if layers < 1:
-        raise InvalidParams(f"{model.path}: has no layers to quantise (key {prefix}.block_count)")
+        raise InvalidParams(f"{path}: has no layers to quantise (key {prefix}.block_count)")
     heads = number("attention.head_count", 1)
     return Model(
         num_layers=layers,
         gqa=heads // max(1, number("attention.head_count_kv", heads)),
         num_experts=number("expert_count", 0),
-        tied=_HEAD not in model.tensors,
+        tied=tied,
         importance=importance,
     )
 
@@ -260,6 +263,63 @@ def encoded(info: TensorInfo, target: str, matrix: Importance | None, threads: i
     for i in range(num_matrices):
         out[i] = transcode(stack[i], name, target, None if weights is None else weights[i], threads=threads)
     return out.reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """A `types.Weight` in another format than its file has; made whenever its rows are asked for."""
+
+    stored: Tensor
+    format: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        return self.stored.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.stored.shape
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape[:-1]) * FORMATS[self.format].row_nbytes(self.shape[-1])
+
+    def rows(self) -> Array:
+        """uint8[prod(shape[:-1]), row_nbytes]."""
+        try:
+            return transcode(self.stored.rows(), self.stored.format, self.format, threads=self.threads)
+        except TokamakError as error:
+            raise error.located(f"tensor {self.name}") from error
+
+    def release(self) -> None:
+        """Give the mapped pages back."""
+        self.stored.release()
+
+
+def rounded(checkpoint: Checkpoint, to: str, threads: int) -> Checkpoint:
+    """The checkpoint with its float matrices in the formats of a mix, as `quantize` would write them without a matrix of
+    importance; one is rounded at a time, when it is read.
+
+    Raises: InvalidParams for a mix that does not exist, or weights that are quantised already.
+    """
+    mix, tied = recipe(to), bool(checkpoint.config.get("tie_word_embeddings"))
+    rules = _Rules(mix, _described(checkpoint.metadata, checkpoint.path, tied, False), (), {}, False)
+    weights: dict[str, Any] = {}
+    for path, weight in checkpoint.weights.items():
+        weights[path] = weight
+        if not isinstance(weight, Tensor):
+            raise InvalidParams("a packed file is quantised already; --to reads f16, bf16 or f32 files")
+        target = rules.format_for(weight.info)
+        if target == weight.format or len(weight.shape) < 2:
+            continue
+        if weight.format not in EXACT:
+            raise InvalidParams(
+                f"tensor {weight.name} is {weight.format} already; quantising it again loses quality. Start from an "
+                "f16, bf16 or f32 file"
+            )
+        weights[path] = Rounded(weight, target, threads)
+    return replace(checkpoint, weights=weights, nbytes=sum(w.nbytes for w in weights.values()))
 
 
 def carried_metadata(model: GgufModel) -> dict[str, Any]:
