@@ -12,7 +12,8 @@ SOURCE = Path(tokamak.__file__).parent
 # Pre-tokenizers and formats of reasoning have names of their own, some of them the same words.
 PRE_TOKENIZERS = ("tokenizers", "compat", "loaders/hf_tokenizer.py")
 REASONING = ("cli/serve.py", "server/schemas.py")
-OTHER_WORDS = ("models", "loaders/names", *PRE_TOKENIZERS, *REASONING)
+METHODS = ("loaders/hf_quantised.py",)  # quant_method of a config.json: "bitnet"
+OTHER_WORDS = ("models", "loaders/names", *PRE_TOKENIZERS, *REASONING, *METHODS)
 
 
 def literals(path):
