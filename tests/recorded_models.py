@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+READERS = {"t5": "t5", "t5-v1-1": "t5"}  # of a source text
 DECODERS = {  # logits by transformers; of rwkv6 by the rwkv package
     "llama": "llama",
     "llama-rope-linear": "llama",

@@ -54,7 +54,7 @@ PRESENT = {
     "nomic-bert": {"attn_qkv.weight"},
     "modern-bert": {"attn_qkv.weight", "attn_norm.weight"},
 }
-WHOLE_HEADS = ("phi2", "phi3", "bert", "nomic-bert", "modern-bert")  # no grouped queries
+WHOLE_HEADS = ("phi2", "phi3", "bert", "nomic-bert", "modern-bert", "t5")  # no grouped queries
 
 
 def sizes(arch: str, fmt: str) -> dict[str, int]:
@@ -129,6 +129,7 @@ def model_keys(arch: str, size: dict, context: int) -> dict:
     }
     for suffix in FAMILIES[arch].counts:
         keys[suffix] = {"expert_count": 4, "expert_used_count": 2}.get(suffix, size["intermediate_size"])
+    keys |= {"decoder_start_token_id": 0} if FAMILIES[arch].stacks else {}
     return keys | ({"rope.dimension_count": size["head_dim"] // 2} if arch == "phi2" else {})
 
 
@@ -141,6 +142,7 @@ def tensors(arch: str, size: dict, fmt: str, embed_fmt: str, *, tied: bool, seed
         present = present - {"output.weight"}
     rows = [(row.tensor, row) for row in family.model]
     rows += [(f"blk.{i}.{row.tensor}", row) for i in range(size["num_hidden_layers"]) for row in family.layer]
+    rows += [(f"{s.tensors}{i}.{row.tensor}", row) for s in family.stacks for i in range(2) for row in s.rows]
     for name, row in rows:
         if not row.optional or row.tensor in present:
             shape = tuple(extent[e] for e in row.shape.split())

@@ -63,6 +63,7 @@ NAMES = {
     "rwkv6": "RWKV 6",
     "rwkv7": "RWKV 7",
     "starcoder": "StarCoder 1, GPT-BigCode",
+    "t5": "T5, Flan-T5, mT5 and others that read a text and write another",
 }
 # Architectures that gguf-py names and nothing here computes.
 REFUSED = (
@@ -107,7 +108,6 @@ REFUSED = (
         "rwkv6qwen2",
         "smallthinker",
         "step35",
-        "t5",
     ),
     *("t5encoder", "wavtokenizer-dec"),
 )
@@ -116,7 +116,7 @@ OWN = {"rwkv6": "the rwkv package"}  # what recorded the logits where transforme
 
 def authorities(architecture: str) -> list[str]:
     """Whom models of an architecture are compared with."""
-    recorded = {**recorded_models.DECODERS, **recorded_models.ENCODERS}
+    recorded = {**recorded_models.DECODERS, **recorded_models.ENCODERS, **recorded_models.READERS}
     known = {*recorded.values(), *recorded_models.SAME}
     found = [f"{OWN.get(architecture, 'transformers')} (recorded)"] if architecture in known else []
     made = {name if name in FAMILIES else case.arch for name, case in hf_models.CASES.items()}

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace tokamak::cpu {
 namespace {
@@ -32,6 +33,8 @@ struct Attention::Workspace {
   float* slope;
   int64_t low[kTileRows];
   int64_t high[kTileRows];
+  int64_t position[kTileRows];
+  const float* bias[kTileRows];
   std::byte* rest;  // two sets of sums
 
   Workspace(std::byte* at, int64_t head_dim, int64_t width, int64_t value_width) {
@@ -47,15 +50,14 @@ struct Attention::Workspace {
   }
 };
 
-Attention::Attention(Operand q, Operand k, Operand v, Operand out, LayerCache& cache,
-                     const Shape& shape)
+Attention::Attention(Operand q, Operand k, Operand v, Operand out, LayerCache& cache, Shape shape)
     : q_(q),
       k_(k),
       v_(v),
       out_(out),
       cache_(cache),
-      shape_(shape),
-      group_(shape.heads / cache.kv_heads()),
+      shape_(std::move(shape)),
+      group_(shape_.heads / cache.kv_heads()),
       width_((cache.head_dim() + 15) / 16 * 16),
       value_width_((cache.value_dim() + 15) / 16 * 16) {}
 
@@ -75,7 +77,7 @@ size_t Attention::scratch_nbytes(int64_t /*rows*/, int threads) const {
 
 int64_t Attention::nbytes(const Step& step) const noexcept {
   int64_t positions = 0;
-  for (const int32_t length : step.batch.lengths) {
+  for (const int32_t length : keys(step).lengths) {
     positions += shape_.window > 0 ? std::min<int64_t>(length, shape_.window) : length;
   }
   return positions * static_cast<int64_t>(cache_.position_nbytes());
@@ -84,8 +86,9 @@ int64_t Attention::nbytes(const Step& step) const noexcept {
 void Attention::store(const Step& step) const {
   const int64_t dim = cache_.head_dim();
   const int64_t value_dim = cache_.value_dim();
-  step.each_row(step.batch.rows(), 4 * dim * cache_.kv_heads(), [&](int64_t t) {
-    const int32_t slot = step.batch.slots[static_cast<size_t>(t)];
+  const RowsView& rows = shape_.keys == Keys::own ? step.batch : step.batch.sources;
+  step.each_row(rows.rows(), 4 * dim * cache_.kv_heads(), [&](int64_t t) {
+    const int32_t slot = rows.slots[static_cast<size_t>(t)];
     for (int64_t g = 0; g < cache_.kv_heads(); ++g) {
       step.vectors.store_key(cache_.type(), step.row(k_, t) + g * dim, dim, slot % kBlock,
                              cache_.keys(slot / kBlock, g));
@@ -97,9 +100,10 @@ void Attention::store(const Step& step) const {
 
 int64_t Attention::num_tiles(const Step& step) const {
   int64_t tiles = 0;
-  for (int64_t b = 0; b < step.batch.sequences(); ++b) {
+  const RowsView& rows = reading(step);
+  for (int64_t b = 0; b < rows.sequences(); ++b) {
     const auto i = static_cast<size_t>(b);
-    const int64_t pairs = (step.batch.starts[i + 1] - step.batch.starts[i]) * group_;
+    const int64_t pairs = (rows.starts[i + 1] - rows.starts[i]) * group_;
     tiles += (pairs + kTileRows - 1) / kTileRows;
   }
   return tiles * cache_.kv_heads();
@@ -107,12 +111,13 @@ int64_t Attention::num_tiles(const Step& step) const {
 
 int64_t Attention::most_splits(const Step& step) const {
   int64_t most = 0;
-  for (const int32_t length : step.batch.lengths) most = std::max<int64_t>(most, length);
+  for (const int32_t length : keys(step).lengths) most = std::max<int64_t>(most, length);
   return (most + kSplitKeys - 1) / kSplitKeys;
 }
 
 Attention::Tile Attention::tile_at(const Step& step, int64_t index) const {
-  const BatchView& batch = step.batch;
+  const RowsView& batch = reading(step);
+  const CrossView texts = keys(step);
   const int64_t head = index % cache_.kv_heads();
   int64_t rest = index / cache_.kv_heads();
   for (int64_t b = 0;; ++b) {
@@ -126,9 +131,9 @@ Attention::Tile Attention::tile_at(const Step& step, int64_t index) const {
               head,
               first,
               std::min(kTileRows, rows * group_ - first),
-              batch.lengths[i],
+              texts.lengths[i],
               batch.starts[i],
-              batch.lengths[i] - rows};
+              texts.lengths[i] - rows};
     }
     rest -= tiles;
   }
@@ -137,7 +142,8 @@ Attention::Tile Attention::tile_at(const Step& step, int64_t index) const {
 Attention::Range Attention::visible(const Tile& tile, int64_t pair) const {
   const int64_t position = tile.first_index + (tile.first + pair) / group_;
   if (!shape_.causal) {
-    const int64_t half = shape_.window > 0 ? shape_.window / 2 : tile.length;
+    if (shape_.window == 0) return {0, tile.length};
+    const int64_t half = shape_.window / 2;
     return {std::max<int64_t>(0, position - half), std::min(tile.length, position + half + 1)};
   }
   int64_t low = shape_.window > 0 ? std::max<int64_t>(0, position - shape_.window + 1) : 0;
@@ -156,8 +162,12 @@ void Attention::load_queries(const Step& step, const Tile& tile, Workspace& w) c
     const Range range = visible(tile, i);
     w.low[i] = range.low;
     w.high[i] = range.high;
-    if (!shape_.slopes.empty()) {
-      w.slope[i] = shape_.slopes[static_cast<size_t>(tile.head * group_ + pair % group_)];
+    const auto head = static_cast<size_t>(tile.head * group_ + pair % group_);
+    if (!shape_.slopes.empty()) w.slope[i] = shape_.slopes[head];
+    if (!shape_.biases.empty()) {
+      const size_t width = shape_.biases.size() / static_cast<size_t>(shape_.heads);
+      w.bias[i] = shape_.biases.data() + head * width + width / 2;
+      w.position[i] = tile.first_index + pair / group_;
     }
   }
 }
@@ -167,8 +177,10 @@ AttentionRows Attention::sums_at(std::byte* at, const Workspace& w) const {
   auto* most = reinterpret_cast<float*>(at + floats(value_width_ * kTileRows));
   auto* total = reinterpret_cast<float*>(at + floats(value_width_ * kTileRows) + floats(kTileRows));
   const float* slope = shape_.slopes.empty() ? nullptr : w.slope;
-  return {kTileRows, width_, value_width_, w.q,   acc,           most,
-          total,     w.low,  w.high,       slope, shape_.softcap};
+  const auto reach = static_cast<int64_t>(shape_.biases.size()) / shape_.heads / 2;
+  const float* const* bias = shape_.biases.empty() ? nullptr : w.bias;
+  return {kTileRows, width_, value_width_,   w.q,  acc,        most, total, w.low,
+          w.high,    slope,  shape_.softcap, bias, w.position, reach};
 }
 
 void Attention::attend_split(const Step& step, const Tile& tile, int64_t split, const Workspace& w,
@@ -181,11 +193,11 @@ void Attention::attend_split(const Step& step, const Tile& tile, int64_t split, 
   const int64_t low = std::max(w.low[0], split * kSplitKeys);
   const int64_t high = std::min(w.high[tile.count - 1], (split + 1) * kSplitKeys);
   const int64_t dim = cache_.head_dim();
+  const CrossView texts = keys(step);
   AttentionRows active = rows;
   active.count = tile.count;
   for (int64_t block = low / kBlock; block * kBlock < high; ++block) {
-    const int32_t id =
-        step.batch.tables[static_cast<size_t>(tile.sequence * step.batch.table_width + block)];
+    const int32_t id = texts.tables[static_cast<size_t>(tile.sequence * texts.table_width + block)];
     step.vectors.attend(active, block * kBlock, cache_.type(), dim, cache_.value_dim(),
                         cache_.keys(id, tile.head), cache_.values(id, tile.head), w.block);
   }

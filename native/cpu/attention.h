@@ -9,10 +9,15 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "cpu/instruction.h"
 
 namespace tokamak::cpu {
+
+// Whose keys: the rows' own text's; those of source texts, by their own rows; or those of each
+// sequence's source text, of which the rows read now are stored first.
+enum class Keys : uint8_t { own, sources, cross };
 
 class Attention final : public Instruction {
  public:
@@ -25,8 +30,10 @@ class Attention final : public Instruction {
     bool causal;                    // else every key of the sequence, all rows being in one step
     std::span<const float> slopes;  // [heads] or empty
     std::span<const float> sinks;   // [heads] or empty
+    Keys keys;
+    std::vector<float> biases;  // [heads][2 * reach + 1] by distance of key and query, or empty
   };
-  Attention(Operand q, Operand k, Operand v, Operand out, LayerCache& cache, const Shape& shape);
+  Attention(Operand q, Operand k, Operand v, Operand out, LayerCache& cache, Shape shape);
   void run(const Step& step) noexcept override;
   int64_t nbytes(const Step& step) const noexcept override;
   size_t scratch_nbytes(int64_t rows, int threads) const override;
@@ -39,6 +46,15 @@ class Attention final : public Instruction {
   struct Range {
     int64_t low, high;
   };
+  // Rows that attend, and the keys of each of their texts.
+  const RowsView& reading(const Step& step) const {
+    return shape_.keys == Keys::sources ? step.batch.sources : step.batch;
+  }
+  CrossView keys(const Step& step) const {
+    if (shape_.keys == Keys::cross) return step.batch.cross;
+    const RowsView& rows = reading(step);
+    return {rows.lengths, rows.tables, rows.table_width};
+  }
 
   void store(const Step& step) const;
   Tile tile_at(const Step& step, int64_t index) const;

@@ -11,12 +11,13 @@ struct BatchLimits {
   int64_t max_sequences;
   int64_t num_token_ids;
   int64_t num_positions;
+  bool needs_sources;
 };
 
 // Throws Error(invalid_params) naming the array, the index and the value that is wrong: sizes that
 // disagree, ids outside the vocabulary, negative positions, starts that fall, contexts longer than
-// their block tables, blocks outside the cache, and slots that are not where the tables say that a
-// row is stored.
+// their block tables, blocks outside the cache, slots that are not where the tables say that a row
+// is stored, and source texts that are missing or as wrong.
 void check_batch(const BatchView& batch, const BatchLimits& limits);
 
 }  // namespace tokamak::cpu

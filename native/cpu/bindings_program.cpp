@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "cpu/bindings_batch.h"
 #include "cpu/builder.h"
 #include "cpu/topology.h"
 
@@ -22,8 +23,6 @@ namespace tokamak {
 namespace {
 
 using cpu::Operand;
-using Int1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Int2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Byte1 = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Byte2 = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Float1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -42,17 +41,6 @@ std::vector<Operand> operands(const std::vector<OperandTuple>& tuples) {
   std::vector<Operand> all;
   for (const OperandTuple& t : tuples) all.push_back(operand(t));
   return all;
-}
-
-// The argument as the array type Wanted, without conversion.
-template <class Wanted>
-Wanted array(const char* name, const char* what, nb::handle argument) {
-  Wanted found;
-  if (!nb::try_cast(argument, found, false)) {
-    throw Error(ErrorKind::invalid_params,
-                std::string(name) + " must be a contiguous array, " + what);
-  }
-  return found;
 }
 
 // Arrays of logits, given back when Python drops them, so that steps reuse the same memory.
@@ -103,32 +91,6 @@ struct Handle {
   Handle(const cpu::ProgramLimits& limits, const std::string& isa) : program(limits, isa) {}
 };
 
-struct BatchArrays {
-  Int1 token_ids, positions, slots, starts, lengths;
-  Int2 tables;
-  Int1 logit_rows;
-
-  explicit BatchArrays(nb::handle batch) {
-    const auto vector = [&](const char* name) {
-      return array<Int1>(name, "int32, one axis", batch.attr(name));
-    };
-    token_ids = vector("token_ids");
-    positions = vector("positions");
-    slots = vector("slots");
-    starts = vector("starts");
-    lengths = vector("lengths");
-    logit_rows = vector("logit_rows");
-    tables = array<Int2>("tables", "int32, two axes", batch.attr("tables"));
-  }
-
-  cpu::BatchView view() const {
-    const auto span = [](const auto& a) { return cpu::Ints(a.data(), a.size()); };
-    const auto width = static_cast<int64_t>(tables.shape(1));
-    return {span(token_ids), span(positions), span(slots), span(starts),
-            span(lengths),   span(tables),    width,       span(logit_rows)};
-  }
-};
-
 Matrix as_matrix(Results::Array* values, size_t rows, size_t cols) {
   nb::capsule owner(values, &Results::give);
   const size_t shape[] = {rows, cols};
@@ -163,8 +125,9 @@ std::vector<Matrix> run_taps(Handle& self, nb::handle batch,
   std::vector<Matrix> copies;
   for (const auto& [instruction, tuple] : wanted) {
     const Operand value = self.builder.checked("tap", operand(tuple));
-    const size_t rows =
-        value.lead == cpu::Lead::rows ? view.token_ids.size() : view.logit_rows.size();
+    const size_t rows = value.lead == cpu::Lead::rows      ? view.token_ids.size()
+                        : value.lead == cpu::Lead::sources ? view.sources.token_ids.size()
+                                                           : view.logit_rows.size();
     const auto width = static_cast<size_t>(value.width);
     auto* copy =
         new Results::Array{std::make_unique<float[]>(rows * width), rows * width, self.results};
@@ -266,7 +229,7 @@ std::tuple<int64_t, int64_t, int64_t> default_tuning() {
 }
 
 void make(Handle* at, int64_t num_blocks, int64_t max_rows, int64_t max_sequences,
-          const std::string& kv_dtype, int threads, std::pair<size_t, size_t> row_nbytes,
+          const std::string& kv_dtype, int threads, std::tuple<size_t, size_t, size_t> row_nbytes,
           int64_t result_width, const std::string& isa, int threads_batch,
           const std::vector<int>& affinity, const std::tuple<int64_t, int64_t, int64_t>& tuning) {
   const auto [chunk_nbytes, block_nbytes, spin_us] = tuning;
@@ -275,9 +238,10 @@ void make(Handle* at, int64_t num_blocks, int64_t max_rows, int64_t max_sequence
                    max_sequences,
                    cpu::cache_type(kv_dtype),
                    threads,
-                   row_nbytes.first,
-                   row_nbytes.second,
+                   std::get<0>(row_nbytes),
+                   std::get<1>(row_nbytes),
                    result_width,
+                   std::get<2>(row_nbytes),
                    threads_batch,
                    affinity,
                    {chunk_nbytes, block_nbytes, spin_us}},
@@ -342,14 +306,16 @@ void bind_instructions(nb::class_<Handle>& c) {
   c.def(
       "attention",
       [](Handle& h, const string& node, int64_t cache, int64_t heads, float scale, int64_t window,
-         float softcap, int64_t chunk, bool causal, int64_t slopes, int64_t sinks,
-         const Tuples& qkv, const OperandTuple& out) {
+         float softcap, int64_t chunk, bool causal, int64_t slopes, int64_t sinks, int keys,
+         int64_t buckets, const Ids& bucket_of, const Tuples& qkv, const OperandTuple& out) {
+        if (keys < 0 || keys > 2) throw Error(ErrorKind::invalid_params, "keys is none of 0, 1, 2");
         h.builder.attention(node, cache,
-                            {heads, scale, window, softcap, chunk, causal, slopes, sinks},
+                            {heads, scale, window, softcap, chunk, causal, slopes, sinks,
+                             static_cast<cpu::Keys>(keys), buckets, bucket_of},
                             operands(qkv), operand(out));
       },
       "node"_a, "cache"_a, "heads"_a, "scale"_a, "window"_a, "softcap"_a, "chunk"_a, "causal"_a,
-      "slopes"_a, "sinks"_a, "qkv"_a, "out"_a);
+      "slopes"_a, "sinks"_a, "keys"_a, "buckets"_a, "bucket_of"_a, "qkv"_a, "out"_a);
   c.def(
       "take_rows",
       [](Handle& h, const string& node, const OperandTuple& x, const OperandTuple& out) {

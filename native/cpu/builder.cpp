@@ -16,8 +16,11 @@ bool is_result(const Operand& x) { return x.lead == Lead::result; }
 
 // Rows of the two operands are the same rows.
 bool same_rows(const Operand& x, const Operand& y) {
-  return (x.lead == Lead::rows) == (y.lead == Lead::rows);
+  const auto which = [](const Operand& v) { return is_result(v) ? Lead::wanted : v.lead; };
+  return which(x) == which(y);
 }
+
+bool all_rows(const Operand& x) { return x.lead == Lead::rows || x.lead == Lead::sources; }
 
 }  // namespace
 
@@ -31,7 +34,9 @@ const Operand& Builder::checked(const std::string& node, const Operand& x) const
     need(x.offset == 0 && x.stride == limits.result_width, node, "the result has other columns");
     return x;
   }
-  const size_t room = x.lead == Lead::rows ? limits.row_nbytes : limits.wanted_nbytes;
+  const size_t room = x.lead == Lead::rows      ? limits.row_nbytes
+                      : x.lead == Lead::sources ? limits.source_nbytes
+                                                : limits.wanted_nbytes;
   need(x.offset % 64 == 0 && x.offset <= room &&
            static_cast<size_t>(x.stride) * 4 <= room - x.offset,
        node, "an operand lies outside its arena");
@@ -42,7 +47,7 @@ void Builder::embed(const std::string& node, int64_t table, bool by_position, in
                     const Operand& out) {
   const PackedMatrix& w = program_.weights().matrix(table);
   checked(node, out);
-  need(out.lead == Lead::rows && out.width == w.cols, node, "embed writes one table row per row");
+  need(all_rows(out) && out.width == w.cols, node, "embed writes one table row per row");
   need(row < w.rows, node, "embed takes a row that the table does not have");
   if (row >= 0) {
     // no id reaches the table
@@ -175,14 +180,19 @@ void Builder::attention(const std::string& node, int64_t cache, const AttentionS
        node, "window, chunk and softcap must not be negative");
   const int64_t widths[] = {shape.heads * kv.head_dim(), kv.kv_heads() * kv.head_dim(),
                             kv.kv_heads() * kv.value_dim()};
+  const Lead reading = shape.keys == Keys::sources ? Lead::sources : Lead::rows;
+  const Lead stored = shape.keys == Keys::own ? Lead::rows : Lead::sources;
   for (size_t i = 0; i < 3; ++i) {
     checked(node, qkv[i]);
-    need(qkv[i].width == widths[i] && qkv[i].lead == Lead::rows, node,
+    need(qkv[i].width == widths[i] && qkv[i].lead == (i == 0 ? reading : stored), node,
          "q, k or v has another shape");
   }
   checked(node, out);
-  need(out.width == shape.heads * kv.value_dim() && out.lead == Lead::rows, node,
+  need(out.width == shape.heads * kv.value_dim() && out.lead == reading, node,
        "attention writes the values' width of every head");
+  need(shape.keys != Keys::cross || (!shape.causal && shape.window == 0), node,
+       "every key of another text is visible");
+  if (shape.keys != Keys::own) program_.need_sources();
   const auto per_head = [&](int64_t index) {
     const auto values = index < 0 ? std::span<const float>() : program_.weights().vector(index);
     need(index < 0 || static_cast<int64_t>(values.size()) == shape.heads, node,
@@ -190,17 +200,42 @@ void Builder::attention(const std::string& node, int64_t cache, const AttentionS
     return values;
   };
   static constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0"};
-  const Attention::Shape made{
-      shape.heads,  shape.window,           shape.scale,          shape.softcap, shape.chunk,
-      shape.causal, per_head(shape.slopes), per_head(shape.sinks)};
+  const Attention::Shape made{shape.heads,
+                              shape.window,
+                              shape.scale,
+                              shape.softcap,
+                              shape.chunk,
+                              shape.causal,
+                              per_head(shape.slopes),
+                              per_head(shape.sinks),
+                              shape.keys,
+                              biases(node, shape)};
   program_.add(std::make_unique<Attention>(qkv[0], qkv[1], qkv[2], out, kv, made), node,
                "attention", std::string("attention.") + kNames[static_cast<size_t>(kv.type())]);
+}
+
+// The number that each head adds at each distance from -reach to reach: [heads][2 * reach + 1].
+std::vector<float> Builder::biases(const std::string& node, const AttentionShape& shape) {
+  if (shape.buckets < 0) return {};
+  const auto table = program_.weights().vector(shape.buckets);
+  const auto count = static_cast<int64_t>(table.size()) / shape.heads;
+  need(shape.bucket_of.size() % 2 == 1 && shape.keys != Keys::cross &&
+           static_cast<int64_t>(table.size()) == count * shape.heads,
+       node, "buckets are a table [buckets, heads] and a bucket for each distance");
+  std::vector<float> found;
+  for (int64_t head = 0; head < shape.heads; ++head) {
+    for (const int64_t bucket : shape.bucket_of) {
+      need(bucket >= 0 && bucket < count, node, "a distance has a bucket that does not exist");
+      found.push_back(table[static_cast<size_t>(bucket * shape.heads + head)]);
+    }
+  }
+  return found;
 }
 
 void Builder::take_rows(const std::string& node, const Operand& x, const Operand& out) {
   checked(node, x);
   checked(node, out);
-  need(x.lead == Lead::rows && out.lead != Lead::rows && x.width == out.width, node,
+  need(x.lead == Lead::rows && !all_rows(out) && x.width == out.width, node,
        "take_rows goes from all rows to those wanted");
   program_.add(std::make_unique<TakeRows>(x, out), node, "take_rows", "take_rows");
 }

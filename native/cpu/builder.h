@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/attention.h"
 #include "cpu/program.h"
 #include "cpu/rowwise.h"
 
@@ -37,6 +38,9 @@ struct AttentionShape {
   int64_t chunk;
   bool causal;
   int64_t slopes, sinks;
+  Keys keys;
+  int64_t buckets;                 // vector index of [buckets][heads], -1 for none
+  std::vector<int64_t> bucket_of;  // of each distance from -reach to reach
 };
 
 class Builder {
@@ -90,6 +94,8 @@ class Builder {
   const Operand& checked(const std::string& node, const Operand& x) const;
 
  private:
+  std::vector<float> biases(const std::string& node, const AttentionShape& shape);
+
   Program& program_;
   std::vector<const RopeTable*> rope_tables_;
 };

@@ -29,8 +29,8 @@ const ProgramLimits& checked(const ProgramLimits& limits) {
     check_limit("threads_batch", limits.threads_batch, Pool::kMaxThreads);
   }
   check_tuning(limits.tuning);
-  if (limits.row_nbytes % 64 != 0 || limits.wanted_nbytes % 64 != 0 ||
-      std::max(limits.row_nbytes, limits.wanted_nbytes) > size_t{1} << 32) {
+  for (const size_t nbytes : {limits.row_nbytes, limits.wanted_nbytes, limits.source_nbytes}) {
+    if (nbytes % 64 == 0 && nbytes <= size_t{1} << 32) continue;
     throw Error(ErrorKind::invalid_params, "bytes per row must be a multiple of 64, at most 2^32");
   }
   return limits;
@@ -110,6 +110,7 @@ void Program::seal() {
   const auto rows = static_cast<size_t>(limits_.max_rows);
   rows_ = Pages(rows * limits_.row_nbytes);
   wanted_ = Pages(rows * limits_.wanted_nbytes);
+  if (limits_.source_nbytes > 0) sources_ = Pages(rows * limits_.source_nbytes);
   scratch_ = Pages(scratch);
   sealed_ = true;
 }
@@ -119,20 +120,22 @@ void Program::run(const BatchView& batch, float* result, std::span<const Tap> ta
   pool_.check_process();
   const uint64_t before = allocation_count();
   check_batch(batch, {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, num_token_ids_,
-                      num_positions_});
+                      num_positions_, needs_sources_});
   if (!sealed_) throw Error(ErrorKind::invalid_params, "the program is not sealed");
   cancelled_.store(false, std::memory_order_relaxed);
   const BoundCaller bound(limits_.affinity);
-  const bool reads = batch.rows() > batch.sequences();  // a prompt is among them
+  // A prompt is among them.
+  const bool reads = batch.rows() > batch.sequences() || batch.sources.rows() > 0;
   pool_.use(reads && limits_.threads_batch > 0 ? limits_.threads_batch : limits_.threads);
   const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
-  const Step step{batch,
-                  {batch.rows(), wanted, wanted},
-                  {rows_.data(), wanted_.data(), reinterpret_cast<std::byte*>(result)},
-                  scratch_.data(),
-                  pool_,
-                  kernels_,
-                  vectors_};
+  const Step step{
+      batch,
+      {batch.rows(), wanted, wanted, batch.sources.rows()},
+      {rows_.data(), wanted_.data(), reinterpret_cast<std::byte*>(result), sources_.data()},
+      scratch_.data(),
+      pool_,
+      kernels_,
+      vectors_};
   execute(step, taps);
   allocations_ += allocation_count() - before;
 }

@@ -28,6 +28,7 @@ struct ProgramLimits {
   size_t row_nbytes;          // arena of Lead::rows, bytes per row, a multiple of 64
   size_t wanted_nbytes;       // arena of Lead::wanted
   int64_t result_width;       // columns of the result: the vocabulary size, where it is logits
+  size_t source_nbytes = 0;   // arena of Lead::sources
   int threads_batch = 0;      // for steps that read several rows of a sequence; 0: as threads
   std::vector<int> affinity;  // a processor for each thread; empty: threads are not bound
   Tuning tuning;
@@ -61,6 +62,8 @@ class Program {
            std::string kernel);
   // Token ids must be below `count`; of several limits the lowest counts.
   void limit_token_ids(int64_t count) noexcept { num_token_ids_ = std::min(num_token_ids_, count); }
+  // Batches without source texts are refused.
+  void need_sources() noexcept { needs_sources_ = true; }
   int64_t num_instructions() const noexcept { return static_cast<int64_t>(instructions_.size()); }
 
   // Lays out working memory for the largest step; called once, after the last instruction. What a
@@ -86,7 +89,9 @@ class Program {
 
   std::vector<Record> records();
   size_t cache_nbytes() const noexcept;
-  size_t arena_nbytes() const noexcept { return rows_.size() + wanted_.size() + scratch_.size(); }
+  size_t arena_nbytes() const noexcept {
+    return rows_.size() + wanted_.size() + sources_.size() + scratch_.size();
+  }
   // Allocations made inside `run` so far; still after the first step.
   uint64_t allocations() const noexcept { return allocations_; }
 
@@ -103,7 +108,8 @@ class Program {
   std::vector<std::unique_ptr<LayerCache>> caches_;
   std::vector<std::unique_ptr<LayerState>> states_;
   std::vector<std::unique_ptr<Instruction>> instructions_;
-  Pages rows_, wanted_, scratch_;
+  Pages rows_, wanted_, sources_, scratch_;
+  bool needs_sources_ = false;
   bool sealed_ = false;
   std::atomic<bool> cancelled_{false};
   uint64_t allocations_ = 0;

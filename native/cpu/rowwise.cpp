@@ -23,7 +23,8 @@ void clip(const float* x, float limit, int64_t n, float* out) {
 }  // namespace
 
 void Embed::run(const Step& step) noexcept {
-  const Ints ids = by_position_ ? step.batch.positions : step.batch.token_ids;
+  const RowsView& rows = out_.lead == Lead::sources ? step.batch.sources : step.batch;
+  const Ints ids = by_position_ ? rows.positions : rows.token_ids;
   step.each_row(step.rows_of(out_), out_.width, [&](int64_t t) {
     const int64_t row = row_ < 0 ? ids[static_cast<size_t>(t)] : row_;
     step.kernels.unpack_row(table_, row, step.row(out_, t));

@@ -14,27 +14,42 @@ namespace tokamak::cpu {
 
 using Ints = std::span<const int32_t>;
 
-// The arrays of types.Batch, checked (`check_batch`) before a program sees them.
-struct BatchView {
-  Ints token_ids;       // [T]
-  Ints positions;       // [T]
-  Ints slots;           // [T]
-  Ints starts;          // [B + 1]
-  Ints lengths;         // [B]
-  Ints tables;          // [B * table_width]
-  int64_t table_width;  // M
-  Ints logit_rows;      // [S]
+// T rows of B texts, one text after another.
+struct RowsView {
+  Ints token_ids;           // [T]
+  Ints positions;           // [T]
+  Ints slots;               // [T]
+  Ints starts;              // [B + 1]
+  Ints lengths;             // [B]
+  Ints tables;              // [B * table_width]
+  int64_t table_width = 0;  // M
 
   int64_t rows() const { return static_cast<int64_t>(token_ids.size()); }
   int64_t sequences() const { return static_cast<int64_t>(lengths.size()); }
 };
 
-enum class Lead : uint8_t {
-  rows,    // T: the arena of all rows
-  wanted,  // S: the arena of rows whose logits are wanted
-  result,  // S: the array that `run` returns
+// Where the texts lie that each sequence attends to besides its own.
+struct CrossView {
+  Ints lengths;  // [B]
+  Ints tables;   // [B * table_width]
+  int64_t table_width = 0;
 };
-inline constexpr int kLeads = 3;
+
+// The arrays of types.Batch, checked (`check_batch`) before a program sees them.
+struct BatchView : RowsView {
+  Ints logit_rows;           // [S]
+  bool has_sources = false;  // else the next two are empty
+  RowsView sources;          // texts that are read in this step
+  CrossView cross;
+};
+
+enum class Lead : uint8_t {
+  rows,     // T: the arena of all rows
+  wanted,   // S: the arena of rows whose logits are wanted
+  result,   // S: the array that `run` returns
+  sources,  // M: the arena of rows of source texts
+};
+inline constexpr int kLeads = 4;
 
 // Where a value lies: row t begins at arena[lead] + rows[lead] * offset + 4 * (t * stride +
 // column).

@@ -29,6 +29,10 @@ struct AttentionRows {
   const int64_t* high;
   const float* slope;  // [count], or null: slope * (key - position) is added to scores at the end
   float softcap;       // scores become softcap * tanh(score / softcap); 0: as they are
+  // [count], or null: bias[clamp(key - at, -reach, reach)] is added to scores at the end
+  const float* const* bias = nullptr;
+  const int64_t* at = nullptr;  // [count] positions of the rows
+  int64_t reach = 0;
 };
 
 // One row of a head: state [width][states], x and out [width], b and c [states].

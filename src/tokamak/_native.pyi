@@ -230,7 +230,7 @@ class CpuProgram:
         max_sequences: int,
         kv_dtype: str,
         threads: int,
-        row_nbytes: tuple[int, int],
+        row_nbytes: tuple[int, int, int],
         result_width: int,
         isa: str = "",
         threads_batch: int = 0,
@@ -316,6 +316,9 @@ class CpuProgram:
         causal: bool,
         slopes: int,
         sinks: int,
+        keys: int,
+        buckets: int,
+        bucket_of: Sequence[int],
         qkv: Sequence[tuple[int, int, int, int, int]],
         out: tuple[int, int, int, int, int],
     ) -> None: ...

@@ -15,7 +15,7 @@ import numpy as np
 from tokamak.errors import GraphError, ModelFileError
 from tokamak.ir import ops
 from tokamak.ir.check import check
-from tokamak.ir.graph import B, Dim, Graph, S, T, Type, Value
+from tokamak.ir.graph import B, C, Dim, Graph, M, S, T, Type, Value
 from tokamak.types import Array
 
 FindType = Callable[[str], Type | None]
@@ -245,6 +245,8 @@ class Step:
         causal: bool = True,
         slopes: Value | None = None,
         sinks: Value | None = None,
+        buckets: Value | None = None,
+        reach: int = 0,
         shares: str = "",
     ) -> Value:
         """Attention with a cache of its own; that of the n-th state in a trace is called `kv.n`. See `ops.attention`.
@@ -256,12 +258,11 @@ class Step:
         (heads, wide), value = k.type.tail, v.type.tail[1]
         kind = Type("kv", 2, k.type.tail) if wide == value else Type("kv", 1, (heads, wide + value))
         state = self.graph.states[shares] if shares else self._state("kv", kind)
-        extras = [x for x in (slopes, sinks) if x is not None]
-        adds = "slopes" if slopes is not None else "sinks" if sinks is not None else ""
-        inputs = (q, k, v, state, self.slots, self.starts, self.lengths, self.tables, *extras)
-        return ops.attention(
-            *inputs, scale=scale, window=window, softcap=softcap, chunk=chunk, causal=causal, adds=adds
-        )
+        given = {"slopes": slopes, "sinks": sinks, "buckets": buckets}
+        extras = {name: x for name, x in given.items() if x is not None}
+        inputs = (q, k, v, state, self.slots, self.starts, self.lengths, self.tables, *extras.values())
+        attrs = {"scale": scale, "window": window, "softcap": softcap, "chunk": chunk, "causal": causal}
+        return ops.attention(*inputs, **attrs, adds="".join(extras), reach=reach)  # type: ignore[arg-type]
 
     def last_state(self) -> str:
         """Name of the state that was made last, for `shares`."""
@@ -280,6 +281,29 @@ class Step:
         name = f"{stem}.{len(self.graph.states)}"
         value = self.graph.states[name] = Value(name, kind, self.graph)
         return value
+
+
+class Source(Step):
+    """The rows of texts that sequences of the step attend to besides their own, read in this step; may be none."""
+
+    def __init__(self, step: Step) -> None:
+        self.graph, self._reader = step.graph, step
+        self.token_ids = self._input("sources.token_ids", M)
+        self.positions = self._input("sources.positions", M)
+        self.slots = self._input("sources.slots", M)
+        self.starts = self._input("sources.starts", C)
+        self.lengths = self._input("sources.lengths", C)
+        self.tables = self._input("sources.tables", C, -1)
+        self._cross = self._input("sources.cross_lengths", B), self._input("sources.cross_tables", B, -1)
+
+    def attended(self, q: Value, k: Value, v: Value, *, scale: float, shares: str) -> Value:
+        """q [T, H, D] of the reading rows attend to all of their own text; k and v [M, G, D] are of the rows read now.
+
+        shares: the cache that holds them, in blocks of the texts.
+        """
+        step, state = self._reader, self.graph.states[shares]
+        inputs = (q, k, v, state, self.slots, step.starts, *self._cross)
+        return ops.attention(*inputs, scale=scale, causal=False)
 
 
 def trace(model: Module, find: FindType) -> Graph:

@@ -84,6 +84,22 @@ class Batch:
     lengths: Ints  # i32[B], context of each sequence including its rows of this step
     tables: Ints  # i32[B, M], block ids of each sequence, padded with 0
     logit_rows: Ints  # i32[S], rows whose logits are wanted, rising
+    sources: Sources | None = None  # of models whose sequences attend to another text
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Texts that sequences attend to besides their own: M rows of C texts that are read in this step, each whole, and where
+    those of all sequences lie."""
+
+    token_ids: Ints  # i32[M], M may be 0; this and the next five as in Batch
+    positions: Ints  # i32[M]
+    slots: Ints  # i32[M]
+    starts: Ints  # i32[C + 1]
+    lengths: Ints  # i32[C]
+    tables: Ints  # i32[C, W]
+    cross_lengths: Ints  # i32[B], length of each sequence's text
+    cross_tables: Ints  # i32[B, V], block ids of each sequence's text
 
 
 TUNING_RANGES = {

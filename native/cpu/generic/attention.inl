@@ -58,13 +58,25 @@ struct Slope {
   int64_t at;
 };
 
+// What a row adds to the score of key j of the block: bias[j - at], from `reach` on that of reach.
+struct Bias {
+  const float* bias;  // of distance 0, or null
+  int64_t at, reach;
+};
+
 // Scores of one row to weights e^(s - m'), in place; keys outside [begin, end) become 0. Updates
 // most and total and returns e^(m - m'), by which older sums shrink.
-inline float soften(float* s, int begin, int end, float cap, Slope slope, float& most,
+inline float soften(float* s, int begin, int end, float cap, Slope slope, Bias bias, float& most,
                     float& total) {
   if (cap > 0.0f) row_softcap(s, cap, kBlock, s);
   if (slope.slope != 0.0f) {
     for (int j = 0; j < kBlock; ++j) s[j] += slope.slope * static_cast<float>(j - slope.at);
+  }
+  if (bias.bias != nullptr) {
+    for (int j = begin; j < end; ++j) {
+      const int64_t far = j - bias.at;
+      s[j] += bias.bias[far < -bias.reach ? -bias.reach : far > bias.reach ? bias.reach : far];
+    }
   }
   for (int j = 0; j < begin; ++j) s[j] = -__builtin_inff();
   for (int j = end; j < kBlock; ++j) s[j] = -__builtin_inff();
@@ -136,7 +148,10 @@ inline void attend_rows(const AttentionRows& rows, int64_t first, int64_t head_d
       if (begin >= end) continue;
       float* p = s + (i - r) * kBlock;
       const Slope slope{rows.slope == nullptr ? 0.0f : rows.slope[i], rows.high[i] - 1 - first};
-      const float shrink = soften(p, begin, end, rows.softcap, slope, rows.most[i], rows.total[i]);
+      const Bias bias = rows.bias == nullptr ? Bias{nullptr, 0, 0}
+                                             : Bias{rows.bias[i], rows.at[i] - first, rows.reach};
+      const float shrink =
+          soften(p, begin, end, rows.softcap, slope, bias, rows.most[i], rows.total[i]);
       weigh_row(p, begin, end, shrink, values, rows.value_width, rows.acc + i * rows.value_width);
     }
   }

@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 
 from tokamak.engine.sequence import Sequence
-from tokamak.types import Batch, Ints
+from tokamak.engine.source import Source
+from tokamak.types import Batch, Ints, Sources
 
 
 def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
@@ -38,7 +39,42 @@ def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
         token_ids = np.concatenate([s.tokens(begin, end) for s, begin, end in spans])
         positions = np.concatenate([np.arange(begin, end, dtype=np.int32) for _, begin, end in spans])
         slots = np.concatenate([_slots(s, begin, end, block_size) for s, begin, end in spans])
-    return Batch(token_ids, positions, slots, starts, lengths, _tables(chosen), _logit_rows(chosen, starts))
+    rows, tables = _logit_rows(chosen, starts), _tables(chosen)
+    return Batch(token_ids, positions, slots, starts, lengths, tables, rows, _sources(chosen, block_size))
+
+
+def unread(chosen: list[tuple[Sequence, int]]) -> list[Source]:
+    """The texts that these sequences are about and that no step has read yet."""
+    found = dict.fromkeys(s.request.source for s, _ in chosen)
+    return [source for source in found if source is not None and not source.is_read]
+
+
+def _sources(chosen: list[tuple[Sequence, int]], block_size: int) -> Sources | None:
+    whose = [s.request.source for s, _ in chosen if s.request.source is not None]
+    if not whose:
+        return None
+    fresh = unread(chosen)
+    lengths = np.array([len(s.token_ids) for s in fresh], dtype=np.int32)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    positions = [_counting(n) for n in lengths.tolist()]
+    slots = [
+        (s.table[p // block_size] * block_size + p % block_size)
+        for s, p in zip(fresh, positions, strict=True)
+    ]
+    return Sources(
+        token_ids=_joined([s.token_ids for s in fresh]),
+        positions=_joined(positions),
+        slots=_joined(slots),
+        starts=starts,
+        lengths=lengths,
+        tables=_stacked([s.table for s in fresh]),
+        cross_lengths=np.array([len(s.token_ids) for s in whose], dtype=np.int32),
+        cross_tables=_stacked([s.table for s in whose]),
+    )
+
+
+def _joined(parts: list[Ints]) -> Ints:
+    return np.concatenate(parts).astype(np.int32, copy=False) if parts else np.zeros(0, dtype=np.int32)
 
 
 def _slots(sequence: Sequence, begin: int, end: int, block_size: int) -> Ints:
@@ -52,10 +88,15 @@ def _slots(sequence: Sequence, begin: int, end: int, block_size: int) -> Ints:
 def _tables(chosen: list[tuple[Sequence, int]]) -> Ints:
     if len(chosen) == 1:
         return chosen[0][0].blocks[None]
-    tables = np.zeros((len(chosen), max(s.num_blocks for s, _ in chosen)), dtype=np.int32)
-    for row, (sequence, _) in zip(tables, chosen, strict=True):
-        row[: sequence.num_blocks] = sequence.blocks
-    return tables
+    return _stacked([s.blocks for s, _ in chosen])
+
+
+def _stacked(tables: list[Ints]) -> Ints:
+    """i32[B, M], padded with 0."""
+    stacked = np.zeros((len(tables), max(map(len, tables), default=0)), dtype=np.int32)
+    for row, table in zip(stacked, tables, strict=True):
+        row[: len(table)] = table
+    return stacked
 
 
 def num_logits(sequence: Sequence, rows: int) -> int:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tokamak.engine.batch import make_batch, num_logits
+from tokamak.engine.batch import make_batch, num_logits, unread
 from tokamak.engine.blocks import BlockPool
 from tokamak.engine.completion import FinishReason
 from tokamak.engine.request import Request, StepOutput
@@ -75,6 +75,8 @@ class EngineCore:
         most = -(-first.capacity // size)
         if request.group is not None:
             most = request.group.num_blocks(len(request.prompt), request.max_new, size)
+        if request.source is not None:
+            most += request.source.num_blocks(size)
         if most > num_blocks:
             raise CapacityError(
                 f"{len(request.prompt)} prompt tokens and up to {request.max_new} more need {most} cache "
@@ -114,8 +116,9 @@ class EngineCore:
         try:
             if plan.copies:
                 self.program.copy_blocks(plan.copies)
-            batch = make_batch(plan.chosen, self.pool.block_size)
-            logits = self.program.run(batch)
+            logits = self.program.run(make_batch(plan.chosen, self.pool.block_size))
+            for source in unread(plan.chosen):
+                source.is_read = True
         except Exception as error:  # noqa: BLE001  # whatever it was, each of these requests has to hear of it
             return failed + self._fail((s for s, _ in plan.chosen), error)
         seconds = time.perf_counter() - began
@@ -226,6 +229,7 @@ class EngineCore:
         fork = sequence.fork(index)
         for block in fork.blocks.tolist():
             self.pool.hold(block)
+        self.scheduler.hold_source(fork)
         self.scheduler.adopt(fork, after or sequence)
         self._active[sequence.request.id].append(fork)
         return fork

@@ -89,7 +89,7 @@ class Encoder(LLM):
         name = self.facts.get("architecture", "this model")
         raise UnsupportedError(f"{name} is an encoder: it embeds and ranks texts, it does not continue them")
 
-    def logits(self, token_ids: Any) -> Floats:
+    def logits(self, token_ids: Any, source: Any = None) -> Floats:  # noqa: ARG002  as of every LLM
         """Raises: UnsupportedError: there are none; see `token_states`."""
         return self.prepare(token_ids)  # type: ignore[return-value]  # it raises
 

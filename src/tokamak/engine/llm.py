@@ -194,6 +194,10 @@ class LLM:
         Raises: as `generate`; UnsupportedError for a model that came from no file.
         """
         ids = self._preparer.ids(prompt)
+        if self._preparer.reads:
+            raise UnsupportedError(
+                "a prompt of this model is no prefix of its cache, so there is none to save"
+            )
         kind = self._kind()
         self._read(self._preparer.reading(ids, salt=salt))
         core = self._loop.core
@@ -220,9 +224,10 @@ class LLM:
             )
         return state_file.kind_of(self.program, path)
 
-    def logits(self, token_ids: Sequence[int] | Ints) -> Floats:
+    def logits(self, token_ids: Sequence[int] | Ints, source: Prompt | None = None) -> Floats:
         """Raw logits f32[n, V] of every position of token_ids, computed in chunks.
 
+        source: the text that it is about, for a model that reads one; token_ids then begin with its start token.
         Raises: InvalidParams, ContextOverflow if there are more ids than the context, CapacityError if the array is too large.
         """
         prompt = self._preparer.ids(token_ids)
@@ -238,7 +243,7 @@ class LLM:
         def collect(start: int, rows: Floats) -> None:
             logits[start : start + len(rows)] = rows
 
-        self._read(self._preparer.reading(prompt, collect))
+        self._read(self._preparer.reading(prompt, collect, source=source))
         return logits
 
     def embed(self, texts: Any, *, normalize: bool = True, pooling: str | None = None) -> Floats:
@@ -251,6 +256,8 @@ class LLM:
         how = pooling or self.facts.get("pooling") or "mean"
         if how not in ("mean", "cls", "last"):
             raise InvalidParams(f"pooling is {how!r}; it must be mean, cls or last")
+        if self._preparer.reads:
+            raise UnsupportedError("the model reads a text to write another; it has no vector for either")
         if not self.program.hidden:
             raise UnsupportedError("the model's output is no head's, so there are no hidden states to pool")
         core, vectors = self._loop.core, []
@@ -304,7 +311,7 @@ class LLM:
             {
                 "request": s.request.id,
                 "index": s.index,
-                "prompt_tokens": len(s.request.prompt),
+                "prompt_tokens": s.request.num_prompt_tokens,
                 "computed_tokens": s.num_computed,
                 "new_tokens": s.num_new,
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +18,7 @@ from tokamak.engine.infill import fim_ids
 from tokamak.engine.kept import open_kept
 from tokamak.engine.llm import LLM
 from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
-from tokamak.errors import CapacityError, InvalidParams, TokamakError, UnavailableError
+from tokamak.errors import CapacityError, InvalidParams, ModelFileError, TokamakError, UnavailableError
 from tokamak.ir import passes
 from tokamak.loaders import open_checkpoint
 from tokamak.loaders.discover import Found, find_tokenizer
@@ -162,6 +162,7 @@ class Context:
     reason: str
     graph: Graph  # of this context
     encodes: bool = False  # texts are read whole, in one step
+    reads: bool = False  # each sequence has a text to read whole besides
 
     def limits(
         self, block_size: int, rows: int | None, sequences: int, kv_dtype: str, placed: Threading
@@ -169,6 +170,8 @@ class Context:
         """What a program must hold for this context, as many blocks as `cache_tokens` take."""
         blocks = -(-self.cache_tokens // block_size)
         limits = Limits(blocks, block_size, rows or placed.rows, sequences, kv_dtype, *placed[:4])
+        if self.reads:
+            return replace(limits, max_rows=max(limits.max_rows, self.context), num_blocks=2 * blocks)
         return encoder_limits(limits, self.context) if self.encodes else limits
 
 
@@ -180,14 +183,14 @@ def choose_context(
     available: bytes free, None: measured, control group included.
     Raises: CapacityError if the context asked for, or any at all, does not fit.
     """
-    trained, encodes = models.trained_context(checkpoint.config), models.is_encoder(checkpoint.architecture)
+    trained, family = models.trained_context(checkpoint.config), models.FAMILIES[checkpoint.architecture]
     wanted = asked or trained or UNKNOWN_CONTEXT
     graph = _graph(checkpoint, wanted)
-    per_token = kv_nbytes_per_token(graph, kv_dtype)
+    per_token = kv_nbytes_per_token(graph, kv_dtype) * (2 if family.reads else 1)
     free = available_nbytes() if available is None else available
     if free is None or per_token == 0:
         reason = "asked for" if asked else "trained"
-        return Context(wanted, CONTEXTS * wanted, per_token, reason, graph, encodes)
+        return Context(wanted, CONTEXTS * wanted, per_token, reason, graph, family.encodes, family.reads)
     spare = int(SHARE * (free - checkpoint.nbytes))
     fits = max(0, spare) // per_token
     if fits < (asked or 1):
@@ -200,7 +203,7 @@ def choose_context(
     cache_tokens = max(context, min(CONTEXTS * context, fits // 4))
     if context != wanted:
         graph = _graph(checkpoint, context)
-    return Context(context, cache_tokens, per_token, reason, graph, encodes)
+    return Context(context, cache_tokens, per_token, reason, graph, family.encodes, family.reads)
 
 
 def _graph(checkpoint: Checkpoint, context: int) -> Graph:
@@ -232,6 +235,15 @@ def _check(
             raise InvalidParams(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
 
 
+def _decoder_start(checkpoint: Checkpoint) -> int:
+    """The token after which a completion begins."""
+    key = f"{checkpoint.architecture}.decoder_start_token_id"
+    start = checkpoint.metadata.get(key, 0)
+    if not isinstance(start, int) or not 0 <= start < checkpoint.num_tokens:
+        raise ModelFileError(f"key {key} is {start!r:.80}, expected a token id")
+    return start
+
+
 def _facts(checkpoint: Checkpoint, chosen: Context, limits: Limits, found: Found) -> dict[str, Any]:
     return {
         "path": checkpoint.path,
@@ -247,6 +259,7 @@ def _facts(checkpoint: Checkpoint, chosen: Context, limits: Limits, found: Found
         "threads_batch": limits.threads_batch or limits.threads,
         "notes": checkpoint.notes,
         "fim": fim_ids(checkpoint.metadata),
+        "decoder_start": _decoder_start(checkpoint) if chosen.reads else None,
         "pooling": STATED.get(checkpoint.metadata.get(f"{checkpoint.architecture}.pooling_type", 0)),
         "tokenizer": found.strategy,
         "tokenizer_tried": found.tried,

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tokamak.engine.beam import BeamSearch
 from tokamak.engine.guidance import Guidance
 from tokamak.engine.request import Collect, Group, Request, Speculation, TextDecoder
@@ -19,8 +21,9 @@ from tokamak.engine.resolve import (
     token_bias,
     vocabulary,
 )
+from tokamak.engine.source import Source
 from tokamak.engine.ticket import Described, PromptLogprobs
-from tokamak.errors import InvalidParams, UnsupportedError
+from tokamak.errors import ContextOverflow, InvalidParams, UnsupportedError
 from tokamak.sampling import Sampler, SamplingParams, fresh_seed
 from tokamak.sampling.grammar import Compiler, Grammar, source_of
 from tokamak.sampling.healing import Healing, taken_back
@@ -57,6 +60,7 @@ class Preparer:
         self.tokenizer, self.vocab_size, self.context = tokenizer, vocab_size, context
         self._num_tokens, self._load_s, self._facts = num_tokens, load_s, facts
         self._drafts, self._recurrent = drafts, recurrent
+        self._start: int | None = facts.get("decoder_start")
         self._seed = None if seed is None else seed & MASK64
         self._seeds, self._ids = itertools.count(), itertools.count(1)
         self._compiler: Compiler | None = None
@@ -66,10 +70,25 @@ class Preparer:
         """Token ids of a prompt; see `prompt_ids`."""
         return prompt_ids(prompt, self.tokenizer, self.vocab_size, self._facts.get("tokenizer_tried", ()))
 
-    def reading(self, prompt: Ints, collect: Collect | None = None, *, salt: str = "") -> Prepared:
+    @property
+    def reads(self) -> bool:
+        """Whether a prompt is a text that the model reads, to begin another after a token of its own."""
+        return self._start is not None
+
+    def reading(
+        self,
+        prompt: Ints,
+        collect: Collect | None = None,
+        *,
+        salt: str = "",
+        source: Prompt | None = None,
+    ) -> Prepared:
         """A request that only reads, for the logits of every position or for its place in the cache."""
+        if self.reads != (source is not None):
+            raise InvalidParams("a source is what models read that write another text, and they need one")
         sampler = Sampler(SamplingParams(temperature=0.0), seed=0)
-        request = Request(next(self._ids), prompt, 0, sampler, collect=collect, salt=salt)
+        about = None if source is None else self._source(self.ids(source))
+        request = Request(next(self._ids), prompt, 0, sampler, collect=collect, salt=salt, source=about)
         return request, Described(self._load_s, 0, with_logprobs=False)
 
     def request(
@@ -81,7 +100,7 @@ class Preparer:
             raise UnsupportedError(
                 "stop strings need a tokenizer, and the model file has none; use stop_token_ids"
             )
-        ids = self.ids(prompt)
+        ids, source = self._begun(prompt, params)
         healing, ids = self._healing(params, ids)
         ending = frozenset(tokenizer.eog_ids) if tokenizer else frozenset()
         seed = self._next_seed() if params.seed is None else params.seed
@@ -101,7 +120,7 @@ class Preparer:
             stops=params.stops,
             min_new=params.min_tokens,
             num_samples=params.num_samples,
-            salt=params.cache_salt + salt,
+            salt=params.cache_salt + salt + (source.salt() if source else ""),
             make_decoder=_decoders(tokenizer, ids, healing),
             collect=scored,
             priority=params.priority,
@@ -110,17 +129,30 @@ class Preparer:
             speculation=self._speculation(params),
             context=self.context if params.context_shift else None,
             keep=params.keep,
+            source=source,
         )
-        echo = ""
-        if params.echo:
-            known = (
-                prompt
-                if isinstance(prompt, str) or tokenizer is None
-                else tokenizer.decode(ids, skip_special=True)
-            )
-            echo = known if isinstance(known, str) else ""
+        echo = self._text(prompt) if params.echo else ""
         best = params.n if ranked else None
         return request, Described(self._load_s, seed, wants_logprobs, echo, scored, best)
+
+    def _begun(self, prompt: Prompt, params: SamplingParams) -> tuple[Ints, Source | None]:
+        """The tokens that a completion continues, and the text that it is about where the model reads one."""
+        ids = self.ids(prompt)
+        if self._start is None:
+            return ids, None
+        _check_reading(params)
+        return np.array([self._start], dtype=np.int32), self._source(ids)
+
+    def _text(self, prompt: Prompt) -> str:
+        """A prompt as text; "" where ids cannot be read."""
+        if isinstance(prompt, str):
+            return prompt
+        return self.tokenizer.decode(self.ids(prompt), skip_special=True) if self.tokenizer else ""
+
+    def _source(self, ids: Ints) -> Source:
+        if len(ids) > self.context:
+            raise ContextOverflow(f"the text has {len(ids)} tokens, the context holds {self.context}")
+        return Source(ids)
 
     def _sampler(
         self, params: SamplingParams, seed: int, ending: frozenset[int], healing: Healing | None
@@ -191,6 +223,19 @@ class Preparer:
         if self._seed is None:
             return fresh_seed()
         return mix64((self._seed + next(self._seeds) * GOLDEN_GAMMA) & MASK64) >> 1
+
+
+def _check_reading(params: SamplingParams) -> None:
+    """Raises: UnsupportedError for what asks for a prompt that the completion continues."""
+    asked = {
+        "negative_prompt": params.negative_prompt is not None,
+        "token_healing": params.token_healing,
+        "echo with logprobs": params.echo and params.logprobs is not None,
+    }
+    if named := next((name for name, is_asked in asked.items() if is_asked), None):
+        raise UnsupportedError(
+            f"{named}: the model reads its prompt and writes another text, it continues none"
+        )
 
 
 class HealedText:

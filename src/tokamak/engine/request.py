@@ -13,6 +13,7 @@ from tokamak.types import Floats, Ints
 if TYPE_CHECKING:
     from tokamak.engine.core import EngineCore
     from tokamak.engine.sequence import Sequence
+    from tokamak.engine.source import Source
 
 
 class TextDecoder(Protocol):
@@ -60,6 +61,7 @@ class Request:
     room: asked before each step whether more output can be taken (a slow reader pauses its request).
     priority: higher is admitted first. tenant: whose it is; those that run least go first.
     context: tokens that the cache may hold of it; beyond, the oldest after the first `keep` make room. None: no limit.
+    source: the text that it is about, for models that read one; prompt is then how a completion begins.
     """
 
     id: int
@@ -80,12 +82,18 @@ class Request:
     speculation: Speculation | None = None
     context: int | None = None
     keep: int = 0
+    source: Source | None = None
     submitted_s: float = 0.0
     started_s: float | None = None
     cached_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     shifted_tokens: int = 0
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens that were given: of the source where there is one, else of the prompt."""
+        return len(self.prompt if self.source is None else self.source.token_ids)
 
 
 @dataclass(frozen=True, slots=True)

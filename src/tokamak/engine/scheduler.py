@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from tokamak.engine.batch import unread
 from tokamak.engine.blocks import BlockPool
 from tokamak.engine.pace import Pace
 from tokamak.engine.sequence import Sequence
@@ -52,6 +53,13 @@ class Scheduler:
     def adopt(self, sequence: Sequence, after: Sequence) -> None:
         """Run a fork, whose blocks are computed already, next to the one it came from."""
         self.running.insert(self.running.index(after) + 1, sequence)
+
+    def hold_source(self, sequence: Sequence) -> bool:
+        """Blocks for the text that a sequence is about, if there is one; False if they are not free."""
+        source = sequence.request.source
+        if source is not None and not sequence.holds_source:
+            sequence.holds_source = source.hold(self.pool)
+        return source is None or sequence.holds_source
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, running or waiting, and give its blocks back."""
@@ -105,7 +113,7 @@ class Scheduler:
             if not self._can_run(sequence):
                 break
             self._reuse_prefix(sequence)
-            if not self._admit(sequence):
+            if not self._admit(sequence) or not self.hold_source(sequence):
                 self._give_back(sequence)
                 break
             self.waiting.remove(sequence)
@@ -142,7 +150,7 @@ class Scheduler:
         """Puts rows of a running sequence into the plan; the number of them."""
         if budget <= 0 or len(plan.chosen) >= self.limits.max_sequences or sequence in plan.preempted:
             return 0  # the last: by an earlier one in this very step
-        if not self._can_run(sequence):
+        if not self._can_run(sequence) or not self._source_fits(sequence, plan):
             return 0
         rows = min(sequence.num_missing + sequence.num_drafted, budget, self.chunk_rows)
         if sequence.request.collect is not None and sequence.num_new == 0:
@@ -156,6 +164,11 @@ class Scheduler:
                 return 0
         plan.chosen.append((sequence, rows))
         return rows
+
+    def _source_fits(self, sequence: Sequence, plan: Schedule) -> bool:
+        """Whether its source is read, or can be read whole in this step."""
+        sources = unread([*plan.chosen, (sequence, 0)])
+        return sum(len(s.token_ids) for s in sources) <= self.limits.max_rows
 
     def _take_blocks(self, sequence: Sequence, rows: int, plan: Schedule) -> bool:
         """Blocks for the next rows, and a copy of the block they begin in if it is shared."""
@@ -194,6 +207,8 @@ class Scheduler:
         """Whether there is room for all its missing rows, so that it does not push out what runs."""
         size = self.pool.block_size
         missing = -(-sequence.num_tokens // size) - sequence.num_blocks
+        if sequence.request.source is not None and not sequence.request.source.holders:
+            missing += sequence.request.source.num_blocks(size)
         return missing <= self.pool.num_available or not self.running
 
     def _preempt(self, victim: Sequence, plan: Schedule) -> None:
@@ -207,3 +222,6 @@ class Scheduler:
     def _give_back(self, sequence: Sequence) -> None:
         self.pool.release(sequence.blocks)
         sequence.forget_cache()
+        if sequence.request.source is not None and sequence.holds_source:
+            sequence.holds_source = False
+            sequence.request.source.release(self.pool)

@@ -24,6 +24,7 @@ class Sequence:
         "_tokens",
         "chain",
         "decoder",
+        "holds_source",
         "index",
         "matcher",
         "num_blocks",
@@ -61,6 +62,7 @@ class Sequence:
         self.num_blocks = 0
         self.num_filed = 0  # leading blocks that are filed as a prefix
         self.chain: Chain = request.salt
+        self.holds_source = False
         self.shifted = False  # positions have moved: what is computed cannot be computed again
         self.pending: Floats | None = None  # logits that wait for the rest of a group
         self.partner: Sequence | None = None  # the other context of guidance
@@ -76,6 +78,7 @@ class Sequence:
         other.num_tokens, other.num_computed, other.num_new = self.num_tokens, self.num_computed, self.num_new
         other.num_blocks, other.num_filed, other.chain = self.num_blocks, self.num_filed, self.chain
         other._tokens, other.table = self._tokens.copy(), self.table.copy()  # noqa: SLF001  # its own class
+        other.holds_source = False
         other.num_drafted, other.trust, other.shifted, other.score = 0, 0, self.shifted, self.score
         other.pending = other.partner = None
         make, stops = self.request.make_decoder, self.request.stops

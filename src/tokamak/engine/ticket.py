@@ -147,7 +147,7 @@ class Ticket:
         logprobs = sample.logprobs if described.with_logprobs else None
         if logprobs is not None and described.prompt_logprobs is not None:
             logprobs = described.prompt_logprobs.entries + logprobs
-        num_prompt = len(request.prompt)
+        num_prompt = request.num_prompt_tokens
         return Completion(
             text=described.echo_text + "".join(sample.pieces),
             token_ids=list(sample.token_ids),

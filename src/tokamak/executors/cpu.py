@@ -20,13 +20,14 @@ from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
 from tokamak.executors import cpu_cache, mixed
 from tokamak.executors.packing import check_layout, is_packed, matrix_inputs, packed_matrices
 from tokamak.executors.rows import decoded, matrix_rows, packed_format
-from tokamak.ir.graph import Graph, Node, S, T, Value
+from tokamak.ir.buckets import buckets
+from tokamak.ir.graph import Dim, Graph, M, Node, S, T, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import plan
 from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, PackedMatrix, PackedWeight, Weight
 
 BLOCK = 32  # positions of a cache block; the attention kernels are built for it
-ROWS, WANTED, RESULT = 0, 1, 2  # arenas of native/cpu/step.h: Lead
+ROWS, WANTED, RESULT, SOURCES = 0, 1, 2, 3  # arenas of native/cpu/step.h: Lead
 
 Progress = Callable[[int, int], None]
 
@@ -212,7 +213,7 @@ class Lowering:
             threads_batch=limits.threads_batch or 0,
             affinity=list(limits.affinity),
             tuning=(limits.tuning.chunk_nbytes, limits.tuning.block_nbytes, limits.tuning.spin_us),
-            row_nbytes=(self.plan.row_nbytes.get(T, 0), self.plan.row_nbytes.get(S, 0)),
+            row_nbytes=(self.row_nbytes(T), self.row_nbytes(S), self.row_nbytes(M)),
             result_width=prod(self.output.type.tail),
             isa=isa,
         )
@@ -225,6 +226,10 @@ class Lowering:
         self.rope_tables: dict[tuple[Value, float], int] = {}
         self.taps: dict[str, Tap] = {}
         self.checks: dict[Callable[[], None], None] = {}
+
+    def row_nbytes(self, lead: Dim) -> int:
+        """Bytes of working memory per row of that extent."""
+        return self.plan.row_nbytes.get(lead, 0)
 
     def lower(self, weights: Mapping[str, Weight], progress: Progress | None) -> CpuProgramHandle:
         """Pack, then emit every node in order."""
@@ -324,7 +329,7 @@ class Lowering:
         width = prod(value.type.tail)
         if value is self.output and value.type.lead == S:
             return Operand(RESULT, 0, 0, width, width)
-        lead = ROWS if value.type.lead == T else WANTED
+        lead = ROWS if value.type.lead == T else SOURCES if value.type.lead == M else WANTED
         return Operand(lead, self.plan.offsets[value], 0, width, width)
 
     def args(self, node: Node) -> tuple[Operand, Operand]:
@@ -355,7 +360,8 @@ def viewed(node: Node, x: Operand) -> Operand:
 
 
 def _embed(low: Lowering, node: Node, name: str) -> None:
-    by_position = node.inputs[0] is low.graph.inputs["positions"]
+    inputs = low.graph.inputs
+    by_position = node.inputs[0] in (inputs["positions"], inputs.get("sources.positions"))
     row = int(node.attrs["row"])
     low.native.embed(name, low.matrices[node.inputs[1]], by_position, row, low.operands[node.outputs[0]])
 
@@ -424,6 +430,8 @@ def _attention(low: Lowering, node: Node, name: str) -> None:
     qkv = [low.operands[value] for value in node.inputs[:3]]
     attrs, heads = node.attrs, node.inputs[0].type.tail[0]
     per_head = {str(attrs["adds"]): low.vectors[v] for v in node.inputs[8:]}
+    count, reach, causal = node.inputs[-1].type.lead, int(attrs["reach"]), bool(attrs["causal"])
+    bucket_of = buckets(int(count), reach, causal=causal) if reach else ()  # type: ignore[arg-type]
     low.native.attention(
         name,
         low.caches[node.inputs[3]],
@@ -435,9 +443,19 @@ def _attention(low: Lowering, node: Node, name: str) -> None:
         bool(attrs["causal"]),
         per_head.get("slopes", -1),
         per_head.get("sinks", -1),
+        _keys(low, node),
+        per_head.get("buckets", -1),
+        bucket_of,
         qkv,
         low.operands[node.outputs[0]],
     )
+
+
+def _keys(low: Lowering, node: Node) -> int:
+    """Whose keys: of the rows' own texts, of source texts by their own rows, or of each sequence's source."""
+    slots, tables = node.inputs[4], node.inputs[7]
+    inputs = low.graph.inputs
+    return 0 if slots is inputs["slots"] else 1 if tables is inputs["sources.tables"] else 2
 
 
 def _take_rows(low: Lowering, node: Node, name: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tokamak.ir.buckets import buckets
 from tokamak.types import Array
 
 _ERF = np.vectorize(math.erf, otypes=[np.float64])
@@ -205,6 +206,7 @@ class Meaning:
         chunk: int,
         causal: bool,
         adds: str,
+        reach: int,
     ) -> Array:
         positions = cache.reshape(-1, *cache.shape[2:])
         positions[slots] = np.concatenate([k, v], axis=2)
@@ -220,6 +222,10 @@ class Meaning:
             position, at = length - len(rows) + np.arange(len(rows))[:, None], np.arange(length)
             if adds == "slopes":
                 scores = scores + per_head[0][:, None, None] * (at - position)
+            if adds == "buckets":
+                bucket = np.array(buckets(len(per_head[0]), reach, causal=causal))
+                near = bucket[np.clip(at - position, -reach, reach) + reach]
+                scores = scores + per_head[0].T[:, near]
             visible = at <= position if causal else np.full((len(rows), length), fill_value=True)
             if window:
                 visible &= position - at < window if causal else abs(position - at) <= window // 2

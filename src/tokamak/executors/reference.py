@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -17,7 +18,7 @@ from tokamak.errors import CapacityError, InvalidParams, UnsupportedError
 from tokamak.executors.cpu_cache import shapes, turning
 from tokamak.executors.meaning import Meaning
 from tokamak.executors.rows import decoded
-from tokamak.ir.graph import Dim, Graph, Node, S, T, Type, Value
+from tokamak.ir.graph import Dim, Graph, M, Node, S, T, Type, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import Plan
 from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, PackedMatrix, Weight
@@ -79,11 +80,12 @@ class ReferenceProgram:
             raise InvalidParams("this program is closed")
         graph = self.graph
         self._validate(batch)
-        env: dict[Value, Array] = {v: getattr(batch, name) for name, v in graph.inputs.items()}
+        env: dict[Value, Array] = {v: attrgetter(name)(batch) for name, v in graph.inputs.items()}
         env |= {v: self._params[name] for name, v in graph.params.items()}
         env |= {v: array.astype(self.dtype) for v, array in graph.consts.values()}
         env |= {v: self._states[name] for name, v in graph.states.items()}
         extents: dict[Dim | int, int] = {T: len(batch.token_ids), S: len(batch.logit_rows)}
+        extents[M] = len(batch.sources.token_ids) if batch.sources else 0
         arenas = self._arenas(extents)
         for i, node in enumerate(graph.nodes):
             began = time.perf_counter_ns()
@@ -119,6 +121,8 @@ class ReferenceProgram:
         return placed
 
     def _validate(self, batch: Batch) -> None:
+        if any(name.startswith("sources.") for name in self.graph.inputs) and batch.sources is None:
+            raise InvalidParams("sources is None, and this model's sequences attend to a text")
         ids = batch.token_ids
         table = next(n.inputs[1] for n in self.graph.nodes if n.op == "embed")
         if bad := np.flatnonzero((ids < 0) | (ids >= table.type.nrows)).tolist():

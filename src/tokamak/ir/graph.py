@@ -2,8 +2,8 @@
 
 A `Graph` is a list of nodes in execution order over single-assignment values. It has no control flow
 and knows no device. The only extents that change between steps are T (rows of all sequences of the step),
-S (rows whose logits are wanted) and B (sequences); they appear only as the leading extent of a value, so
-everything after the first axis is static.
+S (rows whose logits are wanted), B (sequences), and where texts are read that sequences attend to, M (their rows) and
+C (their count); they appear only as the leading extent of a value, so everything after the first axis is static.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Dim:
 T = Dim("T")  # rows of all sequences in this step, concatenated
 S = Dim("S")  # rows whose logits are wanted
 B = Dim("B")  # sequences in this step
+M = Dim("M")  # rows of source texts read in this step, concatenated
+C = Dim("C")  # source texts read in this step
 
 ITEMSIZE: Mapping[str, int] = {"f32": 4, "i32": 4}
 

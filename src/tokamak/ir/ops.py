@@ -272,6 +272,7 @@ def attention(
     chunk: int = 0,
     causal: bool = True,
     adds: str = "",
+    reach: int = 0,
 ) -> Value:
     """Attention over a paged cache; stores k and v into it first.
 
@@ -280,23 +281,25 @@ def attention(
     block ids. Key j is visible to the query at position i if j <= i and, where window > 0, i - j < window and, where
     chunk > 0, j // chunk == i // chunk. Where not causal, every key is, or those with |i - j| <= window // 2; all rows of a
     sequence are then in one step, so that every key is there. Scores are scale * q.k, then softcap * tanh(score / softcap) where softcap > 0.
-    per_head f32[H], as `adds` says: "slopes" add slope * (j - i) to scores; "sinks" are one more score without a value.
-    Returns [T, H, E].  Source: Press et al. 2022 (slopes); Xiao et al. 2024 (sinks).
+    per_head f32[H], as `adds` says: "slopes" add slope * (j - i) to scores; "sinks" are one more score without a value;
+    "buckets", f32[N, H], add the number of the bucket that j - i falls in, see `ir/buckets.py`; from `reach` on all share the last.
+    k and v may be those of other rows than q, [M, ...] with slots i32[M]: of texts that the sequences attend to; lengths
+    and tables are then those of the texts, and every key of them is visible.
+    Returns [T, H, E].  Source: Press et al. 2022 (slopes); Xiao et al. 2024 (sinks); Raffel et al. 2020 (buckets).
     """
     _need(q.type.tail[0] % k.type.tail[0] == 0 and k.type.tail[0] == v.type.tail[0], "attention", q, k, v)
     _need(q.type.tail[1] == k.type.tail[1], "attention", q, k)
-    _need(len(per_head) == bool(adds) and adds in ("", "slopes", "sinks"), "attention", q, *per_head)
-    _need(all(x.type.shape == q.type.tail[:1] for x in per_head), "attention", q, *per_head)
+    _need(k.type.lead == v.type.lead == slots.type.lead, "attention", k, v, slots)
+    _need(k.type.lead == q.type.lead or not (causal or window or adds), "attention", q, k)
+    _need(
+        len(per_head) == bool(adds) and adds in ("", "slopes", "sinks", "buckets"), "attention", q, *per_head
+    )
+    _need((adds == "buckets") == (reach > 0), "attention", q, *per_head)
+    _need(all(x.type.shape[-1:] == q.type.tail[:1] for x in per_head), "attention", q, *per_head)
     inputs = (q, k, v, cache, slots, starts, lengths, tables, *per_head)
     to = Type("f32", q.type.lead, (q.type.tail[0], v.type.tail[1]))
-    attrs: dict[str, Attr] = {
-        "scale": scale,
-        "window": window,
-        "softcap": softcap,
-        "chunk": chunk,
-        "causal": causal,
-        "adds": adds,
-    }
+    attrs: dict[str, Attr] = {"scale": scale, "window": window, "softcap": softcap, "chunk": chunk}
+    attrs |= {"causal": causal, "adds": adds, "reach": reach}
     return _one("attention", *inputs, to=to, **attrs)
 
 

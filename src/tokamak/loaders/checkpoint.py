@@ -160,6 +160,7 @@ def checkpoint_of(model: GgufModel) -> Checkpoint:
         if not family.causal and tensor in infos:
             config[name] = infos[tensor].shape[0]
     num_layers = model.metadata[f"{written}.block_count"]
+    config |= {name: tensor in infos for name, tensor in family.told.items()}
     for tensor, name in family.where.items():
         layers = range(min(config["num_hidden_layers"], len(infos)))
         config[name] = tuple(f"blk.{i}.{tensor}" in infos for i in layers)
@@ -242,7 +243,7 @@ def _weights(
     sizes = extents(config, num_rows, family)
     turn = (config["head_dim"], config.get("rotary_dim", 0)) if family.interleaved else None
     used = set(family.unread)
-    for name, path, row in _expected(family, config["num_hidden_layers"], infos):
+    for name, path, row in _expected(family, config, infos):
         info = infos.get(name)
         if name in family.unread:
             continue
@@ -277,12 +278,16 @@ def _layer(name: str) -> int:
 
 
 def _expected(
-    family: FamilyNames, num_layers: int, infos: Mapping[str, TensorInfo]
+    family: FamilyNames, config: Mapping[str, Any], infos: Mapping[str, TensorInfo]
 ) -> Iterator[tuple[str, str, Row]]:
-    """(tensor name, path prefix, row) of everything the family may have. Lazy: num_layers is the file's word."""
+    """(tensor name, path prefix, row) of everything the family may have. Lazy: numbers of layers are the file's word."""
     for row in family.model:
         yield row.tensor, "", row
-    for layer in range(num_layers):
+    for stack in family.stacks:
+        for layer in range(config[stack.count]):
+            for row in stack.rows:
+                yield f"{stack.tensors}{layer}.{row.tensor}", f"{stack.paths}{layer}.", row
+    for layer in range(config["num_hidden_layers"] if family.layer else 0):
         block = f"blk.{layer}."
         if family.either and not any(all(block + name in infos for name in way) for way in family.either):
             missing = " or ".join(", ".join(block + name for name in way) for way in family.either)

@@ -133,6 +133,8 @@ class _Maker:
         self.rotary = int(facts.get("rope.dimension_count", self.head_dim))
         self.heads = int(facts["attention.head_count"])
         self.facts = facts
+        self.counts = {name: int(facts.get(key, 0)) for key, name in family.some.items()}
+        self.counts["num_hidden_layers"] = self.num_layers
         self.num_experts = int(facts.get("expert_count", 0))
 
     def tensors(self, *, tied: bool) -> Iterator[tuple[str, _Made]]:
@@ -146,10 +148,16 @@ class _Maker:
                 raise ModelFileError("has no tensor lm_head.weight, and tie_word_embeddings is not set")
         for name, factors in self.keys.tensors.items():
             yield name, _Made("f32", factors.shape, (), partial(_bytes_of, factors))
-        for layer in range(self.num_layers):
+        for layer in range(self.num_layers if self.family.layer else 0):
             for row in {row.tensor: row for row in reversed(self.family.layer)}.values():
                 if (made := self.make(row, f"{self.hf.layers}.{layer}.")) is not None:
                     yield f"blk.{layer}.{row.tensor}", made
+        for stack in self.family.stacks:
+            for layer in range(self.counts[stack.count]):
+                for row in stack.rows:
+                    there = replace(row, path=stack.paths + row.path)
+                    if (made := self.make(there, f"{self.hf.sides[stack.paths]}{layer}.")) is not None:
+                        yield f"{stack.tensors}{layer}.{row.tensor}", made
         left = [n for n in self.stored if n not in self.used and not n.endswith(self.hf.ignored)]
         if self.hf.ahead:
             left = [n for n in left if self.layer_of(n) < self.num_layers]
@@ -163,8 +171,8 @@ class _Maker:
 
     def names(self, path: str, layer: str) -> Iterator[str]:
         """What the tensor of a path may be called."""
-        theirs = self.hf.paths.get(path, path)
-        return (f"{prefix}{layer}{theirs}" for prefix in self.hf.prefixes)
+        theirs = [self.hf.paths.get(path, path), *(self.hf.others[p] for p in [path] if p in self.hf.others)]
+        return (f"{prefix}{layer}{name}" for name in theirs for prefix in self.hf.prefixes)
 
     def find(self, path: str, layer: str) -> Source | None:
         for name in self.names(path, layer):

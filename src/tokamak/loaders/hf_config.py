@@ -204,6 +204,10 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
     for suffix, allowed in names.fixed.items():
         if allowed is not None and f"{arch}.{suffix}" not in keys.metadata:
             keys.put(f"{arch}.{suffix}", allowed[0])
+        elif allowed is None and suffix.endswith("_epsilon"):  # the same epsilon twice
+            keys.put(f"{arch}.{suffix}", keys.metadata[f"{arch}.{names.norm_key}"])
+    if names.stacks and isinstance(start := config.get("decoder_start_token_id"), int):
+        keys.put(f"{arch}.decoder_start_token_id", start)
     if not names.causal:
         keys.put(f"{arch}.attention.causal", value=False)
     _window(keys, reader, names, hf)

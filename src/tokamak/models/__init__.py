@@ -67,6 +67,7 @@ from tokamak.models import (
     smollm3,
     stablelm,
     starcoder2,
+    t5,
 )
 from tokamak.models.config import read
 from tokamak.nn import trace
@@ -82,6 +83,7 @@ class Family:
     config: type[Any]
     model: type[Any]  # a Module made from a config
     encodes: bool = False  # every token sees every other; hidden states or scores come out
+    reads: bool = False  # sequences attend to a source text besides their own
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -174,6 +176,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen35moe": Family(qwen35.MoeConfig, qwen35.Qwen35),
     "rwkv6": Family(rwkv6.Config, rwkv6.Rwkv6),
     "rwkv7": Family(rwkv7.Config, rwkv7.Rwkv7),
+    "t5": Family(t5.Config, t5.T5, reads=True),
 }
 
 

@@ -12,6 +12,7 @@ from tokamak.loaders.names.dense import DENSE_FAMILIES
 from tokamak.loaders.names.encoders import ENCODERS
 from tokamak.loaders.names.mixtures import MIXTURES
 from tokamak.loaders.names.plain import PLAIN_FAMILIES
+from tokamak.loaders.names.readers import READERS
 from tokamak.loaders.names.recurrent import RECURRENT
 from tokamak.loaders.names.rows import FamilyNames, Row
 
@@ -23,4 +24,5 @@ FAMILIES: Mapping[str, FamilyNames] = {
     **MIXTURES,
     **RECURRENT,
     **ENCODERS,
+    **READERS,
 }

@@ -6,55 +6,13 @@ families, so that a row here says little more than the architecture. A new famil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
+from tokamak.loaders.names.hf_family import HfFamily
 from tokamak.types import Array
 
 __all__ = ["HF_FAMILIES", "HfFamily"]
-
-
-@dataclass(frozen=True, slots=True)
-class HfFamily:
-    """How one `model_type` is written.
-
-    architecture: of GGUF. prefixes: what may stand before the names of everything but the head. paths: names by the
-    parameter path of `names.FAMILIES` (a layer's without "layers.N."), where they differ. layers: what the list of layers
-    is called. config: names of configuration values by the name used here. defaults: of values that may be absent. fixed:
-    values that are accepted of settings that change what is computed. acts: of the activation. paired: rows of Q and K lie
-    in pairs already. transposed: weights are stored [inputs, outputs]. one_more: norms are stored less one. mixed_heads: the
-    fused projection has Q, K and V of a head together. stacks: names of one expert's matrix, {} its number, by path.
-    halves: (name, half) of gates and ups that are one tensor, by path. ignored: ends of names that nothing needs.
-    whole: names of tensors that several rows of a table are cut from, by GGUF's name. made: (name, change) by path of
-    what is computed from another tensor, change(elements, keys without prefix). derive: settings computed from others,
-    which `understood` lists beside those that change nothing. locals_: which layers see a window, "s" or "f" each, again
-    and again. alternating: gates and ups of experts lie by turns, and inputs of experts before outputs. ahead: layers past
-    the last predict further tokens and are left out.
-    """
-
-    architecture: str
-    prefixes: tuple[str, ...] = ("model.", "")
-    paths: Mapping[str, str] = field(default_factory=dict)
-    layers: str = "layers"
-    config: Mapping[str, str] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    acts: tuple[str, ...] = ("silu",)
-    paired: bool = False
-    transposed: bool = False
-    one_more: bool = False
-    mixed_heads: bool = False
-    stacks: Mapping[str, str] = field(default_factory=dict)
-    halves: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    whole: Mapping[str, str] = field(default_factory=dict)
-    made: Mapping[str, tuple[str, Callable[[Array, Mapping[str, Any]], Array]]] = field(default_factory=dict)
-    derive: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-    understood: tuple[str, ...] = ()
-    locals_: str = "s"
-    alternating: bool = False
-    ahead: bool = False
-    ignored: tuple[str, ...] = ("rotary_emb.inv_freq",)
 
 
 def _named(**renamed: str) -> Mapping[str, str]:
@@ -181,7 +139,57 @@ def _sigmoid(_: Mapping[str, Any]) -> dict[str, Any]:
     return {"scoring_func": 2}
 
 
+def _side(side: str, mlp: int) -> dict[str, str]:
+    """Names of the tensors of an encoder's or a decoder's layer; `mlp` is the number of its last part."""
+    inner = {"self_attn": "layer.0.SelfAttention", "cross_attn": "layer.1.EncDecAttention"}
+    paths = {
+        f"{side}.layers.{ours}.{p}_proj.weight": f"{theirs}.{p}.weight"
+        for ours, theirs in inner.items()
+        for p in "qkvo"
+    }
+    norms = {"attn_norm": 0, "cross_norm": 1, "mlp_norm": mlp}
+    paths |= {f"{side}.layers.{n}.weight": f"layer.{i}.layer_norm.weight" for n, i in norms.items()}
+    dense = {"gate": "wi_0", "up": "wi", "down": "wo"}
+    paths |= {
+        f"{side}.layers.mlp.{n}_proj.weight": f"layer.{mlp}.DenseReluDense.{t}.weight"
+        for n, t in dense.items()
+    }
+    table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    return {**paths, f"{side}.buckets": table, f"{side}.norm.weight": f"{side}.final_layer_norm.weight"}
+
+
 HF_FAMILIES: Mapping[str, HfFamily] = {
+    "t5": HfFamily(
+        "t5",
+        prefixes=("",),
+        paths={**_side("encoder", 1), **_side("decoder", 2), "embed_tokens.weight": "shared.weight"},
+        sides={"encoder.layers.": "encoder.block.", "decoder.layers.": "decoder.block."},
+        others={
+            f"{side}.layers.mlp.up_proj.weight": f"layer.{mlp}.DenseReluDense.wi_1.weight"
+            for side, mlp in (("encoder", 1), ("decoder", 2))
+        },
+        config={
+            "hidden_size": "d_model",
+            "intermediate_size": "d_ff",
+            "head_dim": "d_kv",
+            "num_hidden_layers": "num_layers",
+            "num_attention_heads": "num_heads",
+            "rms_norm_eps": "layer_norm_epsilon",
+            "num_buckets": "relative_attention_num_buckets",
+            "hidden_act": "feed_forward_proj",
+            "max_position_embeddings": "n_positions",
+        },
+        defaults={"max_position_embeddings": 512, "num_buckets": 32},
+        acts=("relu", "gated-gelu"),
+        fixed={
+            "relative_attention_max_distance": (128,),
+            "dense_act_fn": ("relu", "gelu_new"),
+            "is_gated_act": (True, False),
+            "dropout_rate": (0.0, 0.1),
+            "scale_decoder_outputs": (True, False),
+        },
+        ignored=("embed_tokens.weight", "EncDecAttention.relative_attention_bias.weight"),
+    ),
     "bert": HfFamily(
         "bert",
         prefixes=("bert.", ""),

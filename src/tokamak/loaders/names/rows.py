@@ -30,6 +30,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Stack:
+    """Layers `tensors`N. of a file, which are `paths`N. of the model, as many as the configuration's `count` says."""
+
+    tensors: str
+    paths: str
+    count: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FamilyNames:
     """How one architecture is written in GGUF.
 
@@ -41,8 +51,10 @@ class FamilyNames:
     flags: the same for booleans; counts: the same for integers from 1 up that must be there, some: from 0 up that may.
     lists: keys with a value per layer. where: names of booleans per layer: whether the layer has this tensor. ignored: keys that change nothing for text. rope: whether there is rotary
     embedding. causal: whether a token sees only those before it. attends: whether there are attention heads. hybrid: layers without heads or feed-forward have 0 of them.
-    means: configuration that no key says. derive: more of it, computed from what was read; None removes an entry.
-    sizes: further extents. unread: tensors, by their full name, that files have and no reader uses. form: the name of the row that holds instead, "" for this one, by keys without prefix.
+    means: configuration that no key says. stacks: layers of another kind than `layer`, whose names begin otherwise; `layer` is
+    then empty. told: booleans of the configuration and the tensor whose presence says them. derive: more of it, computed from
+    what was read; None removes an entry. sizes: further extents. unread: tensors, by their full name, that files have and no
+    reader uses. form: the name of the row that holds instead, "" for this one, by keys without prefix.
     """
 
     model: tuple[Row, ...]
@@ -70,6 +82,8 @@ class FamilyNames:
     sizes: Callable[[Mapping[str, Any]], dict[str, int]] | None = None
     unread: tuple[str, ...] = ()
     form: Callable[[Mapping[str, Any]], str] | None = None
+    stacks: tuple[Stack, ...] = ()
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def biases(*names: tuple[str, str, str]) -> tuple[Row, ...]:

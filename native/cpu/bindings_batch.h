@@ -1,0 +1,94 @@
+// types.Batch as a view: arrays taken from Python without conversion.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <string>
+
+#include "base/error.h"
+#include "cpu/step.h"
+
+namespace tokamak {
+
+namespace nb = nanobind;
+
+using Int1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Int2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// The argument as the array type Wanted, without conversion.
+template <class Wanted>
+inline Wanted array(const char* name, const char* what, nb::handle argument) {
+  Wanted found;
+  if (!nb::try_cast(argument, found, false)) {
+    throw Error(ErrorKind::invalid_params,
+                std::string(name) + " must be a contiguous array, " + what);
+  }
+  return found;
+}
+
+inline Int1 vector_of(nb::handle owner, const char* name) {
+  return array<Int1>(name, "int32, one axis", owner.attr(name));
+}
+
+inline Int2 table_of(nb::handle owner, const char* name) {
+  return array<Int2>(name, "int32, two axes", owner.attr(name));
+}
+
+template <class Array>
+inline cpu::Ints span_of(const Array& a) {
+  return {a.data(), a.size()};
+}
+
+// The arrays that types.Batch and types.Sources have in common.
+struct RowsArrays {
+  Int1 token_ids, positions, slots, starts, lengths;
+  Int2 tables;
+
+  RowsArrays() = default;
+  explicit RowsArrays(nb::handle rows)
+      : token_ids(vector_of(rows, "token_ids")),
+        positions(vector_of(rows, "positions")),
+        slots(vector_of(rows, "slots")),
+        starts(vector_of(rows, "starts")),
+        lengths(vector_of(rows, "lengths")),
+        tables(table_of(rows, "tables")) {}
+
+  cpu::RowsView view() const {
+    return {span_of(token_ids),
+            span_of(positions),
+            span_of(slots),
+            span_of(starts),
+            span_of(lengths),
+            span_of(tables),
+            static_cast<int64_t>(tables.shape(1))};
+  }
+};
+
+struct BatchArrays {
+  RowsArrays rows, sources;
+  Int1 logit_rows, cross_lengths;
+  Int2 cross_tables;
+  bool has_sources;
+
+  explicit BatchArrays(nb::handle batch) : rows(batch), logit_rows(vector_of(batch, "logit_rows")) {
+    const nb::object given = batch.attr("sources");
+    has_sources = !given.is_none();
+    if (!has_sources) return;
+    sources = RowsArrays(given);
+    cross_lengths = vector_of(given, "cross_lengths");
+    cross_tables = table_of(given, "cross_tables");
+  }
+
+  cpu::BatchView view() const {
+    cpu::BatchView made{rows.view(), span_of(logit_rows), has_sources, {}, {}};
+    if (has_sources) {
+      made.sources = sources.view();
+      made.cross = {span_of(cross_lengths), span_of(cross_tables),
+                    static_cast<int64_t>(cross_tables.shape(1))};
+    }
+    return made;
+  }
+};
+
+}  // namespace tokamak
