@@ -8,19 +8,19 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "tokamak"
 BUDGETS = {  # raised where a row of docs/adr/0009-budgets.md says why
-    "ir": 900,
+    "ir": 1000,
     "nn.py": 400,
     "loaders": 4800,
     "loaders/names": 2200,
     "tokenizers": 6400,
     "sampling": 1800,
-    "engine": 5600,
+    "engine": 5900,
     "executors": 2000,
     "server": 6800,
     "cli": 3000,
     "compat": 3200,
     "hub+observe+bench": 4500,
-    "native": 22000,
+    "native": 23000,
 }
 # Of the models folder: what families share. Every other file there is a family.
 SHARED = {"__init__.py", "config.py", "moe.py", "rope.py"}

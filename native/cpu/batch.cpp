@@ -138,11 +138,22 @@ void check_sources(const BatchView& batch, const BatchLimits& limits) {
   }
 }
 
+// Weights of adapters for each row, at least as many as instructions read.
+void check_gates(const BatchView& batch, const BatchLimits& limits) {
+  if (limits.num_gates == 0 && batch.gates.empty()) return;
+  check_size("gates", batch.gates.size(), batch.rows() * batch.num_gates);
+  if (batch.num_gates < limits.num_gates) {
+    refuse("gates has " + std::to_string(batch.num_gates) + " columns, expected " +
+           std::to_string(limits.num_gates));
+  }
+}
+
 }  // namespace
 
 void check_batch(const BatchView& batch, const BatchLimits& limits) {
   check_rows({batch, ""}, 1, limits);
   if (limits.needs_sources) check_sources(batch, limits);
+  check_gates(batch, limits);
   check_range("logit_rows", batch.logit_rows, batch.rows());
   for (size_t s = 1; s < batch.logit_rows.size(); ++s) {
     if (batch.logit_rows[s] <= batch.logit_rows[s - 1]) {

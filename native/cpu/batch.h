@@ -12,6 +12,7 @@ struct BatchLimits {
   int64_t num_token_ids;
   int64_t num_positions;
   bool needs_sources;
+  int64_t num_gates;  // that instructions read
 };
 
 // Throws Error(invalid_params) naming the array, the index and the value that is wrong: sizes that

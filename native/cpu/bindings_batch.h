@@ -15,6 +15,7 @@ namespace nb = nanobind;
 
 using Int1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Int2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Float2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 // The argument as the array type Wanted, without conversion.
 template <class Wanted>
@@ -69,9 +70,13 @@ struct BatchArrays {
   RowsArrays rows, sources;
   Int1 logit_rows, cross_lengths;
   Int2 cross_tables;
+  Float2 gates;
   bool has_sources;
 
   explicit BatchArrays(nb::handle batch) : rows(batch), logit_rows(vector_of(batch, "logit_rows")) {
+    if (const nb::object adapters = batch.attr("gates"); !adapters.is_none()) {
+      gates = array<Float2>("gates", "float32, two axes", adapters);
+    }
     const nb::object given = batch.attr("sources");
     has_sources = !given.is_none();
     if (!has_sources) return;
@@ -81,7 +86,11 @@ struct BatchArrays {
   }
 
   cpu::BatchView view() const {
-    cpu::BatchView made{rows.view(), span_of(logit_rows), has_sources, {}, {}};
+    cpu::BatchView made{rows.view(), span_of(logit_rows), has_sources, {}, {}, {}};
+    if (gates.is_valid()) {
+      made.gates = {gates.data(), gates.size()};
+      made.num_gates = static_cast<int64_t>(gates.shape(1));
+    }
     if (has_sources) {
       made.sources = sources.view();
       made.cross = {span_of(cross_lengths), span_of(cross_tables),

@@ -329,6 +329,19 @@ void bind_mixed_instructions(nb::class_<Handle>& c) {
   using Tuples = std::vector<OperandTuple>;
   using Ids = std::vector<int64_t>;
   c.def(
+      "gate",
+      [](Handle& h, const string& node, const std::vector<std::pair<int64_t, int64_t>>& groups,
+         const OperandTuple& x,
+         const OperandTuple& out) { h.builder.gate(node, groups, operand(x), operand(out)); },
+      "node"_a, "groups"_a, "x"_a, "out"_a);
+  c.def(
+      "steer",
+      [](Handle& h, const string& node, int64_t gate, int64_t direction, const OperandTuple& x,
+         const OperandTuple& out) {
+        h.builder.steer(node, gate, direction, operand(x), operand(out));
+      },
+      "node"_a, "gate"_a, "direction"_a, "x"_a, "out"_a);
+  c.def(
       "affine",
       [](Handle& h, const string& node, int64_t weight, int64_t bias, const OperandTuple& x,
          const OperandTuple& out) {

@@ -49,6 +49,11 @@ class Builder {
 
   void embed(const std::string& node, int64_t table, bool by_position, int64_t row,
              const Operand& out);
+  // groups: (gate, columns)
+  void gate(const std::string& node, const std::vector<std::pair<int64_t, int64_t>>& groups,
+            const Operand& x, const Operand& out);
+  void steer(const std::string& node, int64_t gate, int64_t direction, const Operand& x,
+             const Operand& out);
   // biases: vector indices, one per weight, or none at all
   void linear(const std::string& node, const Operand& x, const std::vector<int64_t>& weights,
               const std::vector<int64_t>& biases, const Operand& out);

@@ -41,6 +41,12 @@ struct BatchView : RowsView {
   bool has_sources = false;  // else the next two are empty
   RowsView sources;          // texts that are read in this step
   CrossView cross;
+  std::span<const float> gates;  // [T * num_gates]
+  int64_t num_gates = 0;
+
+  float gate(int64_t t, int64_t index) const {
+    return gates[static_cast<size_t>(t * num_gates + index)];
+  }
 };
 
 enum class Lead : uint8_t {

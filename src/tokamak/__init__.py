@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tokamak.engine.completion import Completion
     from tokamak.engine.llm import LLM
     from tokamak.engine.loading import load
+    from tokamak.loaders.adapters import Adapter
     from tokamak.loaders.quantize import quantize
     from tokamak.sampling import SamplingParams
     from tokamak.tokenizers import Tokenizer
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "LLM",
+    "Adapter",
     "Cancelled",
     "CapacityError",
     "CheckFailed",
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Adapter": "tokamak.loaders.adapters",
     "Completion": "tokamak.engine.completion",
     "LLM": "tokamak.engine.llm",
     "SamplingParams": "tokamak.sampling",

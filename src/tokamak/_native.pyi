@@ -325,6 +325,21 @@ class CpuProgram:
     def take_rows(
         self, node: str, x: tuple[int, int, int, int, int], out: tuple[int, int, int, int, int]
     ) -> None: ...
+    def gate(
+        self,
+        node: str,
+        groups: Sequence[tuple[int, int]],
+        x: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
+    def steer(
+        self,
+        node: str,
+        gate: int,
+        direction: int,
+        x: tuple[int, int, int, int, int],
+        out: tuple[int, int, int, int, int],
+    ) -> None: ...
     def affine(
         self,
         node: str,

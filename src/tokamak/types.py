@@ -85,6 +85,9 @@ class Batch:
     tables: Ints  # i32[B, M], block ids of each sequence, padded with 0
     logit_rows: Ints  # i32[S], rows whose logits are wanted, rising
     sources: Sources | None = None  # of models whose sequences attend to another text
+    gates: Floats | None = (
+        None  # f32[T, A], how much each adapter counts for each row, where the graph has adapters
+    )
 
 
 @dataclass(frozen=True, slots=True)

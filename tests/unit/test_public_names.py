@@ -7,6 +7,7 @@ import tokamak
 
 PROMISED = {
     "LLM",
+    "Adapter",
     "Completion",
     "SamplingParams",
     "Tokenizer",

@@ -16,6 +16,7 @@ from tokamak.types import KV_DTYPES
 
 if TYPE_CHECKING:
     from tokamak.engine.llm import LLM
+    from tokamak.loaders.adapters import Adapter
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +49,18 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--to", metavar="MIX", help="round float weights on the way, as quantize does: q4_k_m, q8_0"
     )
+    group.add_argument(
+        "--lora", "--lora-scaled", action="append", metavar="FILE[:SCALE]",
+        help="a LoRA adapter, .gguf or a directory of PEFT's; may be given again",
+    )  # fmt: skip
+    group.add_argument(
+        "--control-vector", "--control-vector-scaled", action="append", metavar="FILE[:SCALE]",
+        help="a control vector, .gguf; may be given again",
+    )  # fmt: skip
+    group.add_argument(
+        "--control-vector-layer-range", nargs=2, type=int, metavar=("FIRST", "LAST"),
+        help="the layers that control vectors change (default: all but the first)",
+    )  # fmt: skip
     group.add_argument("--executor", metavar="NAME", help="auto, cpu or reference (default auto)")
     group.add_argument(
         "--threads-batch", type=int, metavar="N", help="threads that read prompts (default --threads)"
@@ -78,6 +91,8 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     options = {name: getattr(args, name, None) for name in names}
     if getattr(args, "affinity", None):
         options["affinity"] = cpu_list(args.affinity)
+    if found := adapters_of(args):
+        options["adapters"] = found
     options |= more
     given = {name: value for name, value in options.items() if value is not None}
     with loading_bar(f"loading {args.model or 'the embedded model'}", quiet=args.quiet) as progress:
@@ -85,6 +100,28 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
     for note in dict.fromkeys((*llm.facts["notes"], *(llm.tokenizer.notes if llm.tokenizer else ()))):
         remark(f"tokamak: {note}", quiet=args.quiet)
     return llm
+
+
+def adapters_of(args: argparse.Namespace) -> list[Adapter]:
+    """What --lora and --control-vector name. Raises: InvalidParams for a scale that is no number."""
+    from tokamak import Adapter
+
+    asked = getattr(args, "control_vector_layer_range", None)
+    layers = (asked[0], asked[1]) if asked else None
+    loras = [Adapter(*scaled(one)) for one in getattr(args, "lora", None) or []]
+    vectors = [Adapter(*scaled(one), layers=layers) for one in getattr(args, "control_vector", None) or []]
+    return loras + vectors
+
+
+def scaled(text: str) -> tuple[str, float]:
+    """FILE:SCALE; the scale is 1 where there is none."""
+    path, colon, scale = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, 1.0
+    try:
+        return path, float(scale)
+    except ValueError:
+        raise InvalidParams(f"{text!r}: {scale!r} is no scale; write FILE:SCALE, as style.gguf:0.5") from None
 
 
 def cpu_list(text: str) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tokamak.engine.sequence import Sequence
 from tokamak.engine.source import Source
-from tokamak.types import Batch, Ints, Sources
+from tokamak.types import Batch, Floats, Ints, Sources
 
 
 def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
@@ -40,7 +40,16 @@ def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
         positions = np.concatenate([np.arange(begin, end, dtype=np.int32) for _, begin, end in spans])
         slots = np.concatenate([_slots(s, begin, end, block_size) for s, begin, end in spans])
     rows, tables = _logit_rows(chosen, starts), _tables(chosen)
-    return Batch(token_ids, positions, slots, starts, lengths, tables, rows, _sources(chosen, block_size))
+    more = _sources(chosen, block_size), _gates(chosen)
+    return Batch(token_ids, positions, slots, starts, lengths, tables, rows, *more)
+
+
+def _gates(chosen: list[tuple[Sequence, int]]) -> Floats | None:
+    """What each adapter counts for each row, None where there are no adapters."""
+    found = [(s.request.gates, rows) for s, rows in chosen if s.request.gates is not None]
+    if not found:
+        return None
+    return np.repeat(np.stack([gates for gates, _ in found]), [rows for _, rows in found], axis=0)
 
 
 def unread(chosen: list[tuple[Sequence, int]]) -> list[Source]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from tokamak.engine import state_file
+from tokamak.engine.adapting import Adapters
 from tokamak.engine.async_llm import AsyncStream
 from tokamak.engine.completion import Completion
 from tokamak.engine.core import EngineCore
@@ -56,10 +57,11 @@ class LLM:
         facts: Mapping[str, Any] | None = None,
         draft: Program | None = None,
         inter_token_target_ms: float | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         self.program, self.tokenizer, self.context, self.load_s = program, tokenizer, context, load_s
         self.vocab_size = program.vocab_size
-        self.facts = dict(facts or {})
+        self.facts = {**(facts or {}), "adapters": adapters.as_dicts() if adapters else []}
         self._num_tokens = num_tokens or program.vocab_size
         self._preparer = Preparer(
             tokenizer,
@@ -71,6 +73,7 @@ class LLM:
             drafts=draft is not None,
             recurrent=program.recurrent,
             facts=self.facts,
+            adapters=adapters or Adapters(()),
         )
         unheld = None
         if prefix_cache_nbytes is not None:
@@ -261,11 +264,12 @@ class LLM:
         if not self.program.hidden:
             raise UnsupportedError("the model's output is no head's, so there are no hidden states to pool")
         core, vectors = self._loop.core, []
+        gates = self._preparer.adapters.gates(None)
         for text in [texts] if is_one_prompt(texts) else texts:
             ids = self._preparer.ids(text)
             if len(ids) > self.context:
                 raise ContextOverflow(f"a text has {len(ids)} tokens, the context is {self.context}")
-            states = hidden_states(core.pool, core.program, ids, core.scheduler.rows_beside)
+            states = hidden_states(core.pool, core.program, ids, core.scheduler.rows_beside, gates)
             vectors.append(pooled(self._loop.each(states), how))
         out = np.array(vectors, dtype=np.float32).reshape(len(vectors), -1)
         if normalize:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokamak import executors, models
 from tokamak.engine import tuned
+from tokamak.engine.adapting import AdapterLike, Adapters, adapted, named
 from tokamak.engine.drafting import open_draft
 from tokamak.engine.encoder import Encoder, encoder_limits, pooling_of
 from tokamak.engine.infill import fim_ids
@@ -24,7 +25,7 @@ from tokamak.loaders import open_checkpoint
 from tokamak.loaders.discover import Found, find_tokenizer
 from tokamak.loaders.quantize import rounded
 from tokamak.settings import MAX_THREADS, Settings
-from tokamak.types import KV_DTYPES, Limits, Tuning
+from tokamak.types import KV_DTYPES, Executor, Limits, Program, Tuning
 
 if TYPE_CHECKING:
     from tokamak.ir.graph import Graph
@@ -60,6 +61,7 @@ def load(
     draft: str | os.PathLike[str] | None = None,
     inter_token_target_ms: float | None = None,
     keep_packed: bool = False,
+    adapters: Sequence[AdapterLike] | Mapping[str, AdapterLike] = (),
 ) -> LLM:
     """A model ready to answer.
 
@@ -70,7 +72,7 @@ def load(
     of one step. block_size: of cache blocks. prefix_cache_nbytes: None: what is free. progress(done, total): bytes
     packed. tokenizer: its file. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so. to: a mix ("q4_k_m") to round
     float weights to. draft: a smaller model that guesses ahead. keep_packed: map weights from the cache directory
-    after a first load. inter_token_target_ms: longest step while others decode, None: 3 times one without a prompt.
+    after a first load. adapters: paths, (path, scale), `Adapter`s. inter_token_target_ms: longest step beside others.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
@@ -80,15 +82,29 @@ def load(
     try:
         chosen = choose_context(checkpoint, context, kv_dtype)
         limits = chosen.limits(block_size, max_batch_rows, max_sequences, kv_dtype, placed)
-        program = target.compile(passes.optimize(chosen.graph), checkpoint.weights, limits, progress)
+        program, loaded = _compiled(target, checkpoint, chosen, limits, named(adapters), progress)
         found = find_tokenizer(checkpoint, tokenizer)
         drafter = open_draft(draft, executor, limits, found.tokenizer, chosen.context)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error
-    asked = {"prefix_cache_nbytes": prefix_cache_nbytes, "inter_token_target_ms": inter_token_target_ms}
-    facts, load_s = _facts(checkpoint, chosen, limits, found), time.perf_counter() - began
-    made = {"seed": seed, "draft": drafter, "facts": facts, "load_s": load_s, "context": chosen.context}
-    return _kind(checkpoint)(program, found.tokenizer, num_tokens=checkpoint.num_tokens, **asked, **made)
+    loaded |= {"prefix_cache_nbytes": prefix_cache_nbytes, "inter_token_target_ms": inter_token_target_ms}
+    loaded |= {"facts": _facts(checkpoint, chosen, limits, found), "load_s": time.perf_counter() - began}
+    return _kind(checkpoint)(program, found.tokenizer, seed=seed, draft=drafter, **loaded)
+
+
+def _compiled(
+    target: Executor,
+    checkpoint: Checkpoint,
+    chosen: Context,
+    limits: Limits,
+    adapters: Adapters,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Program, dict[str, Any]]:
+    """The program with its adapters, and what else an LLM gets of them."""
+    graph, weights = adapted(chosen.graph, checkpoint, adapters)
+    program = target.compile(passes.optimize(graph), weights, limits, progress)
+    sizes = {"context": chosen.context, "num_tokens": checkpoint.num_tokens}
+    return program, {"adapters": adapters, **sizes}
 
 
 def _open(

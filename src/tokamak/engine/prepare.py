@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokamak.engine.adapting import Adapters
 from tokamak.engine.beam import BeamSearch
 from tokamak.engine.guidance import Guidance
 from tokamak.engine.request import Collect, Group, Request, Speculation, TextDecoder
@@ -28,7 +29,7 @@ from tokamak.sampling import Sampler, SamplingParams, fresh_seed
 from tokamak.sampling.grammar import Compiler, Grammar, source_of
 from tokamak.sampling.healing import Healing, taken_back
 from tokamak.sampling.random import GOLDEN_GAMMA, MASK64, mix64
-from tokamak.types import Ints
+from tokamak.types import Floats, Ints
 
 if TYPE_CHECKING:
     from tokamak.tokenizers import Tokenizer
@@ -56,10 +57,11 @@ class Preparer:
         drafts: bool,
         recurrent: bool,
         facts: Mapping[str, Any],
+        adapters: Adapters,
     ) -> None:
         self.tokenizer, self.vocab_size, self.context = tokenizer, vocab_size, context
         self._num_tokens, self._load_s, self._facts = num_tokens, load_s, facts
-        self._drafts, self._recurrent = drafts, recurrent
+        self._drafts, self._recurrent, self.adapters = drafts, recurrent, adapters
         self._start: int | None = facts.get("decoder_start")
         self._seed = None if seed is None else seed & MASK64
         self._seeds, self._ids = itertools.count(), itertools.count(1)
@@ -88,7 +90,9 @@ class Preparer:
             raise InvalidParams("a source is what models read that write another text, and they need one")
         sampler = Sampler(SamplingParams(temperature=0.0), seed=0)
         about = None if source is None else self._source(self.ids(source))
-        request = Request(next(self._ids), prompt, 0, sampler, collect=collect, salt=salt, source=about)
+        gates = self.adapters.gates(None)
+        request = Request(next(self._ids), prompt, 0, sampler, collect=collect, source=about, gates=gates)
+        request.salt = salt + _salt(gates)
         return request, Described(self._load_s, 0, with_logprobs=False)
 
     def request(
@@ -111,6 +115,7 @@ class Preparer:
         scored = (
             PromptLogprobs(ids.tolist(), params.logprobs or 0) if params.echo and wants_logprobs else None
         )
+        gates = self.adapters.gates(params.adapters)
         request = Request(
             id=next(self._ids),
             prompt=ids,
@@ -120,7 +125,7 @@ class Preparer:
             stops=params.stops,
             min_new=params.min_tokens,
             num_samples=params.num_samples,
-            salt=params.cache_salt + salt + (source.salt() if source else ""),
+            salt=params.cache_salt + salt + _salt(gates) + (source.salt() if source else ""),
             make_decoder=_decoders(tokenizer, ids, healing),
             collect=scored,
             priority=params.priority,
@@ -130,6 +135,7 @@ class Preparer:
             context=self.context if params.context_shift else None,
             keep=params.keep,
             source=source,
+            gates=gates,
         )
         echo = self._text(prompt) if params.echo else ""
         best = params.n if ranked else None
@@ -223,6 +229,11 @@ class Preparer:
         if self._seed is None:
             return fresh_seed()
         return mix64((self._seed + next(self._seeds) * GOLDEN_GAMMA) & MASK64) >> 1
+
+
+def _salt(gates: Floats | None) -> str:
+    """Keeps prefixes apart that other adapters computed; they have to be the same bits."""
+    return "" if gates is None or not gates.any() else f"\0adapters {gates.tobytes().hex()}"
 
 
 def _check_reading(params: SamplingParams) -> None:

@@ -12,11 +12,11 @@ from tokamak.types import Batch, Floats, Ints, Program
 
 
 def hidden_states(
-    pool: BlockPool, program: Program, ids: Ints, rows_now: Callable[[], int]
+    pool: BlockPool, program: Program, ids: Ints, rows_now: Callable[[], int], gates: Floats | None = None
 ) -> Generator[Floats]:
     """States f32[rows, hidden_size] that the head reads, of consecutive chunks of ids i32[n], over blocks of their own.
 
-    In the engine's thread, a chunk of at most rows_now() rows at a time. Raises: CapacityError if the cache has no room.
+    gates: f32[A], how much each adapter counts. In the engine's thread, a chunk of at most rows_now() rows at a time. Raises: CapacityError if the cache has no room.
     """
     size = pool.block_size
     blocks = [block for _ in range(-(-len(ids) // size)) if (block := pool.take()) is not None]
@@ -37,6 +37,7 @@ def hidden_states(
                 lengths=np.array([stop], dtype=np.int32),
                 tables=table[None],
                 logit_rows=rows,
+                gates=None if gates is None else np.repeat(gates[None], len(rows), axis=0),
             )
             yield program.taps(batch, [program.hidden])[program.hidden]
             start = stop

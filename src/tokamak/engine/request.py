@@ -61,6 +61,7 @@ class Request:
     room: asked before each step whether more output can be taken (a slow reader pauses its request).
     priority: higher is admitted first. tenant: whose it is; those that run least go first.
     context: tokens that the cache may hold of it; beyond, the oldest after the first `keep` make room. None: no limit.
+    gates: f32[A], how much each adapter counts; salt tells requests of other gates apart.
     source: the text that it is about, for models that read one; prompt is then how a completion begins.
     """
 
@@ -83,6 +84,7 @@ class Request:
     context: int | None = None
     keep: int = 0
     source: Source | None = None
+    gates: Floats | None = None
     submitted_s: float = 0.0
     started_s: float | None = None
     cached_tokens: int = 0

@@ -61,6 +61,16 @@ class Meaning:
         return np.asarray(x * (0.5 * (1 + np.tanh(0.5 * gate))))
 
     @staticmethod
+    def gate(x: Array, gates: Array, *, groups: str) -> Array:
+        pairs = [tuple(map(int, group.split(":"))) for group in groups.split(",")]
+        owners = np.repeat([index for index, _ in pairs], [width for _, width in pairs])
+        return np.asarray(x * gates[:, owners])
+
+    @staticmethod
+    def steer(x: Array, gates: Array, direction: Array, *, index: int) -> Array:
+        return np.asarray(x + gates[:, index, None] * direction)
+
+    @staticmethod
     def clip(x: Array, *, limit: float) -> Array:
         return np.clip(x, -limit, limit)
 

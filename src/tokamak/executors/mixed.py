@@ -16,6 +16,17 @@ def _affine(low: Lowering, node: Node, name: str) -> None:
     low.native.affine(name, weight, bias[0] if bias else -1, x, out)
 
 
+def _gate(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    pairs = [group.split(":") for group in str(node.attrs["groups"]).split(",")]
+    low.native.gate(name, [(int(index), int(width)) for index, width in pairs], x, out)
+
+
+def _steer(low: Lowering, node: Node, name: str) -> None:
+    x, out = low.args(node)
+    low.native.steer(name, int(node.attrs["index"]), low.vectors[node.inputs[2]], x, out)
+
+
 def _join(low: Lowering, node: Node, name: str) -> None:
     x, y = node.inputs
     heads, others = x.type.tail[0], y.type.tail[0]
@@ -84,6 +95,8 @@ def _linear_attention(low: Lowering, node: Node, name: str) -> None:
 
 LOWERINGS: dict[str, Callable[[Lowering, Node, str], None]] = {
     "affine": _affine,
+    "gate": _gate,
+    "steer": _steer,
     "join": _join,
     "heads_linear": _heads_linear,
     "route": _route,

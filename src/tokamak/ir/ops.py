@@ -91,6 +91,23 @@ def sigmoid_mul(x: Value, gate: Value) -> Value:
     return _one("sigmoid_mul", x, gate, to=x.type)
 
 
+def gate(x: Value, gates: Value, *, groups: str) -> Value:
+    """[T, R], [T, A] -> [T, R]: columns, group by group, times one of the row's gates.
+
+    groups: "gate:columns" of consecutive columns with commas between, as "0:8,2:16". What an adapter of low rank adds is
+    b(gate(a x)): the ranks of all adapters side by side, each times what it counts for the row.
+    """
+    widths = [int(group.partition(":")[2]) for group in groups.split(",")]
+    _need(sum(widths) == x.type.tail[0] and min(widths) > 0, "gate", x, gates)
+    return _one("gate", x, gates, to=x.type, groups=groups)
+
+
+def steer(x: Value, gates: Value, direction: Value, *, index: int) -> Value:
+    """[T, D], [T, A], [D] -> [T, D]: x + gates[:, index] * direction."""
+    _need(direction.type.shape == x.type.tail and index < gates.type.tail[0], "steer", x, gates, direction)
+    return _one("steer", x, gates, direction, to=x.type, index=index)
+
+
 def scale(x: Value, *, factor: float) -> Value:
     """x * factor."""
     return _one("scale", x, to=x.type, factor=factor)

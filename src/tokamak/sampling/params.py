@@ -133,6 +133,8 @@ class SamplingParams:
     speculation: "auto" (a draft model where the LLM has one), "off", "lookup" (what followed earlier in the text) or "draft"; with
     speculation_tokens at most a step. The completion stays the same.
     context_shift: where the context ends, the oldest tokens after the first `keep` make room; otherwise it ends there.
+    adapters: of those the LLM was loaded with, by name or number, how much each counts; those not named count nothing. None: as
+    loaded.
     cache_salt: cached prefixes are shared only under the same one. priority: higher is started first.
     preset: "fast", "balanced" or "quality": other defaults, each field given still wins.
     Raises: InvalidParams naming field, value and range.
@@ -194,6 +196,7 @@ class SamplingParams:
     speculation_tokens: int = 8
     context_shift: bool = False
     keep: int = 0
+    adapters: Mapping[int | str, float] | None = None
     cache_salt: str = ""
     priority: int = 0
 
@@ -214,6 +217,7 @@ class SamplingParams:
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         object.__setattr__(self, "samplers", _stages(self.samplers))
         object.__setattr__(self, "logits_processor", _callables(self.logits_processor))
+        object.__setattr__(self, "adapters", _scales(self.adapters))
         _check_together(self)
         _check_constraint(self)
         _check_search(self)
@@ -362,6 +366,15 @@ def _bias(bias: Any) -> dict[int | str, float]:
             raise InvalidParams(f"logit_bias of {key!r} is {value!r}; it must be a finite number or -inf")
         checked[key] = float(value)
     return checked
+
+
+def _scales(adapters: Any) -> dict[int | str, float] | None:
+    if adapters is None:
+        return None
+    for key, scale in dict(adapters).items():
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+            raise InvalidParams(f"adapters has {scale!r} for {key!r}; a scale is a finite number")
+    return {key: float(scale) for key, scale in dict(adapters).items()}
 
 
 def _stages(samplers: Any) -> tuple[str, ...]:

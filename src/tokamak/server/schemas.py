@@ -80,12 +80,20 @@ def spelled(schema: dict[str, Any]) -> dict[str, Any]:
     return {**bounded(schema), "x-guidance": one}
 
 
+class LoraScale(Struct, forbid_unknown_fields=True):
+    """How much an adapter counts, by its number in /lora-adapters."""
+
+    id: int
+    scale: float = 1.0
+
+
 class Sampling(Body, kw_only=True, forbid_unknown_fields=True):
     """How to continue: OpenAI's fields, then the fields of `tokamak.SamplingParams`, absent or null for the default.
 
     model: absent, or a name from /v1/models. seed: any 64-bit number; -1 draws one, as if it were absent; the answer says
     which. grammar (GBNF), json_schema, regex, choice: the text follows it; one that cannot be compiled is refused.
-    timings_per_token: speeds in the answer, as llama-server gives them.
+    timings_per_token: speeds in the answer, as llama-server gives them. lora: what each adapter counts, 0 if it is not named;
+    absent: as loaded.
     """
 
     unused: ClassVar[frozenset[str]] = frozenset(
@@ -161,6 +169,7 @@ class Sampling(Body, kw_only=True, forbid_unknown_fields=True):
     context_shift: bool | None = None
     keep: int | None = None
     timings_per_token: bool | None = None
+    lora: Annotated[list[LoraScale], Meta(max_length=64)] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -183,10 +192,13 @@ class Sampling(Body, kw_only=True, forbid_unknown_fields=True):
             given["dry_breakers"] = tuple(self.dry_breakers)
         if self.json_schema is not None:
             given["json_schema"] = bounded(self.json_schema)
+        if self.lora is not None:
+            given["adapters"] = {one.id: one.scale for one in self.lora}
         return SamplingParams(**{**given, **more})
 
 
 OWN_WAY = {
+    "lora",
     "model",
     "stream",
     "stream_options",

@@ -61,7 +61,6 @@ class LlamaRequest(Sampling, kw_only=True):
     stop: str | list[Text] | None = None
     return_tokens: bool | None = None
     response_fields: list[str] | None = None
-    lora: Annotated[list[Any], Meta(max_length=0)] | None = None
 
     def sampling_params(self) -> SamplingParams:
         """Raises: InvalidParams."""
@@ -159,7 +158,13 @@ OPERATIONS = (
     ("/infill", "post", InfillRequest, None, "Write what stands between two texts (llama-server)."),
     ("/slots", "get", None, None, "What the engine does, sequence by sequence."),
     ("/props", "get", None, None, "The model and the defaults of requests."),
-    ("/lora-adapters", "get", None, None, "Adapters: none."),
+    (
+        "/lora-adapters",
+        "get",
+        None,
+        None,
+        "Adapters that were loaded with the model, and how much each counts by default.",
+    ),
     ("/lora-adapters", "post", None, None, "Takes an empty list only."),
 )
 
@@ -181,7 +186,8 @@ def routes(state: State) -> list[Route]:
     async def adapters(request: Request) -> Response:
         if request.method == "POST" and (await read_body(request.receive, state.config)).strip() != b"[]":
             raise Problem(400, "adapters cannot be changed while a server runs", code="not_supported")
-        return answer([])
+        async with state.models.use(request.query_params.get("model")) as served:
+            return answer(served.llm.facts.get("adapters", []))
 
     complete = Generate(state, LlamaCompletionRequest, plan)
     return [

@@ -1,0 +1,25 @@
+#include "cpu/carried.h"
+
+namespace tokamak::cpu {
+
+void Gate::run(const Step& step) noexcept {
+  step.each_row(step.rows_of(out_), out_.width, [&](int64_t t) {
+    const float* x = step.row(x_, t);
+    float* out = step.row(out_, t);
+    for (const Group& group : groups_) {
+      step.vectors.scale(x, step.batch.gate(t, group.gate), group.width, out);
+      x += group.width;
+      out += group.width;
+    }
+  });
+}
+
+void Steer::run(const Step& step) noexcept {
+  step.each_row(step.rows_of(out_), 2 * out_.width, [&](int64_t t) {
+    float* out = step.row(out_, t);
+    step.vectors.scale(direction_.data(), step.batch.gate(t, gate_), out_.width, out);
+    step.vectors.add(step.row(x_, t), out, out_.width, out);
+  });
+}
+
+}  // namespace tokamak::cpu
