@@ -22,10 +22,10 @@ def nested(depth):
 
 
 def test_every_sampling_field_of_the_engine_is_a_field_of_the_server():
-    """logits_processor is code; logprobs and echo belong to the routes; salt and priority to the operator; the others give
-    no text before their end."""
+    """logits_processor is code; adapters are `lora`, by number; logprobs and echo belong to the routes; salt and priority
+    to the operator; the others give no text before their end."""
     assert set(FIELDS) - set(Sampling.__struct_fields__) == {
-        *("logits_processor", "logprobs", "echo", "cache_salt", "priority"),
+        *("logits_processor", "adapters", "logprobs", "echo", "cache_salt", "priority"),
         *("best_of", "num_beams", "length_penalty", "early_stopping"),
     }
     assert set(SAME) <= set(FIELDS)

@@ -41,9 +41,9 @@ SPECS = {
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    """A tokenizer file that is large enough for an image."""
+    """A tokenizer file that is large enough for an image, of a vocabulary that no other module holds an engine of."""
     monkeypatch.setattr(images, "SMALLEST", 1)
-    Tokenizer(SPECS["bpe"]).save(tmp_path / "t.json", form="spec")
+    Tokenizer(SPECS["trie"]).save(tmp_path / "t.json", form="spec")
     return tmp_path / "t.json"
 
 
