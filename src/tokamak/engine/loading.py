@@ -202,6 +202,8 @@ def choose_context(
     trained, family = models.trained_context(checkpoint.config), models.FAMILIES[checkpoint.architecture]
     wanted = asked or trained or UNKNOWN_CONTEXT
     graph = _graph(checkpoint, wanted)
+    if not asked and wanted < UNKNOWN_CONTEXT and any(n.attrs.get("adds") == "slopes" for n in graph.nodes):
+        wanted = UNKNOWN_CONTEXT  # slopes go on beyond what was trained
     per_token = kv_nbytes_per_token(graph, kv_dtype) * (2 if family.reads else 1)
     free = available_nbytes() if available is None else available
     if free is None or per_token == 0:

@@ -80,6 +80,12 @@ def test_the_default_context_is_the_trained_one_if_it_fits(checkpoint):
     assert chosen.cache_tokens == 4 * chosen.context
 
 
+def test_slopes_go_on_beyond_what_was_trained(tiny_gguf):
+    checkpoint = open_checkpoint(tiny_gguf("bloom", "f32", context=64))
+    assert choose_context(checkpoint, None, "f16", available=10**9).context == 2048
+    assert choose_context(checkpoint, 64, "f16", available=10**9).context == 64
+
+
 def test_the_default_context_is_what_fits_if_that_is_less(checkpoint):
     free = checkpoint.nbytes + 100 * 256
     chosen = choose_context(checkpoint, None, "f16", available=free)
