@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import hf_models
+import tokamak
 from graphs import batch
 from tokamak import executors, models
 from tokamak.ir.passes import optimize
@@ -16,18 +18,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 LIMIT = 1e-4  # float32 against float64 arithmetic
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 97,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
+SIZES = {name: value for name, value in hf_models.SIZES.items() if name != "rope_parameters"}
 FACTORS = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.5,
@@ -157,6 +148,37 @@ def test_logits_are_equal(kind, tmp_path):
     assert np.abs(found - expected).max() <= LIMIT * expected.std()
 
 
+READERS = {
+    "t5": [
+        {"feed_forward_proj": "relu", "tie_word_embeddings": True},
+        {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [(kind, form) for kind, forms in READERS.items() for form in forms]
+)
+def test_a_directory_that_reads_a_text_gives_the_logits_of_transformers(kind, form, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 3}
+    config = transformers.AutoConfig.for_model(kind, vocab_size=97, decoder_start_token_id=0, **sizes, **form)
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(tmp_path, max_shard_size="24KB")
+    rng = np.random.default_rng(0)
+    source, begun = rng.integers(1, 97, 40).tolist(), [0, *rng.integers(1, 97, 20).tolist()]
+    with torch.no_grad():
+        inputs = {"input_ids": torch.tensor([source]), "decoder_input_ids": torch.tensor([begun])}
+        expected = model(**inputs).logits[0].numpy()
+    for executor in ("reference", "cpu"):
+        with tokamak.load(tmp_path, executor=executor, kv_dtype="f32") as llm:
+            found = llm.logits(begun, source=source)
+        assert np.abs(found - expected).max() <= LIMIT * expected.std()
+
+
 def test_every_family_has_a_case():
     decoders = {kind for kind, f in HF_FAMILIES.items() if not models.is_encoder(f.architecture)}
-    assert set(CASES) == decoders
+    assert {*CASES, *READERS} == decoders
