@@ -181,6 +181,18 @@ def _small(letter: str, path: str, rank: str) -> tuple[Row, ...]:
     )
 
 
+WKV_MODEL = (
+    *MODEL_LN,
+    Row("token_embd_norm.weight", "embed_norm.weight", "hidden"),
+    Row("token_embd_norm.bias", "embed_norm.bias", "hidden"),
+)
+WKV_NORMS = (
+    Row("attn_norm.weight", "ln1.weight", "hidden"),
+    Row("attn_norm.bias", "ln1.bias", "hidden"),
+    Row("attn_norm_2.weight", "ln2.weight", "hidden"),
+    Row("attn_norm_2.bias", "ln2.bias", "hidden"),
+)
+
 RECURRENT: Mapping[str, FamilyNames] = {
     "mamba": FamilyNames(
         MODEL,
@@ -287,16 +299,9 @@ RECURRENT: Mapping[str, FamilyNames] = {
         derive=scored,
     ),
     "rwkv6": FamilyNames(
+        WKV_MODEL,
         (
-            *MODEL_LN,
-            Row("token_embd_norm.weight", "embed_norm.weight", "hidden"),
-            Row("token_embd_norm.bias", "embed_norm.bias", "hidden"),
-        ),
-        (
-            Row("attn_norm.weight", "ln1.weight", "hidden"),
-            Row("attn_norm.bias", "ln1.bias", "hidden"),
-            Row("attn_norm_2.weight", "ln2.weight", "hidden"),
-            Row("attn_norm_2.bias", "ln2.bias", "hidden"),
+            *WKV_NORMS,
             Row("time_mix_lerp_x.weight", "time_mix.lerp_x", "hidden"),
             Row("time_mix_lerp_fused.weight", "time_mix.lerp", "* one one hidden", view="five hidden"),
             Row("time_mix_w1.weight", "time_mix.w1.weight", "* hidden"),
@@ -326,16 +331,9 @@ RECURRENT: Mapping[str, FamilyNames] = {
         **LAYER_NORM,
     ),
     "rwkv7": FamilyNames(
+        WKV_MODEL,
         (
-            *MODEL_LN,
-            Row("token_embd_norm.weight", "embed_norm.weight", "hidden"),
-            Row("token_embd_norm.bias", "embed_norm.bias", "hidden"),
-        ),
-        (
-            Row("attn_norm.weight", "ln1.weight", "hidden"),
-            Row("attn_norm.bias", "ln1.bias", "hidden"),
-            Row("attn_norm_2.weight", "ln2.weight", "hidden"),
-            Row("attn_norm_2.bias", "ln2.bias", "hidden"),
+            *WKV_NORMS,
             *(
                 Row(
                     "time_mix_lerp_fused.weight",
