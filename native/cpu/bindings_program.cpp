@@ -228,15 +228,14 @@ std::tuple<int64_t, int64_t, int64_t> default_tuning() {
   return {tuning.chunk_nbytes, tuning.block_nbytes, tuning.spin_us};
 }
 
-void make(Handle* at, int64_t num_blocks, int64_t max_rows, int64_t max_sequences,
-          const std::string& kv_dtype, int threads, std::tuple<size_t, size_t, size_t> row_nbytes,
-          int64_t result_width, const std::string& isa, int threads_batch,
-          const std::vector<int>& affinity, const std::tuple<int64_t, int64_t, int64_t>& tuning) {
+void make(Handle* at, int64_t num_blocks, int64_t max_rows, int64_t max_sequences, int threads,
+          std::tuple<size_t, size_t, size_t> row_nbytes, int64_t result_width,
+          const std::string& isa, int threads_batch, const std::vector<int>& affinity,
+          const std::tuple<int64_t, int64_t, int64_t>& tuning) {
   const auto [chunk_nbytes, block_nbytes, spin_us] = tuning;
   new (at) Handle({num_blocks,
                    max_rows,
                    max_sequences,
-                   cpu::cache_type(kv_dtype),
                    threads,
                    std::get<0>(row_nbytes),
                    std::get<1>(row_nbytes),
@@ -413,8 +412,8 @@ void bind_program(nb::module_& m) {
   m.def("allowed_cpus", &cpu::allowed_cpus, "CPUs that this thread may run on, rising.");
   nb::class_<Handle> c(m, "CpuProgram",
                        "Instructions over arenas, with packed weights and a paged cache.");
-  c.def("__init__", &make, "num_blocks"_a, "max_rows"_a, "max_sequences"_a, "kv_dtype"_a,
-        "threads"_a, "row_nbytes"_a, "result_width"_a, "isa"_a = "", "threads_batch"_a = 0,
+  c.def("__init__", &make, "num_blocks"_a, "max_rows"_a, "max_sequences"_a, "threads"_a,
+        "row_nbytes"_a, "result_width"_a, "isa"_a = "", "threads_batch"_a = 0,
         "affinity"_a = std::vector<int>(), "tuning"_a = default_tuning());
   c.def_prop_ro("isa", [](Handle& h) { return std::string(h.program.kernels().isa); });
   c.def_prop_ro("num_instructions", [](Handle& h) { return h.program.num_instructions(); });
@@ -432,10 +431,11 @@ void bind_program(nb::module_& m) {
   c.def("add_vector", &add_vector, "values"_a);
   c.def(
       "add_cache",
-      [](Handle& h, int64_t kv_heads, int64_t head_dim, int64_t value_dim) {
-        return h.program.add_cache(kv_heads, head_dim, value_dim);
+      [](Handle& h, const std::string& kv_dtype, int64_t kv_heads, int64_t head_dim,
+         int64_t value_dim) {
+        return h.program.add_cache(cpu::cache_type(kv_dtype), kv_heads, head_dim, value_dim);
       },
-      "kv_heads"_a, "head_dim"_a, "value_dim"_a);
+      "kv_dtype"_a, "kv_heads"_a, "head_dim"_a, "value_dim"_a);
   c.def(
       "add_state", [](Handle& h, int64_t width) { return h.program.add_state(width); }, "width"_a);
   bind_instructions(c);

@@ -68,9 +68,9 @@ Program::Program(const ProgramLimits& limits, std::string_view isa)
             std::chrono::microseconds(limits.tuning.spin_us)),
       weights_(kernels_) {}
 
-int64_t Program::add_cache(int64_t kv_heads, int64_t head_dim, int64_t value_dim) {
-  caches_.push_back(std::make_unique<LayerCache>(limits_.kv_type, limits_.num_blocks, kv_heads,
-                                                 head_dim, value_dim));
+int64_t Program::add_cache(CacheType type, int64_t kv_heads, int64_t head_dim, int64_t value_dim) {
+  caches_.push_back(
+      std::make_unique<LayerCache>(type, limits_.num_blocks, kv_heads, head_dim, value_dim));
   return static_cast<int64_t>(caches_.size()) - 1;
 }
 

@@ -23,7 +23,6 @@ struct ProgramLimits {
   int64_t num_blocks;
   int64_t max_rows;
   int64_t max_sequences;
-  CacheType kv_type;
   int threads;
   size_t row_nbytes;          // arena of Lead::rows, bytes per row, a multiple of 64
   size_t wanted_nbytes;       // arena of Lead::wanted
@@ -54,7 +53,7 @@ class Program {
   Pool& pool() noexcept { return pool_; }
   std::mutex& mutex() noexcept { return mutex_; }
 
-  int64_t add_cache(int64_t kv_heads, int64_t head_dim, int64_t value_dim);
+  int64_t add_cache(CacheType type, int64_t kv_heads, int64_t head_dim, int64_t value_dim);
   int64_t add_state(int64_t width);  // floats per sequence
   LayerState& state(int64_t index);  // throws Error(invalid_params)
   LayerCache& cache(int64_t index);  // throws Error(invalid_params)

@@ -36,8 +36,6 @@ QUANTISED = [
     ("bitnet", "tq1_0"),
     ("bitnet", "tq2_0"),
 ]
-# Two experts of one row are so close that an f16 cache exchanges them; rows after it see that a little.
-REROUTED = ("deepseek2-lite",)
 BLOCK = 32
 
 pytestmark = pytest.mark.skipif(ROOT is None, reason="golden data is not beside the project")
@@ -73,10 +71,9 @@ def test_logits_equal_transformers(name, executor, kv_dtype, limit):
     for i in (0, 1):
         want, got = data[f"logits_{i}_hf"], logits(running, data[f"ids_{i}"])
         error = np.abs(got - want).max(axis=-1) / want.std()
-        kept = error <= limit
-        assert kept.all() or (kv_dtype == "f16" and name in REROUTED and kept.mean() > 0.8)
+        assert error.max() <= limit
         top = np.sort(want, axis=-1)
-        clear = kept & (top[:, -1] - top[:, -2] > 2 * limit * want.std())
+        clear = top[:, -1] - top[:, -2] > 2 * limit * want.std()
         np.testing.assert_array_equal(got.argmax(-1)[clear], want.argmax(-1)[clear])
 
 

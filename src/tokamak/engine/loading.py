@@ -68,7 +68,7 @@ def load(
     path: a model file; None: the model of the package. threads: None: TOKAMAK_THREADS, what `tokamak tune` found, or
     all CPUs; threads_batch: of steps that read a prompt. affinity: their CPUs. context: tokens of prompt and
     completion; None: what the model was trained for, or what memory holds. executor: "auto", "cpu", "reference".
-    kv_dtype: f32, f16, bf16, q8_0, q4_0. seed: of requests without one. max_batch_rows (512, or tuned), max_sequences:
+    kv_dtype: f32, f16, bf16, q8_0, q4_0 (see `ir.graph.cache_dtype`). seed: of requests without one. max_batch_rows (512, or tuned), max_sequences:
     of one step. block_size: of cache blocks. prefix_cache_nbytes: None: what is free. progress(done, total): bytes
     packed. tokenizer: its file. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so. to: a mix ("q4_k_m") to round
     float weights to. draft: a smaller model that guesses ahead. keep_packed: map weights from the cache directory

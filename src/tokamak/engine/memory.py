@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 
 from tokamak.errors import InvalidParams
-from tokamak.ir.graph import Graph
+from tokamak.ir.graph import Graph, Type, cache_dtype
 from tokamak.types import KV_DTYPES
 
 # bytes and elements of the smallest piece of a cache row
@@ -14,7 +14,7 @@ _PIECES = {"f32": (4, 1), "f16": (2, 1), "bf16": (2, 1), "q8_0": (34, 32), "q4_0
 
 
 def kv_nbytes_per_token(graph: Graph, kv_dtype: str, block_size: int = 32) -> int:
-    """Bytes of cache of one position in all layers, in the cache's format.
+    """Bytes of cache of one position in all layers, each in the format of `ir.graph.cache_dtype`.
 
     K and V of an attention are 2 x heads x head_dim numbers; a recurrent state, in float32, is kept once per block of
     `block_size` positions.
@@ -22,10 +22,14 @@ def kv_nbytes_per_token(graph: Graph, kv_dtype: str, block_size: int = 32) -> in
     """
     if kv_dtype not in KV_DTYPES:
         raise InvalidParams(f"kv_dtype is {kv_dtype!r}; it must be one of {', '.join(KV_DTYPES)}")
-    nbytes, elements = _PIECES[kv_dtype]
     kinds = [v.type for v in graph.states.values()]
-    cache = sum(t.nrows * -(-prod(t.tail) // elements) * nbytes for t in kinds if t.dtype == "kv")
+    cache = sum(_row_nbytes(t, cache_dtype(t, kv_dtype)) for t in kinds if t.dtype == "kv")
     return cache + sum(-(-4 * prod(t.tail) // block_size) for t in kinds if t.dtype == "state")
+
+
+def _row_nbytes(kind: Type, kv_dtype: str) -> int:
+    nbytes, elements = _PIECES[kv_dtype]
+    return kind.nrows * -(-prod(kind.tail) // elements) * nbytes
 
 
 def available_nbytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -21,7 +21,7 @@ from tokamak.executors import cpu_cache, mixed
 from tokamak.executors.packing import check_layout, is_packed, matrix_inputs, packed_matrices
 from tokamak.executors.rows import decoded, matrix_rows, packed_format
 from tokamak.ir.buckets import buckets
-from tokamak.ir.graph import Dim, Graph, M, Node, S, T, Value
+from tokamak.ir.graph import Dim, Graph, M, Node, S, T, Value, cache_dtype
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import plan
 from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, PackedMatrix, PackedWeight, Weight
@@ -143,7 +143,7 @@ class CpuProgramHandle:
             if inv_freq is None or not blocks:
                 continue
             raw = self.native.read_blocks(i, list(blocks)).reshape(len(blocks), -1)
-            keys = cpu_cache.Keys(self.limits.kv_dtype, heads, key_dim)
+            keys = cpu_cache.Keys(cache_dtype(state.type, self.limits.kv_dtype), heads, key_dim)
             keys.put(raw, cpu_cache.turned(keys.of(raw), inv_freq, delta))
             self.native.write_blocks(i, list(blocks), raw.ravel())
 
@@ -208,7 +208,6 @@ class Lowering:
             num_blocks=limits.num_blocks,
             max_rows=limits.max_rows,
             max_sequences=limits.max_sequences,
-            kv_dtype=limits.kv_dtype,
             threads=limits.threads,
             threads_batch=limits.threads_batch or 0,
             affinity=list(limits.affinity),
@@ -247,7 +246,8 @@ class Lowering:
     def make_states(self) -> None:
         """Caches as wide as what attention stores in them, recurrent states as flat arrays."""
         for value, (heads, key_dim, value_dim) in cpu_cache.shapes(self.graph).items():
-            self.caches[value] = self.native.add_cache(heads, key_dim, value_dim)
+            kept = cache_dtype(value.type, self.limits.kv_dtype)
+            self.caches[value] = self.native.add_cache(kept, heads, key_dim, value_dim)
         for value in self.graph.states.values():
             if value.type.dtype != "kv":
                 self.states[value] = self.native.add_state(prod(value.type.tail))

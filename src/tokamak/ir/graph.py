@@ -69,6 +69,17 @@ class Type:
         return f"{self.dtype}[{', '.join(map(str, (self.lead, *self.tail)))}]"
 
 
+def cache_dtype(kind: Type, kv_dtype: str) -> str:
+    """Number format of a cache where kv_dtype is asked for: f32 in place of f16 and bf16 where one head serves all queries
+    with a key wider than its value.
+
+    That is a latent: keys and values of every head are made from it, so that one rounding turns all heads alike. The quantised
+    formats, which are asked for to save memory, stay.
+    """
+    latent = kind.nrows == 1 and kind.tail[0] == 1
+    return "f32" if latent and kv_dtype in ("f16", "bf16") else kv_dtype
+
+
 @dataclass(eq=False, slots=True)
 class Value:
     """One tensor of the graph. Compared by identity; `name` is for people, taps and diff."""

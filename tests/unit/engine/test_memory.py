@@ -1,8 +1,11 @@
 """What memory is left and what a cache takes: the bound of the default context."""
 
+from pathlib import Path
+
 import pytest
 
 import tiny
+from reference_data import golden
 from tokamak import models
 from tokamak.engine.loading import choose_context, default_model, load
 from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
@@ -72,6 +75,20 @@ def test_the_formula_gives_the_bytes_the_program_holds(tiny_gguf, kv_dtype):
         limits = llm.program.limits
         tokens = limits.num_blocks * limits.block_size
         assert llm.program.memory()["cache"] == llm.facts["kv_nbytes_per_token"] * tokens
+
+
+@pytest.mark.parametrize(("kv_dtype", "kept"), [("f32", 4), ("f16", 4), ("bf16", 4), ("q8_0", 34 / 32)])
+def test_a_latent_is_kept_in_f32_unless_a_quantised_cache_is_asked_for(kv_dtype, kept):
+    path = (golden() or Path("absent")) / "arch" / "deepseek2-lite" / "model-f32.gguf"
+    if not path.exists():
+        pytest.skip("golden data is not beside the project")
+    with load(path, context=64, kv_dtype=kv_dtype, threads=1) as llm:
+        checkpoint = open_checkpoint(path)
+        config, limits = checkpoint.config, llm.program.limits
+        wide = 2 * config["kv_lora_rank"] + config["qk_rope_head_dim"]
+        assert llm.facts["kv_nbytes_per_token"] == config["num_hidden_layers"] * wide * kept
+        held = llm.facts["kv_nbytes_per_token"] * limits.num_blocks * limits.block_size
+        assert llm.program.memory()["cache"] == held
 
 
 def test_the_default_context_is_the_trained_one_if_it_fits(checkpoint):
