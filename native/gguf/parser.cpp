@@ -240,6 +240,25 @@ Tensor read_tensor(Cursor& cursor, uint64_t alignment) {
   return tensor;
 }
 
+// Bytes of a tensor of type 36 that has `room` bytes up to its neighbour or the end. i2_s unless
+// the room, which is aligned, is just that of one of two formats made of rows that one project
+// writes under the same id: i2_f16, 10 bytes per 32 elements, and qk256, 64 bytes per 256.
+uint64_t ternary_nbytes(const Tensor& tensor, uint64_t room, uint64_t alignment,
+                        const std::string& what) {
+  const uint64_t total = num_elements(tensor, what), columns = tensor.dims.back();
+  const uint64_t i2_s = total / 4 + 32, i2_f16 = total / 32 * 10, qk256 = total / 4;
+  const auto fits = [&](uint64_t nbytes) {
+    return nbytes == room || (nbytes + alignment - 1) / alignment * alignment == room;
+  };
+  if (fits(i2_s)) return i2_s;
+  if (columns % 32 == 0 && fits(i2_f16)) return i2_f16;
+  if (columns % 256 == 0 && fits(qk256)) return qk256;
+  if (i2_s < room) return i2_s;
+  refuse(what + " of type i2_s has " + std::to_string(room) + " bytes; " + std::to_string(total) +
+         " elements need " + std::to_string(i2_s) + ", or " + std::to_string(i2_f16) +
+         " as i2_f16, or " + std::to_string(qk256) + " as qk256");
+}
+
 // Turns data offsets into file offsets and checks that every tensor lies inside the file and on
 // bytes of its own. Tensors of opaque types get what lies before their neighbour.
 void place(Header& header, size_t file_size) {
@@ -253,15 +272,18 @@ void place(Header& header, size_t file_size) {
   for (size_t i = 0; i < order.size(); ++i) {
     Tensor& tensor = *order[i];
     const std::string what = "tensor " + quoted(tensor.name);
+    const uint64_t next =
+        i + 1 < order.size() ? std::min<uint64_t>(order[i + 1]->offset, space) : space;
     uint64_t nbytes = tensor_nbytes(tensor, what);
+    if (tensor.type->layout == Layout::whole_ternary && next > tensor.offset) {
+      nbytes = ternary_nbytes(tensor, next - tensor.offset, header.alignment, what);
+    }
     if (tensor.offset > space || nbytes > space - tensor.offset) {
       refuse(what + " of type " + std::string(tensor.type->name) + " needs " +
              std::to_string(nbytes) + " bytes at data offset " + std::to_string(tensor.offset) +
              ", but the data part has " + std::to_string(space) +
              " bytes: the file is truncated or damaged");
     }
-    const uint64_t next =
-        i + 1 < order.size() ? std::min<uint64_t>(order[i + 1]->offset, space) : space;
     if (tensor.type->layout == Layout::opaque) nbytes = next - tensor.offset;
     if (i + 1 < order.size() && (nbytes > next - tensor.offset || next == tensor.offset)) {
       refuse(what + " of type " + std::string(tensor.type->name) + " overlaps tensor " +

@@ -14,7 +14,8 @@ namespace tokamak::gguf {
 // How many bytes a tensor of a type takes.
 enum class Layout : uint8_t {
   grouped,        // rows of groups: K / block_size * type_size bytes each
-  whole_ternary,  // i2_s: 2 bits per element of the whole tensor, then 32 bytes with one scale
+  whole_ternary,  // i2_s: 2 bits per element of the whole tensor, then 32 bytes with one scale;
+                  // or what else goes by its id, see `ternary_nbytes` in parser.cpp
   opaque,  // depends on tile sizes that are not in the file: whatever lies before the next tensor
 };
 

@@ -286,7 +286,7 @@ ATTACKS = [
     attack(
         "ternary tensors that share their scale",
         "the 32 bytes behind the codes count",
-        'tensor "a" of type i2_s overlaps',
+        'tensor "a" of type i2_s has 32 bytes; 128 elements need 64, or 40 as i2_f16, or 32 as qk256',
         File([], [tensor(A, (128,), 0, I2_S), tensor(B, (8,), 32)], 128),
     ),
 ]

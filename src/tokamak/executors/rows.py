@@ -1,7 +1,7 @@
 """The bytes of a weight as the native packer takes them: rows of a matrix, and the scale of the whole if it has one.
 
 Nothing is dequantised. Formats that belong to a whole tensor (i2_s) are cut into rows here; tl1, tl2 and i2_s_rows4, whose
-order follows tiles, are rewritten as rows of i2_s_arm, code by code.
+order follows tiles, are rewritten as rows of i2_s_arm, code by code; i2_f16 and qk256 as rows of q4_0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokamak.errors import ModelFileError, UnsupportedError
-from tokamak.quant import FORMATS
+from tokamak.quant import FORMATS, crumbs
 from tokamak.quant.bitnet import decode_rows4, encode_i2_s_arm
 from tokamak.quant.lookup import decode_tl1, decode_tl2
 from tokamak.types import Array, Floats, Weight
@@ -24,6 +24,7 @@ REORDERED: dict[str, Callable[[Array, tuple[int, int]], Array]] = {
     "tl2": decode_tl2,
     "i2_s_rows4": decode_rows4,
 }
+CRUMBS = ("i2_f16", "qk256")
 
 
 class Rows(NamedTuple):
@@ -36,6 +37,8 @@ class Rows(NamedTuple):
 
 def packed_format(weight: Weight) -> str:
     """The format a weight has when it reaches the packer."""
+    if weight.format in CRUMBS:
+        return "q4_0"
     return "i2_s_arm" if weight.format in REORDERED else weight.format
 
 
@@ -52,6 +55,8 @@ def matrix_rows(weight: Weight, num_rows: int, num_columns: int) -> Rows:
         scale = _scale(data, num_rows * num_columns // 4) if weight.format == "i2_s_rows4" else 1.0
         return Rows("i2_s_arm", groups.view(np.uint8).reshape(num_rows, -1), scale)
     fmt = FORMATS[weight.format]
+    if weight.format in CRUMBS:
+        return Rows("q4_0", crumbs.to_q4_0(data, fmt.dtype), 1.0)
     if not fmt.tail:
         return Rows(weight.format, data, 1.0)
     body = num_rows * num_columns // 4

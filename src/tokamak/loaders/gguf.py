@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tokamak import _native
 from tokamak.errors import ModelFileError, TokamakError
+from tokamak.quant import FORMATS
 from tokamak.types import Array
 
 __all__ = ["GgufModel", "Tensor", "TensorInfo", "open_gguf"]
@@ -136,7 +137,7 @@ class Tensor:
 
 
 # Formats made of rows; i2_s in its layouts, tl1 and what else belongs to a whole tensor are not here, or 0.
-_ROW_NBYTES = {name: size for name, _block, size in _TYPES.values()}
+_ROW_NBYTES = {name: size for name, _block, size in _TYPES.values()} | {"i2_f16": 10, "qk256": 64}
 
 
 def half_split_order(num_rows: int, head_dim: int, rotary_dim: int) -> NDArray[np.intp]:
@@ -187,13 +188,21 @@ def _count(metadata: Mapping[str, Any], where: str) -> int:
     return count
 
 
+def _format(type_id: int, shape: tuple[int, ...], nbytes: int) -> str:
+    """The format of a tensor: by its type id, and for that of i2_s by its size too."""
+    name = _TYPES[type_id][0]
+    if name == "i2_s" and nbytes != prod(shape) // 4 + FORMATS["i2_s"].tail:
+        return "qk256" if nbytes == prod(shape) // 4 else "i2_f16"
+    return name
+
+
 def _join(path: str, parts: tuple[_native.GgufFile, ...]) -> GgufModel:
     tensors: dict[str, TensorInfo] = {}
     for part in parts:
         for name, type_id, shape, offset, nbytes in part.tensors:
             if name in tensors:
                 raise ModelFileError(f"{path}: tensor {name!r} is in two parts")
-            tensors[name] = TensorInfo(name, _TYPES[type_id][0], shape, offset, nbytes, part)
+            tensors[name] = TensorInfo(name, _format(type_id, shape, nbytes), shape, offset, nbytes, part)
     metadata = parts[0].metadata
     promised = metadata.get("split.tensors.count", len(tensors))
     if len(parts) > 1 and promised != len(tensors):

@@ -15,7 +15,7 @@ import numpy as np
 
 from tokamak import _native
 from tokamak.errors import InvalidParams, UnsupportedError
-from tokamak.quant import bitnet, fp4, iquants, kquants, legacy, ternary
+from tokamak.quant import bitnet, crumbs, fp4, iquants, kquants, legacy, ternary
 from tokamak.quant import float as plain
 from tokamak.types import Array, Floats
 
@@ -227,6 +227,8 @@ _TABLE: tuple[tuple[str, int, int, Any, Decoder | None, Encoder | None], ...] = 
     ("i2_s", 36, 128, bitnet.I2_S, bitnet.decode_i2_s, bitnet.encode_i2_s),
     ("i2_s_arm", 36, 128, bitnet.I2_S, bitnet.decode_i2_s_arm, bitnet.encode_i2_s_arm),
     ("i2_s_rows4", 36, 128, 32, None, None),
+    ("i2_f16", 36, 32, crumbs.I2_F16, crumbs.decode_i2_f16, crumbs.encode_i2_f16),
+    ("qk256", 36, 256, crumbs.QK256, crumbs.decode_qk256, crumbs.encode_qk256),
     ("iq4_nl_4_8", 37, 32, 18, None, None),
     ("tl1", 38, 4, 1, None, None),
     ("mxfp4", 39, 32, fp4.MXFP4, fp4.decode_mxfp4, fp4.encode_mxfp4),

@@ -15,7 +15,7 @@ from tokamak.quant.bits import pack, unpack
 from tokamak.quant.error import cosine, rmse, round_trip
 
 DECODABLE = [f for f in FORMATS.values() if f.decoder and not f.tail]  # whole-tensor formats: test_bitnet.py
-ENCODABLE = [f for f in DECODABLE if f.encoder]
+ENCODABLE = [f for f in DECODABLE if f.encoder and f.name != "qk256"]  # which has no scale: test_crumbs.py
 GROUPED = [f for f in ENCODABLE if f.block_size > 1]
 WITHOUT_CODEC = [f for f in FORMATS.values() if not f.decoder]
 
@@ -41,6 +41,7 @@ RELATIVE = {
     "nvfp4": 0.11,
     "q1_0": 0.62,  # sqrt(1 - 2 / pi) = 0.603 is the least error of one magnitude
     "q2_0": 0.55,
+    "i2_f16": 0.55,
     # Lattices: bounds measured, a fifth above what the search reaches on this data.
     "iq3_s": 0.16,
     "iq3_xxs": 0.22,
