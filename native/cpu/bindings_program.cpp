@@ -418,6 +418,7 @@ void bind_program(nb::module_& m) {
   c.def_prop_ro("isa", [](Handle& h) { return std::string(h.program.kernels().isa); });
   c.def_prop_ro("num_instructions", [](Handle& h) { return h.program.num_instructions(); });
   c.def_prop_ro("allocations", [](Handle& h) { return h.program.allocations(); });
+  c.def_prop_ro("steals", [](Handle& h) { return h.program.pool().steals(); });
   c.def(
       "packed_nbytes",
       [](Handle& h, const std::string& format, int64_t rows, int64_t cols) {

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <chrono>
 #include <mutex>
 #include <string>
@@ -37,6 +38,10 @@ inline void pause() {
 #endif
 }
 
+constexpr uint64_t run_of(uint64_t begin, uint64_t end) { return begin | end << 32; }
+constexpr uint64_t begin_of(uint64_t range) { return range & 0xffffffff; }
+constexpr uint64_t end_of(uint64_t range) { return range >> 32; }
+
 void name_thread(std::thread& thread, int worker) {
 #if defined(__linux__)
   const std::string name = "tokamak-cpu-" + std::to_string(worker);  // at most 15 characters
@@ -63,7 +68,9 @@ bool Pool::spin_until(const Ready& ready) const {
 }
 
 Pool::Pool(int threads, std::span<const int> cpus, std::chrono::microseconds spin)
-    : spin_(spin), forks_(fork_generation()) {
+    : runs_(static_cast<size_t>(std::clamp(threads, 1, kMaxThreads))),
+      spin_(spin),
+      forks_(fork_generation()) {
   if (threads < 1 || threads > kMaxThreads) {
     throw Error(ErrorKind::invalid_params, "threads is " + std::to_string(threads) +
                                                ", expected 1 .. " + std::to_string(kMaxThreads));
@@ -118,7 +125,7 @@ void Pool::check_process() const {
 
 void Pool::share(const Job& job) {
   job_ = job;
-  next_.store(0, std::memory_order_relaxed);
+  divide(job.chunks);
   region_ = (region_ + 1) & kLastRegion;
   gate_.store(region_ << kRegionBit | kOpen, std::memory_order_release);
   signal_.store(region_);
@@ -134,10 +141,50 @@ void Pool::share(const Job& job) {
   }
 }
 
+void Pool::divide(int64_t chunks) {
+  const auto total = static_cast<uint64_t>(chunks);
+  const auto shares = static_cast<uint64_t>(threads());
+  for (uint64_t i = 0; i < runs_.size(); ++i) {
+    const uint64_t begin = i < shares ? total * i / shares : 0;
+    const uint64_t end = i < shares ? total * (i + 1) / shares : 0;
+    runs_[i].range.store(run_of(begin, end), std::memory_order_relaxed);
+  }
+}
+
 void Pool::work(const Job& job, int worker) {
-  for (int64_t chunk = next_.fetch_add(1, std::memory_order_relaxed); chunk < job.chunks;
-       chunk = next_.fetch_add(1, std::memory_order_relaxed)) {
-    job.call(job.context, chunk, worker);
+  std::atomic<uint64_t>& own = runs_[static_cast<size_t>(worker)].range;
+  do {
+    uint64_t range = own.load(std::memory_order_relaxed);
+    while (begin_of(range) < end_of(range)) {
+      if (own.compare_exchange_weak(range, range + 1, std::memory_order_relaxed)) {
+        job.call(job.context, static_cast<int64_t>(begin_of(range)), worker);
+        range = own.load(std::memory_order_relaxed);
+      }
+    }
+  } while (steal(worker));
+}
+
+// Makes the rear half of the longest run that of the thief; false if there is nothing to take. A
+// run on its way to another thief is not seen: that one works on it. The thief's own run is empty,
+// so nobody else writes there.
+bool Pool::steal(int thief) {
+  for (;;) {
+    std::atomic<uint64_t>* longest = nullptr;
+    uint64_t range = 0;
+    for (Run& run : runs_) {
+      const uint64_t other = run.range.load(std::memory_order_relaxed);
+      const bool longer = end_of(other) - begin_of(other) > end_of(range) - begin_of(range);
+      if (begin_of(other) < end_of(other) && longer) longest = &run.range, range = other;
+    }
+    if (longest == nullptr) return false;
+    const uint64_t middle = begin_of(range) + (end_of(range) - begin_of(range)) / 2;
+    if (longest->compare_exchange_strong(range, run_of(begin_of(range), middle),
+                                         std::memory_order_relaxed)) {
+      runs_[static_cast<size_t>(thief)].range.store(run_of(middle, end_of(range)),
+                                                    std::memory_order_relaxed);
+      steals_.fetch_add(1, std::memory_order_relaxed);
+      return true;
+    }
   }
 }
 

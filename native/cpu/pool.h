@@ -1,10 +1,13 @@
 // Threads that share one parallel region at a time.
 //
-// A region is a number of chunks that are claimed from an atomic counter. Who opens a region works
-// in it too, and leaves as soon as every chunk is done: a worker that has not arrived by then
-// (asleep, or its core taken away) is not waited for. Workers spin for some microseconds after a
-// region, because inside a step the next one follows at once, and sleep between steps. They are
-// called tokamak-cpu-1 and so on in /proc/PID/task; thread 0 is whoever calls `run`.
+// A region is a number of chunks, divided into one run of neighbours per thread, because a core
+// reads memory fastest straight on. A thread takes chunks from the front of its run; one that has
+// none left takes the rear half of the longest run of another. Who opens a region works in it too,
+// and leaves as soon as every chunk is done: a worker that has not arrived by then (asleep, or its
+// core taken away) is not waited for, its run is taken by the others. Workers spin for some
+// microseconds after a region, because inside a step the next one follows at once, and sleep
+// between steps. They are called tokamak-cpu-1 and so on in /proc/PID/task; thread 0 is whoever
+// calls `run`.
 #pragma once
 
 #include <atomic>
@@ -37,11 +40,14 @@ class Pool {
   // Lets so many threads work from the next region on; the others sleep. Between regions only.
   void use(int threads) noexcept;
 
+  // Runs that threads have taken from others since the pool was made.
+  uint64_t steals() const noexcept { return steals_.load(std::memory_order_relaxed); }
+
   // Calls body(chunk, worker) once for every chunk in [0, chunks), worker in [0, capacity()). One
   // caller at a time. `body` must not throw.
   template <class Body>
   void run(int64_t chunks, const Body& body) {
-    if (chunks <= 1 || threads() == 1) {
+    if (chunks <= 1 || threads() == 1 || chunks > kMaxShared) {
       for (int64_t chunk = 0; chunk < chunks; ++chunk) body(chunk, 0);
       return;
     }
@@ -62,8 +68,16 @@ class Pool {
     int64_t chunks;
   };
 
+  // The chunks [begin, end) that a thread has before it, in one word: begin below, end above.
+  struct alignas(64) Run {
+    std::atomic<uint64_t> range{0};
+  };
+  static constexpr int64_t kMaxShared = 0x7fffffff;
+
   void share(const Job& job);
+  void divide(int64_t chunks);
   void work(const Job& job, int worker);
+  bool steal(int thief);
   void serve(int worker);
   bool enter(uint32_t& seen);
   void leave();
@@ -79,9 +93,10 @@ class Pool {
   static constexpr uint32_t kLastRegion = 0x7ffff;
 
   alignas(64) std::atomic<uint32_t> gate_{0};
-  alignas(64) std::atomic<int64_t> next_{0};
+  std::vector<Run> runs_;
   alignas(64) std::atomic<uint32_t> signal_{0};  // region number again, for sleeping on
   std::atomic<int> sleepers_{0};
+  std::atomic<uint64_t> steals_{0};
   std::atomic<bool> stop_{false};
   std::atomic<int> active_{1};
   std::chrono::microseconds spin_;

@@ -14,7 +14,7 @@ from tokamak import _native
 from tokamak.errors import Cancelled, InvalidParams, UnavailableError, UnsupportedError
 from tokamak.executors.cpu import Cpu
 from tokamak.ir import passes
-from tokamak.types import Limits
+from tokamak.types import Limits, Tuning
 
 VOCAB = 97
 
@@ -84,6 +84,17 @@ def test_random_batches_are_run_or_refused():
         with suppress(InvalidParams):
             p.run(replace(good, **{name: array}))
     assert np.isfinite(p.run(good)).all()
+
+
+def test_a_thread_without_work_takes_some_from_another():
+    p, alone = (program(threads=n, tuning=Tuning(chunk_nbytes=4096)) for n in (2, 1))
+    for _ in range(300):
+        p.run(step(([2, 5], [7], 1)))
+        if p.native.steals:
+            break
+    assert p.native.steals > 0
+    alone.run(step())
+    assert alone.native.steals == 0
 
 
 def test_a_step_allocates_nothing_after_the_first():
