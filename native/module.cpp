@@ -8,6 +8,7 @@ namespace nb = nanobind;
 namespace tokamak {
 void bind_gguf(nb::module_& m);
 void bind_text(nb::module_& m);
+void bind_text_columns(nb::module_& m);
 void bind_cpu(nb::module_& m);
 void bind_probe(nb::module_& m);
 void bind_packing(nb::module_& m);
@@ -53,6 +54,7 @@ NB_MODULE(_native, m) {
   });
   tokamak::bind_gguf(m);
   tokamak::bind_text(m);
+  tokamak::bind_text_columns(m);
   tokamak::bind_cpu(m);
   tokamak::bind_probe(m);
   tokamak::bind_packing(m);

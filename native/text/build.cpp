@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "text/bytes.h"
@@ -257,19 +258,48 @@ class Builder {
       return model;
     }
     model->reserve_merges(parts_.merges.size());
-    std::string left;
-    std::string right;
-    each_merge([&](size_t rank, std::string_view a, std::string_view b) {
-      if (!bytes_of(a, left) || !bytes_of(b, right))
-        refuse_merge(rank, "is not in the byte alphabet");
-      const uint32_t first = model->find(left);
-      const uint32_t second_id = model->find(right);
-      const uint32_t whole = model->find(left + right);
-      check_merge(rank, first, second_id, whole);
-      model->add_merge(first, second_id, {static_cast<uint32_t>(rank), whole});
-    });
+    add_byte_merges(*model);
     model->finish();
     return model;
+  }
+
+  // Many merges at once: nearly all their time is waiting for memory.
+  void add_byte_merges(MergeModel& model) const {
+    constexpr size_t kBlock = 32;
+    MergeModel::Search searches[3 * kBlock];
+    std::vector<char> bytes;
+    uint32_t last = 0;  // what a merge makes is mostly the same token again, or the next
+    for (size_t first = 0; first < parts_.merges.size(); first += kBlock) {
+      const size_t count = std::min(kBlock, parts_.merges.size() - first);
+      size_t most = 0;
+      for (size_t i = first; i < first + count; ++i) most += parts_.merges[i].size();
+      if (bytes.size() < most) bytes.resize(most);
+      char* at = bytes.data();
+      for (size_t i = 0; i < count; ++i) {
+        const auto [a, b] = merge_at(first + i);
+        const size_t left = bytes_of(a, at);
+        const size_t right = left == kNotBytes ? kNotBytes : bytes_of(b, at + left);
+        if (right == kNotBytes) refuse_merge(first + i, "is not in the byte alphabet");
+        searches[3 * i] = model.search({at, left});
+        searches[3 * i + 1] = model.search({at + left, right});
+        const std::string_view whole(at, left + right);
+        last += model.is(whole, last) ? 0 : 1;
+        searches[3 * i + 2] =
+            model.is(whole, last) ? MergeModel::Search{whole, 0, last} : model.search(whole);
+        at += left + right;
+      }
+      model.find_all({searches, 3 * count});
+      last = searches[3 * count - 1].id;
+      for (size_t i = 0; i < count; ++i) {
+        const MergeModel::Search* s = searches + 3 * i;
+        check_merge(first + i, s[0].id, s[1].id, s[2].id);
+        model.prefetch_merge(s[0].id, s[1].id);
+      }
+      for (size_t i = 0; i < count; ++i) {
+        const MergeModel::Search* s = searches + 3 * i;
+        model.add_merge(s[0].id, s[1].id, {static_cast<uint32_t>(first + i), s[2].id});
+      }
+    }
   }
 
   std::unique_ptr<Model> character_model() {
@@ -292,12 +322,16 @@ class Builder {
   template <typename Use>
   void each_merge(Use use) const {
     for (size_t i = 0; i < parts_.merges.size(); ++i) {
-      const std::string_view merge = parts_.merges[i];
-      size_t cut = merge.find('\0');
-      if (cut == std::string_view::npos) cut = merge.find(' ', 1);
-      if (cut == std::string_view::npos) refuse_merge(i, "does not name two tokens");
-      use(i, merge.substr(0, cut), merge.substr(cut + 1));
+      const auto [left, right] = merge_at(i);
+      use(i, left, right);
     }
+  }
+  std::pair<std::string_view, std::string_view> merge_at(size_t i) const {
+    const std::string_view merge = parts_.merges[i];
+    size_t cut = merge.find('\0');
+    if (cut == std::string_view::npos) cut = merge.find(' ', 1);
+    if (cut == std::string_view::npos) refuse_merge(i, "does not name two tokens");
+    return {merge.substr(0, cut), merge.substr(cut + 1)};
   }
   void check_merge(size_t i, uint32_t a, uint32_t b, uint32_t whole) const {
     if (a == kNone || b == kNone || whole == kNone) {

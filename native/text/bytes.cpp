@@ -44,16 +44,29 @@ int byte_of_character(uint32_t code) {
 
 uint32_t character_of_byte(unsigned char byte) { return alphabet().characters[byte]; }
 
-bool bytes_of(std::string_view s, std::string& out) {
-  out.clear();
-  for (const char* p = s.data(); p < s.data() + s.size();) {
-    const Character c = decode_utf8(p, s.data() + s.size());
-    const int b = c.valid ? byte_of_character(c.code) : -1;
-    if (b < 0) return false;
-    out.push_back(static_cast<char>(b));
-    p += c.length;
+size_t bytes_of(std::string_view s, char* out) noexcept {
+  const auto* p = reinterpret_cast<const unsigned char*>(s.data());
+  const auto* end = p + s.size();
+  const auto& bytes = alphabet().bytes;
+  char* to = out;
+  while (p < end) {
+    uint32_t code = *p++;
+    if (code >= 0x80) {  // U+0080 to U+0143 have two bytes
+      if (code < 0xC2 || code > 0xC5 || p == end || (*p & 0xC0) != 0x80) return kNotBytes;
+      code = (code & 0x1F) << 6 | (*p++ & 0x3Fu);
+      if (code >= bytes.size()) return kNotBytes;
+    }
+    if (bytes[code] < 0) return kNotBytes;
+    *to++ = static_cast<char>(bytes[code]);
   }
-  return true;
+  return static_cast<size_t>(to - out);
+}
+
+bool bytes_of(std::string_view s, std::string& out) {
+  out.resize(s.size());
+  const size_t size = bytes_of(s, out.data());
+  out.resize(size == kNotBytes ? 0 : size);
+  return size != kNotBytes;
 }
 
 int byte_token(std::string_view s) {

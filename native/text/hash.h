@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string_view>
 
 #include "text/table.h"
@@ -15,6 +16,19 @@ constexpr uint32_t kNone = 0xFFFFFFFF;
 inline uint64_t mix(uint64_t a, uint64_t b) {
   const __uint128_t product = static_cast<__uint128_t>(a) * b;
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+// n <= 8 bytes as a little-endian number, without a loop or a call.
+inline uint64_t few_bytes(const char* p, size_t n) noexcept {
+  if (n >= 4) {
+    uint32_t first, last;
+    std::memcpy(&first, p, 4);
+    std::memcpy(&last, p + n - 4, 4);
+    return first | static_cast<uint64_t>(last) << (8 * (n - 4));
+  }
+  if (n == 0) return 0;
+  const auto byte = [p](size_t i) { return uint64_t{static_cast<unsigned char>(p[i])} << (8 * i); };
+  return byte(0) | byte(n / 2) | byte(n - 1);
 }
 
 inline uint64_t hash_bytes(std::string_view s) noexcept {
@@ -30,9 +44,7 @@ inline uint64_t hash_bytes(std::string_view s) noexcept {
     p += 8;
     n -= 8;
   }
-  uint64_t tail = 0;
-  std::memcpy(&tail, p, n);
-  return mix(h ^ tail, k1 ^ n);
+  return mix(h ^ few_bytes(p, n), k1 ^ n);
 }
 
 // Bytes of strings one after the other, 4 GB at most; ids are positions.
@@ -91,18 +103,43 @@ class StringMap {
     mask_ = slots_.size() - 1;
   }
   // The arena must hold `id` and outlive the map; at most `count` of reserve() insertions.
-  bool insert(const Arena& arena, uint32_t id) {
-    const std::string_view s = arena[id];
-    const uint64_t h = hash_bytes(s);
-    size_t i = h & mask_;
-    for (; slots_[i].id != kNone; i = (i + 1) & mask_) {
-      if (slots_[i].tag == static_cast<uint32_t>(h >> 32) && arena[slots_[i].id] == s) return false;
+  bool insert(const Arena& arena, uint32_t id) { return insert(arena, id, hash_bytes(arena[id])); }
+  // insert(id) for each of `ids` in order, kNone among them left out; whether none was there.
+  // Waits for many slots at once.
+  bool insert_all(const Arena& arena, std::span<const uint32_t> ids) {
+    constexpr size_t kAhead = 16;
+    uint64_t hashes[kAhead];
+    bool fresh = true;
+    const auto prepare = [&](size_t i) {
+      if (i >= ids.size() || ids[i] == kNone) return;
+      hashes[i % kAhead] = hash_bytes(arena[ids[i]]);
+      prefetch(hashes[i % kAhead]);
+    };
+    for (size_t i = 0; i < kAhead; ++i) prepare(i);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] != kNone) fresh = insert(arena, ids[i], hashes[i % kAhead]) && fresh;
+      prepare(i + kAhead);
     }
-    slots_.at(i) = {static_cast<uint32_t>(h >> 32), id};
-    return true;
+    return fresh;
+  }
+  void prefetch(uint64_t hash) const noexcept {
+    __builtin_prefetch(slots_.data() + (hash & mask_));
+  }
+  // After prefetch(), and after each other: where the string lies that is there, or stands in for
+  // it.
+  void prefetch_place(const Arena& arena, uint64_t hash) const noexcept {
+    const uint32_t id = slots_[hash & mask_].id;
+    if (id != kNone) arena.prefetch_place(id);
+  }
+  void prefetch_bytes(const Arena& arena, uint64_t hash) const noexcept {
+    const uint32_t id = slots_[hash & mask_].id;
+    if (id != kNone) arena.prefetch_bytes(id);
   }
   uint32_t find(const Arena& arena, std::string_view s) const noexcept {
-    const uint64_t h = hash_bytes(s);
+    return find(arena, s, hash_bytes(s));
+  }
+  // h: hash_bytes(s).
+  uint32_t find(const Arena& arena, std::string_view s, uint64_t h) const noexcept {
     for (size_t i = h & mask_; slots_[i].id != kNone; i = (i + 1) & mask_) {
       if (slots_[i].tag == static_cast<uint32_t>(h >> 32) && arena[slots_[i].id] == s) {
         return slots_[i].id;
@@ -128,6 +165,15 @@ class StringMap {
     uint32_t tag;
     uint32_t id;
   };
+  bool insert(const Arena& arena, uint32_t id, uint64_t h) {
+    const std::string_view s = arena[id];
+    size_t i = h & mask_;
+    for (; slots_[i].id != kNone; i = (i + 1) & mask_) {
+      if (slots_[i].tag == static_cast<uint32_t>(h >> 32) && arena[slots_[i].id] == s) return false;
+    }
+    slots_.at(i) = {static_cast<uint32_t>(h >> 32), id};
+    return true;
+  }
   Table<Slot> slots_;
   size_t mask_ = 0;
 };
@@ -172,6 +218,9 @@ class PairMap {
   Merge find(uint32_t left, uint32_t right) const noexcept {
     const uint32_t at = place(left, right);
     return at == kNone ? Merge{kNone, kNone} : merges_[at];
+  }
+  void prefetch(uint32_t left, uint32_t right) const noexcept {
+    __builtin_prefetch(slots_.data() + slot_of(key_of(left, right)));
   }
   size_t size() const noexcept { return merges_.size(); }  // places
   const Merge* merges() const noexcept { return merges_.data(); }

@@ -24,9 +24,11 @@ MergeModel::MergeModel(Arena pieces, const std::vector<uint32_t>& lookup, MergeO
   }
   map_.reserve(lookup.size() + std::min<size_t>(characters, kEndOfText));
   pairs_.reserve(0);
-  for (const uint32_t id : lookup) {
-    if (!pieces_[id].empty()) map_.insert(pieces_, id);
+  std::vector<uint32_t> ids(lookup);
+  for (uint32_t& id : ids) {
+    if (pieces_[id].empty()) id = kNone;
   }
+  unique_ = map_.insert_all(pieces_, ids);
 }
 
 void MergeModel::learn_characters(std::string_view piece) {

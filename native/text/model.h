@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -100,6 +101,30 @@ class MergeModel final : public Model {
 
   void tables(Archive& archive) override;
   uint32_t find(std::string_view piece) const { return map_.find(pieces_, piece); }
+  // The same for many strings at once.
+  struct Search {
+    std::string_view piece;
+    uint64_t hash;
+    uint32_t id;
+  };
+  Search search(std::string_view piece) const {
+    const Search s{piece, hash_bytes(piece), kNone};
+    map_.prefetch(s.hash);
+    return s;
+  }
+  // Those that have no id yet.
+  void find_all(std::span<Search> searches) const {
+    for (const Search& s : searches) map_.prefetch_place(pieces_, s.hash);
+    for (const Search& s : searches) map_.prefetch_bytes(pieces_, s.hash);
+    for (Search& s : searches) {
+      if (s.id == kNone) s.id = map_.find(pieces_, s.piece, s.hash);
+    }
+  }
+  // Whether find(piece) is `id`, if that costs nothing to see.
+  bool is(std::string_view piece, uint32_t id) const {
+    return unique_ && !piece.empty() && id < num_tokens_ && pieces_[id] == piece;
+  }
+  void prefetch_merge(uint32_t left, uint32_t right) const { pairs_.prefetch(left, right); }
   // Call after the last merge.
   void finish();
   void reserve_merges(size_t count) { pairs_.reserve(count); }
@@ -127,6 +152,7 @@ class MergeModel final : public Model {
   Seams seams_;
   MergeOptions options_;
   bool splits_at_spaces_ = false;
+  bool unique_ = false;  // no two strings that can be found are equal, while it is built
 };
 
 }  // namespace tokamak::text

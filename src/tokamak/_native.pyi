@@ -155,6 +155,30 @@ def load_classes(name: str, properties: Sequence[int], runs: Sequence[int]) -> N
     Add character classes for engines whose part "unicode" is that name; see tools/generate_unicode.py.
     """
 
+class JsonColumns:
+    """Vocabulary and merges of a tokenizer.json; arrays are views of it."""
+
+    @property
+    def rest(self) -> bytes: ...
+    def find(self, token: bytes) -> int | None: ...
+    def __len__(self) -> int: ...
+    @property
+    def tokens(self) -> tuple[numpy.typing.NDArray[numpy.uint8], numpy.typing.NDArray[numpy.int64]]:
+        """Blob and offsets, by id."""
+
+    @property
+    def present(self) -> numpy.typing.NDArray[numpy.uint8]:
+        """By id: 1 where there is a token."""
+
+    @property
+    def scores(self) -> numpy.typing.NDArray[numpy.float64] | None: ...
+    @property
+    def merges(self) -> tuple[numpy.typing.NDArray[numpy.uint8], numpy.typing.NDArray[numpy.int64]]:
+        """Blob and offsets, in order of rank."""
+
+def scan_tokenizer_json(file: bytes) -> JsonColumns | None:
+    """None where the file has to be read as a whole."""
+
 def isas() -> list[str]:
     """Instruction sets this processor can run, best first."""
 

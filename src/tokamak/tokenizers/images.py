@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -31,7 +32,7 @@ from tokamak.tokenizers.files.saving import pack, spec_of, unpack
 from tokamak.tokenizers.spec import TokenizerSpec
 
 MAGIC = b"TOKIMAGE"
-VERSION = 1  # of the layout and of the native tables: raise it with either
+VERSION = 2  # of the layout and of the native tables: raise it with either
 COMPRESSED = 1  # flag: the arrays are one zlib stream
 HEAD = struct.Struct("<8sIIQQQ")  # magic, version, flags, bytes of the header and of the arrays, sum of both
 POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # all pages at once: they are read for the sum anyway
@@ -57,34 +58,37 @@ class Image:
 
 def image_bytes(spec: TokenizerSpec, engine: Any, sources: Any = None, *, compressed: bool = False) -> bytes:
     """An image of a spec and the engine made of it."""
-    chunks: list[bytes] = []
-    places: dict[str, tuple[int, int]] = {}
-    size = 0
-
-    def put(name: str, array: NDArray[Any]) -> None:
-        nonlocal size
-        raw = np.ascontiguousarray(array).tobytes()
-        places[name] = (size, len(raw))
-        chunks.extend((raw, bytes(-len(raw) % ALIGN)))
-        size += len(raw) + -len(raw) % ALIGN
+    arrays: dict[str, NDArray[Any]] = {}
 
     def keep(array: NDArray[Any]) -> Any:
-        name = f"spec.{len(places)}"
-        put(name, array)
+        name = f"spec.{len(arrays)}"
+        arrays[name] = array
         return {"kept": name, "dtype": array.dtype.str}
 
     packed = {f.name: pack(getattr(spec, f.name), keep) for f in fields(spec)}
-    for name, table in engine.tables().items():
-        put(name, table)
-    payload = b"".join(chunks)
+    arrays |= engine.tables()
+    places, size = _places(arrays)
+    payload = np.zeros(size, np.uint8)
+    for name, (start, nbytes) in places.items():
+        payload[start : start + nbytes] = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)
     if compressed:
-        payload = zlib.compress(payload, 6)
+        payload = np.frombuffer(zlib.compress(payload.data, 6), np.uint8)
     head = {"digest": spec.digest().hex(), "sources": sources, "arrays": places, "size": size, "spec": packed}
     header = json.dumps(head).encode("utf-8")
     header += b" " * (-(HEAD.size + len(header)) % ALIGN)
-    body = header + payload
+    body = np.concatenate([np.frombuffer(header, np.uint8), payload])
     flags = COMPRESSED if compressed else 0
-    return HEAD.pack(MAGIC, VERSION, flags, len(header), len(payload), _sum(body)) + body
+    return HEAD.pack(MAGIC, VERSION, flags, len(header), len(payload), _sum(body)) + body.tobytes()
+
+
+def _places(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, tuple[int, int]], int]:
+    """Start and bytes of each array in the file's part for arrays, and the size of that."""
+    places: dict[str, tuple[int, int]] = {}
+    size = 0
+    for name, array in arrays.items():
+        places[name] = (size, array.nbytes)
+        size += array.nbytes + -array.nbytes % ALIGN
+    return places, size
 
 
 def read_image(path: Path) -> Image:
@@ -162,17 +166,19 @@ class Place:
 
     def content(self) -> str:
         """Digest of the files' bytes; empty where they are too large to be read for this."""
-        hasher = hashlib.blake2b(digest_size=16)
+        hasher = hashlib.sha256()
         for file in self.files:
             with contextlib.suppress(FileNotFoundError):
                 if file.stat().st_size > LARGEST:
                     return ""
                 content = file.read_bytes()
-                hasher.update(f"{file.name}:{len(content)}:".encode() + content)
+                hasher.update(f"{file.name}:{len(content)}:".encode())
+                hasher.update(content)
         return hasher.hexdigest()
 
     def find(self) -> Image | None:
         """The image, if it is there, sound and of these files as they are."""
+        settle()
         try:
             image = read_image(self.path)
             stamp, content = image.sources
@@ -184,6 +190,13 @@ class Place:
         return image
 
     def keep(self, stamp: list[Any], spec: TokenizerSpec, engine: Any) -> None:
+        """`write` in a thread of its own, which nobody waits for but whoever looks for an image, and the end of Python."""
+        writer = threading.Thread(target=self.write, args=(stamp, spec, engine), name="tokamak-image")
+        with contextlib.suppress(RuntimeError):  # no thread to be had: the image is made another time
+            writer.start()
+            _WRITERS.append(writer)
+
+    def write(self, stamp: list[Any], spec: TokenizerSpec, engine: Any) -> None:
         """Write the image if that can be done and the files are as they were; old ones go where there are too many."""
         with contextlib.suppress(OSError):
             content = self.content()
@@ -212,6 +225,18 @@ class Source:
     def arguments(self) -> tuple[Any, ...]:
         """What a spec depends on besides its files."""
         return (self.pattern, sorted((self.special_tokens or {}).items()), self.compat)
+
+
+_WRITERS: list[threading.Thread] = []  # under way
+
+
+def settle() -> None:
+    """Wait for the images that are being written."""
+    while _WRITERS:
+        with contextlib.suppress(
+            IndexError, RuntimeError
+        ):  # another thread took it; it was there before a fork
+            _WRITERS.pop().join()
 
 
 def load(

@@ -175,15 +175,15 @@ class TokenizerSpec:
 
     def digest(self) -> bytes:
         """32 bytes that are equal exactly for equal tokenizers."""
-        hasher = hashlib.blake2b(digest_size=32)
+        hasher = hashlib.sha256()
         for f in fields(self):
             value = getattr(self, f.name)
             hasher.update(f.name.encode() + b"\0")
             if isinstance(value, Strings):
-                hasher.update(value.offsets.tobytes())
-                hasher.update(value.blob.tobytes())
+                hasher.update(np.diff(value.offsets).astype(np.uint32).data)
+                hasher.update(np.ascontiguousarray(value.blob).data)
             elif isinstance(value, np.ndarray):
-                hasher.update(value.tobytes())
+                hasher.update(np.ascontiguousarray(value).data)
             else:
                 stable = sorted(value) if isinstance(value, frozenset) else value
                 stable = sorted(stable.items()) if isinstance(stable, Mapping) else stable

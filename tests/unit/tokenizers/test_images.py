@@ -54,6 +54,7 @@ def opened(file):
 
 
 def image_in(file):
+    images.settle()
     (found,) = (file.parent / "cache" / "tokenizers").glob("*.tokimage")
     return found
 

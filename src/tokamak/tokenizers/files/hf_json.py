@@ -15,17 +15,8 @@ from tokamak.errors import TokenizerFileError, UnsupportedError
 from tokamak.tokenizers.bpe import BYTE_TO_CHAR
 from tokamak.tokenizers.files.end_texts import END_TEXTS
 from tokamak.tokenizers.files.hf_steps import decoder_fields, normalizer_steps, pre_tokenizer_steps
-from tokamak.tokenizers.spec import (
-    ABSENT,
-    BYTE,
-    NORMAL,
-    USER_DEFINED,
-    AddedToken,
-    Slot,
-    Step,
-    Strings,
-    TokenizerSpec,
-)
+from tokamak.tokenizers.files.hf_vocabulary import ParsedVocabulary, ScannedVocabulary, Vocabulary, table
+from tokamak.tokenizers.spec import AddedToken, Slot, Step, Strings, TokenizerSpec
 
 Object = Mapping[str, Any]
 _POWERS = [float(f"1e{k}") for k in range(309)]
@@ -50,15 +41,16 @@ def rust_float(text: str) -> float:
     return float(digits) * _POWERS[scale] if scale >= 0 else float(digits) / _POWERS[-scale]
 
 
-def spec_from_data(data: Object, config: Object | None = None) -> TokenizerSpec:
+def spec_from_data(data: Object, config: Object | None = None, columns: Any = None) -> TokenizerSpec:
     """Read a parsed tokenizer.json; `config` is the tokenizer_config.json beside it, for special tokens and template.
 
+    columns: the `_native.JsonColumns` of the file, if `data` is what that left of it.
     Raises: TokenizerFileError if it is malformed, UnsupportedError for a part that is not implemented.
     """
     if not isinstance(data.get("model"), dict):
         raise TokenizerFileError("not a tokenizer.json: it has no model")
     try:
-        return _Reader(data, config or {}).read()
+        return _Reader(data, config or {}, columns).read()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
         if isinstance(e, (TokenizerFileError, UnsupportedError)):
             raise
@@ -66,24 +58,28 @@ def spec_from_data(data: Object, config: Object | None = None) -> TokenizerSpec:
 
 
 class _Reader:
-    def __init__(self, data: Object, config: Object) -> None:
+    def __init__(self, data: Object, config: Object, columns: Any) -> None:
         self.data = data
+        self.columns = columns
         self.config = config
         self.model: Object = data["model"]
 
     def read(self) -> TokenizerSpec:
         normalizers = normalizer_steps(self.data.get("normalizer"))
         pre_tokenizers = pre_tokenizer_steps(self.data.get("pre_tokenizer"))
-        vocab, scores = self.vocabulary()
+        vocab = (
+            ParsedVocabulary(self.model.get("vocab"))
+            if self.columns is None
+            else ScannedVocabulary(self.columns)
+        )
         added = self.added(vocab)
         fields = getattr(self, f"read_{self.kind()}")(vocab)
         if fields["kind"] == "characters":
             fields, pre_tokenizers = self.over_bytes_if_equal(fields, vocab, normalizers, pre_tokenizers)
-        tokens, roles = self.table(vocab, added, self.kind() == "unigram")
+        tokens, roles = table(vocab, added, self.kind() == "unigram")
+        scores = vocab.scores
         if scores is not None:
-            padded = np.zeros(len(tokens), np.float64)
-            padded[: len(scores)] = scores
-            scores = padded
+            scores = np.concatenate([scores, np.zeros(len(tokens) - len(scores), np.float64)])
         decoding = decoder_fields(self.data.get("decoder"))
         return TokenizerSpec(
             tokens=tokens,
@@ -109,25 +105,17 @@ class _Reader:
             raise UnsupportedError(f"model type {kind!r} is not supported")
         return names[kind]
 
-    def vocabulary(self) -> tuple[dict[str, int], Any]:
-        vocab = self.model.get("vocab")
-        if isinstance(vocab, dict):
-            return vocab, None
-        if not isinstance(vocab, list):
-            raise TokenizerFileError("model.vocab is missing")
-        pieces: dict[str, int] = {}
-        for i, (piece, _) in enumerate(vocab):
-            pieces.setdefault(piece, i)  # a piece listed twice keeps its place in the list of scores
-        return pieces, np.array([score for _, score in vocab], np.float64)
-
-    def read_bpe(self, vocab: Mapping[str, int]) -> dict[str, Any]:
+    def read_bpe(self, vocab: Vocabulary) -> dict[str, Any]:
         if self.model.get("dropout"):
             raise UnsupportedError("model.dropout is set: ids would be random")
-        merges = [m if isinstance(m, str) else "\0".join(m) for m in self.model["merges"]]
+        merges = self.model["merges"]
+        if self.columns is None:
+            texts = (m if isinstance(m, str) else "\0".join(m) for m in merges)
+            merges = [m for m in texts if not m.startswith("#version")]
         unknown = self.model.get("unk_token")
         return {
             "kind": "characters",
-            "merges": Strings.of(m for m in merges if not m.startswith("#version")),
+            "merges": Strings.of(merges) if self.columns is None else Strings(*self.columns.merges),
             "unk_id": None if unknown is None else vocab.get(unknown),
             "fuse_unknown": bool(self.model.get("fuse_unk")),
             "byte_fallback": bool(self.model.get("byte_fallback")),
@@ -139,7 +127,7 @@ class _Reader:
     def over_bytes_if_equal(
         self,
         fields: dict[str, Any],
-        vocab: Mapping[str, int],
+        vocab: Vocabulary,
         normalizers: Sequence[Step],
         steps: tuple[Step, ...],
     ) -> tuple[dict[str, Any], tuple[Step, ...]]:
@@ -155,12 +143,12 @@ class _Reader:
             for s in steps
         )
 
-    def read_unigram(self, vocab: Mapping[str, int]) -> dict[str, Any]:
+    def read_unigram(self, vocab: Vocabulary) -> dict[str, Any]:
         del vocab
         unknown = self.model.get("unk_id")
         return {"kind": "unigram", "unk_id": unknown, "byte_fallback": bool(self.model.get("byte_fallback"))}
 
-    def read_wordpiece(self, vocab: Mapping[str, int]) -> dict[str, Any]:
+    def read_wordpiece(self, vocab: Vocabulary) -> dict[str, Any]:
         return {
             "kind": "wordpiece",
             "unk_id": vocab.get(self.model.get("unk_token", "[UNK]")),
@@ -168,20 +156,22 @@ class _Reader:
             "max_word": int(self.model.get("max_input_chars_per_word", 100)),
         }
 
-    def read_words(self, vocab: Mapping[str, int]) -> dict[str, Any]:
+    def read_words(self, vocab: Vocabulary) -> dict[str, Any]:
         return {"kind": "words", "unk_id": vocab.get(self.model.get("unk_token", "<unk>"))}
 
-    def added(self, vocab: Mapping[str, int]) -> tuple[AddedToken, ...]:
+    def added(self, vocab: Vocabulary) -> tuple[AddedToken, ...]:
         """Ids are those of the model's own token of that text, else the next free ones, as Hugging Face gives them."""
-        size = len(vocab)
+        free = len(vocab)  # above all ids so far
         ids: dict[str, int] = {}
         found: dict[str, AddedToken] = {}
         for entry in self.data.get("added_tokens") or ():
             content = entry["content"]
             if not content:
                 continue
-            free = max([size - 1, *ids.values()]) + 1
-            known = ids.get(content, vocab.get(content, free))
+            known = ids.get(content)
+            known = vocab.get(content) if known is None else known
+            known = free if known is None else known
+            free = max(free, known + 1)
             ids[content] = known
             found[content] = AddedToken(
                 content,
@@ -193,24 +183,6 @@ class _Reader:
                 normalized=bool(entry.get("normalized")),
             )
         return tuple(found.values())
-
-    @staticmethod
-    def table(vocab: Mapping[str, int], added: Sequence[AddedToken], byte_roles: bool) -> tuple[Strings, Any]:
-        size = max([-1, *vocab.values(), *(t.id for t in added)]) + 1
-        if size > 4_000_000:
-            raise TokenizerFileError(f"an id of the vocabulary is {size - 1}: more than there can be tokens")
-        tokens = [""] * size
-        roles = np.full(size, ABSENT, np.uint8)
-        for token, i in vocab.items():
-            tokens[i] = token
-        roles[list(vocab.values())] = NORMAL
-        for t in added:
-            if roles[t.id] == ABSENT:
-                roles[t.id] = USER_DEFINED  # the model itself does not know it
-                tokens[t.id] = t.content
-        if byte_roles:
-            roles[[vocab[name] for b in range(256) if (name := f"<0x{b:02X}>") in vocab]] = BYTE
-        return Strings.of(t.encode("utf-8", "surrogatepass") for t in tokens), roles
 
     def post_processing(self) -> dict[str, Any]:
         fields: dict[str, Any] = {}
@@ -248,13 +220,15 @@ class _Reader:
                 found += [Slot("", i, token.get("type_id", 0)) for i in special[token["id"]]["ids"]]
         return tuple(found)
 
-    def special_ids(self, vocab: Mapping[str, int], added: Sequence[AddedToken]) -> dict[str, Any]:
-        ids = dict(vocab) | {t.content: t.id for t in added}
+    def special_ids(self, vocab: Vocabulary, added: Sequence[AddedToken]) -> dict[str, Any]:
+        ids = {t.content: t.id for t in added}
 
         def named(name: str) -> int | None:
             value = self.config.get(name)
             text = value.get("content") if isinstance(value, dict) else value
-            return ids.get(text) if isinstance(text, str) else None
+            if not isinstance(text, str):
+                return None
+            return ids[text] if text in ids else vocab.get(text)
 
         names = ("bos", "eos", "pad", "sep", "mask")
         found: dict[str, Any] = {f"{n}_id": i for n in names if (i := named(f"{n}_token")) is not None}

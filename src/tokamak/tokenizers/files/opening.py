@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tokamak.errors import InvalidParams, TokenizerFileError, UnsupportedError
 from tokamak.tokenizers.spec import TokenizerSpec
 
+OBJECT = re.compile(rb"\s*\{")
 # Names looked for in a directory, in this order.
 NAMES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
 
@@ -34,7 +36,8 @@ def open_spec(
             head = f.read(4)
             if head == b"GGUF":
                 return _gguf(path)
-            data = head + f.read()
+            f.seek(0)
+            data = f.read()
     except OSError as e:
         raise InvalidParams(f"cannot be read: {e.strerror}") from e
     return _by_content(path, data, pattern, special_tokens)
@@ -53,12 +56,14 @@ def _by_content(
 ) -> TokenizerSpec:
     from tokamak.tokenizers.files import hf_json, sentencepiece, tiktoken, vocabularies
 
-    if data.lstrip()[:1] == b"{":
+    if OBJECT.match(data):
+        from tokamak import _native
         from tokamak.tokenizers.files.saving import SPEC_KEY, spec_from_parsed
 
-        parsed = read_json(data, hf_json.rust_float)
+        columns = _native.scan_tokenizer_json(data)
+        parsed = read_json(data if columns is None else columns.rest, hf_json.rust_float)
         if isinstance(parsed.get("model"), dict):
-            return hf_json.spec_from_data(parsed, config_beside(path))
+            return hf_json.spec_from_data(parsed, config_beside(path), columns)
         if SPEC_KEY in parsed:
             return spec_from_parsed(parsed)
         if isinstance(parsed.get("config"), dict) and isinstance(parsed.get("vocab"), list):
