@@ -4,6 +4,7 @@ Each engine lives in its own process and is asked in turns; the one not asked sl
 of English-like texts that no engine has seen, text in, pooled vectors of length 1 out: tokenizing, padding, the network and
 pooling count for everybody. onnxruntime runs an export of the same weights with pooling in the graph, all its rewrites on,
 and tokenizes with the `tokenizers` library, as transformers here does. Vectors are compared: the least cosine is printed.
+`tokamak:f16` (any mix of `--to`) rounds its weights at load; `onnxruntime:int8` has its matrices quantised by its own tool.
 
 usage: compare_encoders.py DIRECTORY [--threads 2] [--batch 1,32] [--words 8,40] [--pairs 7] [--json]
 """
@@ -51,10 +52,10 @@ def normalised(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class Tokamak:
-    def __init__(self, directory: str, threads: int) -> None:
+    def __init__(self, directory: str, threads: int, form: str) -> None:
         import tokamak
 
-        self.llm = tokamak.load(directory, threads=threads)
+        self.llm = tokamak.load(directory, threads=threads, to=form or None)
         self.version = tokamak.__version__
 
     def embed(self, batch: list[str]) -> np.ndarray:
@@ -62,7 +63,7 @@ class Tokamak:
 
 
 class SentenceTransformers:
-    def __init__(self, directory: str, threads: int) -> None:
+    def __init__(self, directory: str, threads: int, _: str) -> None:
         import sentence_transformers
         import torch
 
@@ -90,7 +91,7 @@ class Padded:
 
 
 class Transformers:
-    def __init__(self, directory: str, threads: int) -> None:
+    def __init__(self, directory: str, threads: int, _: str) -> None:
         import torch
         import transformers
 
@@ -107,7 +108,7 @@ class Transformers:
 
 
 class OnnxRuntime:
-    def __init__(self, directory: str, threads: int) -> None:
+    def __init__(self, directory: str, threads: int, form: str) -> None:
         import onnxruntime
 
         self.padded = Padded(directory)
@@ -116,6 +117,8 @@ class OnnxRuntime:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         with tempfile.TemporaryDirectory() as folder:
             path = exported(directory, Path(folder))
+            if form == "int8":
+                path = quantised(path)
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.version = onnxruntime.__version__
 
@@ -172,6 +175,16 @@ def exported(directory: str, folder: Path) -> str:
     return str(fused)
 
 
+def quantised(path: str) -> str:
+    """The same file with its matrices in int8 and activations quantised as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    out = path.replace(".onnx", "-int8.onnx")
+    floats = {"DefaultTensorType": 1}  # behind fused operators it cannot tell
+    quantize_dynamic(path, out, weight_type=QuantType.QInt8, per_channel=True, extra_options=floats)
+    return out
+
+
 MAKERS = {
     "tokamak": Tokamak,
     "onnxruntime": OnnxRuntime,
@@ -183,7 +196,8 @@ MAKERS = {
 def serve(engine: str, directory: str, threads: int, words: tuple[int, int]) -> None:
     """Answer lines `BATCH CALLS SEED` with the seconds of each call and the vectors of the first."""
     sys.path.remove(str(Path(__file__).resolve().parent))  # its tokenizers.py is not the library
-    made = MAKERS[engine](directory, threads)
+    name, _, form = engine.partition(":")
+    made = MAKERS[name](directory, threads, form)
     print(json.dumps({"version": made.version}), flush=True)
     for line in sys.stdin:
         batch, calls, seed = map(int, line.split())
@@ -265,9 +279,9 @@ def main() -> None:
     parser.add_argument("--words", default="8,40", help="fewest and most words of a text")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--calls", type=int, help="per question (default: 640 / batch, at most 40)")
-    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--engines", default=",".join(ENGINES), help="tokamak first; NAME or NAME:FORM")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     low, high = map(int, args.words.split(","))
     if args.worker:

@@ -414,10 +414,54 @@ struct alignas(64) Sums {
   float v[kMaxTokenBlock][P][kRows];
 };
 
+// Weights of the next stretch, asked for in bursts while the tiles of this one are computed. Few
+// tokens leave too little arithmetic to wait for memory behind, and the processor's own prefetching
+// stops where the tiles after the first read again what is cached.
+template <int P>
+struct Ahead {
+  static constexpr int64_t kColumns = 16;  // of a tile between two bursts
+
+  const std::byte* at[P] = {};
+  int64_t left = 0;   // bytes of each panel still to ask for
+  int64_t burst = 0;  // of each panel
+
+  void fetch() {
+    if (left <= 0) return;
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < P; ++p) {
+      for (int64_t i = 0; i < burst; i += 64) __builtin_prefetch(at[p] + i, 0, 2);
+      at[p] += burst;
+    }
+    left -= burst;
+  }
+};
+
+// What P panels hold after `done` structs, else what the next P below panel_end begin with, to be
+// fetched while `columns` columns of tiles are computed.
+template <class K, int P>
+inline Ahead<P> ahead_of(const Call& call, int64_t panel, int64_t panel_end, int64_t done,
+                         int64_t columns) {
+  using Packed = typename K::Packed;
+  constexpr int64_t kSize = sizeof(Packed);
+  int64_t begin = done * kSize;
+  const auto whole = static_cast<int64_t>(call.w.panel_nbytes);
+  if (begin >= whole) {
+    panel += P;
+    begin = 0;
+  }
+  Ahead<P> ahead;
+  if (panel + P > panel_end) return ahead;
+  for (int p = 0; p < P; ++p) ahead.at[p] = call.packed<std::byte>(panel + p) + begin;
+  ahead.left = whole - begin < kStretch<K> * kSize ? whole - begin : kStretch<K> * kSize;
+  const int64_t bursts = columns / Ahead<P>::kColumns;
+  ahead.burst = (ahead.left / (bursts > 0 ? bursts : 1) + 63) / 64 * 64;
+  return ahead;
+}
+
 // One stretch of P panels times the next N tokens.
 template <class K, int P, int N, class Source>
 inline void tile_of(const Call& call, const Source* const (&w)[P], int64_t first, int64_t count,
-                    int64_t token, float (*sums)[P][kRows]) {
+                    int64_t token, float (*sums)[P][kRows], Ahead<P>& ahead) {
   using Act = ActOf<K>;
   const Act* a[N];
   Tile<P, N> tile;
@@ -427,7 +471,19 @@ inline void tile_of(const Call& call, const Source* const (&w)[P], int64_t first
 #pragma GCC unroll kUnroll
     for (int p = 0; p < P; ++p) tile.acc[p][t] = load(sums[t][p]);
   }
-  steps<K, P, N>(w, a, count, tile);
+  if constexpr (K::kFamily == Family::floats) {
+    const Source* at[P];
+    for (int p = 0; p < P; ++p) at[p] = w[p];
+    constexpr int64_t kPiece = Ahead<P>::kColumns;
+    for (int64_t begin = 0; begin < count; begin += kPiece) {
+      ahead.fetch();
+      steps<K, P, N>(at, a, count - begin < kPiece ? count - begin : kPiece, tile);
+      for (auto& one : at) one += kPiece;
+      for (auto& one : a) one += kPiece;
+    }
+  } else {
+    steps<K, P, N>(w, a, count, tile);
+  }
 #pragma GCC unroll kUnroll
   for (int t = 0; t < N; ++t) {
 #pragma GCC unroll kUnroll
@@ -438,15 +494,16 @@ inline void tile_of(const Call& call, const Source* const (&w)[P], int64_t first
 // The n < N tokens that are left.
 template <class K, int P, int N, class Source>
 inline void tile_rest(int n, const Call& call, const Source* const (&w)[P], int64_t first,
-                      int64_t count, int64_t token, float (*sums)[P][kRows]) {
+                      int64_t count, int64_t token, float (*sums)[P][kRows], Ahead<P>& ahead) {
   if constexpr (N > 0) {
-    if (n == N) return tile_of<K, P, N>(call, w, first, count, token, sums);
-    tile_rest<K, P, N - 1>(n, call, w, first, count, token, sums);
+    if (n == N) return tile_of<K, P, N>(call, w, first, count, token, sums, ahead);
+    tile_rest<K, P, N - 1>(n, call, w, first, count, token, sums, ahead);
   }
 }
 
 template <class K, int P>
-inline void many_tokens(const Call& call, int64_t panel, int64_t token_begin, int64_t token_end) {
+inline void many_tokens(const Call& call, int64_t panel, int64_t panel_end, int64_t token_begin,
+                        int64_t token_end) {
   using Packed = typename K::Packed;
   using Source = typename UnpackedOf<Packed>::type;
   constexpr int N = K::kFamily == Family::floats ? kFloatTileTokens : kTileTokens;
@@ -468,12 +525,17 @@ inline void many_tokens(const Call& call, int64_t panel, int64_t token_begin, in
         w[p] = packed;
       }
     }
+    Ahead<P> ahead;
+    if constexpr (K::kFamily == Family::floats) {
+      const int64_t columns = (token_end - token_begin + N - 1) / N * count;
+      ahead = ahead_of<K, P>(call, panel, panel_end, first + count, columns);
+    }
     int64_t token = token_begin;
     for (; token + N <= token_end; token += N) {
-      tile_of<K, P, N>(call, w, first, count, token, sums.v + (token - token_begin));
+      tile_of<K, P, N>(call, w, first, count, token, sums.v + (token - token_begin), ahead);
     }
     tile_rest<K, P, N - 1>(static_cast<int>(token_end - token), call, w, first, count, token,
-                           sums.v + (token - token_begin));
+                           sums.v + (token - token_begin), ahead);
   }
   for (int64_t token = token_begin; token < token_end; ++token) {
     for (int p = 0; p < P; ++p)
@@ -497,9 +559,11 @@ inline void matmul_of(const Call& call, int64_t tokens, int64_t panel_begin, int
   for (int64_t begin = 0; begin < tokens; begin += block) {
     const int64_t end = tokens - begin < block ? tokens : begin + block;
     int64_t panel = panel_begin;
-    for (; panel + P <= panel_end; panel += P) many_tokens<K, P>(call, panel, begin, end);
+    for (; panel + P <= panel_end; panel += P) {
+      many_tokens<K, P>(call, panel, panel_end, begin, end);
+    }
     if constexpr (P > 1) {
-      for (; panel < panel_end; ++panel) many_tokens<K, 1>(call, panel, begin, end);
+      for (; panel < panel_end; ++panel) many_tokens<K, 1>(call, panel, panel_end, begin, end);
     }
   }
 }
