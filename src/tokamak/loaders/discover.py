@@ -24,7 +24,6 @@ COLOCATED = (
     "tokenizer.json",
     "tokenizer.model",
     "spiece.model",
-    "sentencepiece.bpe.model",
     "tekken.json",
     "vocab.json",
     "vocab.txt",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,10 @@ from tokamak.types import Array
 __all__ = ["is_hf_directory", "open_directory"]
 
 POOLINGS = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
+NAMED = {
+    "pooling_mode_mean": "pooling_mode_mean_tokens",
+    "pooling_mode_cls": "pooling_mode_cls_token",
+}
 PACKED = ("q4_0", "q8_0", "tq2_0")  # of matrices that were quantised already
 KEPT = ("f32", "f16", "bf16", *PACKED)  # formats that stay; others become f32
 Source = StoredTensor | Unpacked
@@ -88,10 +93,11 @@ def open_directory(path: str | Path) -> GgufModel:
     keys.put("general.architecture", hf.architecture)
     keys.put("general.type", "model")
     keys.put("general.name", str(config.get("_name_or_path") or folder.resolve().name))
-    if not family.causal and (pooling := _pooling(folder)) is not None:
+    if (pooling := _pooling(folder)) is not None:
         keys.put(f"{hf.architecture}.pooling_type", pooling)
     files = open_tensors(folder)
     stored = unpacked(files, config)
+    _check_ranked(config, hf, stored)
     tied = bool(config.get("tie_word_embeddings", False))
     made = dict(_Maker(hf, family, keys, stored).tensors(tied=tied))
     part = _Directory(keys, made, sum(t.nbytes for t in files.values()))
@@ -106,14 +112,25 @@ def _pooling(folder: Path) -> int | None:
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return None
-    chosen = [
-        name for name, on in read_object(read_bytes(path), path).items() if on is True and name in POOLINGS
-    ]
-    if len(chosen) != 1:
+    said = read_object(read_bytes(path), path)
+    if (mode := said.get("pooling_mode")) is not None:  # of sentence-transformers from 5 on
+        said = {f"pooling_mode_{mode}": True}
+    chosen = [name for name, on in said.items() if on is True and name.startswith("pooling_mode_")]
+    chosen = [NAMED.get(name, name) for name in chosen]
+    if len(chosen) != 1 or chosen[0] not in POOLINGS:
         raise UnsupportedError(
             f"{path.name} pools with {chosen or 'something else'}; one of {', '.join(POOLINGS)} is implemented"
         )
     return POOLINGS[chosen[0]]
+
+
+def _check_ranked(config: Mapping[str, Any], hf: HfFamily, stored: Mapping[str, Source]) -> None:
+    """Raises: UnsupportedError for a head that is fed in another way than implemented."""
+    for name, wanted in hf.ranked.items():
+        if set(hf.behind.values()) & set(stored) and config.get(name, wanted) != wanted:
+            raise UnsupportedError(
+                f"config.json: {name} is {config[name]!r:.80}, implemented with a ranking head: {wanted!r}"
+            )
 
 
 def _nbytes(made: _Made) -> int:
@@ -183,7 +200,9 @@ class _Maker:
 
     def make(self, row: Row, layer: str) -> _Made | None:
         """None where an optional tensor is missing."""
-        if row.cut:  # files of this kind have the pieces
+        if row.cut and row.tensor not in self.hf.whole:  # files of this kind have the pieces
+            return None
+        if row.path in self.hf.behind and self.hf.behind[row.path] not in self.stored:
             return None
         if row.path in self.hf.made:
             return self.computed(row, layer)
@@ -206,7 +225,7 @@ class _Maker:
             shape = change(np.empty(made.shape, np.uint8), self.facts).shape
         except ValueError:
             raise ModelFileError(f"tensor {found.name} has the shape {list(made.shape)}") from None
-        return _changed(made, lambda x: change(x, self.facts), shape)
+        return self.adapted(row, _changed(made, lambda x: change(x, self.facts), shape))
 
     def adapted(self, row: Row, made: _Made) -> _Made:
         """Orders of rows and offsets of values as GGUF has them; vectors and tables of positions in f32."""

@@ -95,11 +95,13 @@ def tokenizer_keys(folder: Path, num_rows: int) -> TokenizerKeys:
 
 
 def _file(folder: Path) -> Path:
-    """SentencePiece models before the tokenizer.json made from them: GGUF has their kind."""
+    """SentencePiece models before the tokenizer.json made from them: GGUF has their kind.
+
+    A sentencepiece.bpe.model is no such one: XLM-R and its like count its pieces in another order than the file.
+    """
     names = (
         "tokenizer.model",
         "spiece.model",
-        "sentencepiece.bpe.model",
         "tokenizer.json",
         "vocab.json",
         "vocab.txt",

@@ -69,17 +69,30 @@ class Block(Module):
         return ops.add(self.mlp(self.post_attention_layernorm(x)), x)
 
 
+class Classifier(bert.Classifier):
+    """out(norm(gelu(dense x))) of each row; the first token's counts."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__(c)
+        self.norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
+
+    def forward(self, x: Value) -> Value:
+        return self.out_proj(self.norm(ops.gelu_erf(self.dense(x))))
+
+
 class ModernBert(Module):
-    """Normed embeddings, blocks, final norm."""
+    """Normed embeddings, blocks, final norm, and scores where there is a classifier."""
 
     def __init__(self, c: Config) -> None:
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
         self.embed_norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
         self.layers = [Block(c, i) for i in range(c.num_hidden_layers)]
         self.norm = LayerNorm(c.hidden_size, c.layer_norm_eps)
+        self.classifier = Classifier(c) if c.num_labels else None
 
     def forward(self, step: Step) -> Value:
         x = self.embed_norm(self.embed_tokens(step.token_ids))
         for layer in self.layers:
             x = layer(x, step)
-        return ops.take_rows(self.norm(x), step.logit_rows)
+        x = ops.take_rows(self.norm(x), step.logit_rows)
+        return self.classifier(x) if self.classifier else x

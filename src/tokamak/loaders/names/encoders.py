@@ -32,15 +32,18 @@ FUSED_OR_NOT = (
     ),
     Row("attn_qkv.bias", "", "qkv", optional=True, cut=tuple((r.path, r.shape) for r in QKV_BIAS)),
 )
+CLASSIFIER = (
+    Row("cls.weight", "classifier.dense.weight", "hidden hidden", optional=True),
+    Row("cls.bias", "classifier.dense.bias", "hidden", optional=True),
+    Row("cls.output.weight", "classifier.out_proj.weight", "labels hidden", optional=True),
+    Row("cls.output.bias", "classifier.out_proj.bias", "labels", optional=True),
+)
 BERT_MODEL = (
     MODEL[0],
     Row("token_types.weight", "token_types.weight", "types hidden", optional=True),
     Row("token_embd_norm.weight", "embed_norm.weight", "hidden"),
     Row("token_embd_norm.bias", "embed_norm.bias", "hidden"),
-    Row("cls.weight", "classifier.dense.weight", "hidden hidden", optional=True),
-    Row("cls.bias", "classifier.dense.bias", "hidden", optional=True),
-    Row("cls.output.weight", "classifier.out_proj.weight", "labels hidden", optional=True),
-    Row("cls.output.bias", "classifier.out_proj.bias", "labels", optional=True),
+    *CLASSIFIER,
 )
 BERT_NORMS = (
     Row("attn_output_norm.weight", "attention_norm.weight", "hidden"),
@@ -67,7 +70,11 @@ ENCODERS: Mapping[str, FamilyNames] = {
         BERT_MODEL, (*FUSED_OR_NOT, OUT, *BERT_NORMS, *GATED, *OTHER_BIASES), **ENCODER
     ),
     "modern-bert": FamilyNames(
-        (MODEL[0], Row("token_embd_norm.weight", "embed_norm.weight", "hidden"), MODEL[1]),
+        (
+            *(MODEL[0], Row("token_embd_norm.weight", "embed_norm.weight", "hidden"), MODEL[1]),
+            *(CLASSIFIER[0], CLASSIFIER[2], CLASSIFIER[3]),
+            Row("cls.norm.weight", "classifier.norm.weight", "hidden", optional=True),
+        ),
         (
             Row("attn_norm.weight", "input_layernorm.weight", "hidden", optional=True),
             Row("ffn_norm.weight", "post_attention_layernorm.weight", "hidden"),

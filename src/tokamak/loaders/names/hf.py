@@ -9,19 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokamak.loaders.names.hf_family import HfFamily
+from tokamak.loaders.names.hf_encoders import HF_ENCODERS
+from tokamak.loaders.names.hf_family import HfFamily, named
 from tokamak.types import Array
 
 __all__ = ["HF_FAMILIES", "HfFamily"]
-
-
-def _named(**renamed: str) -> Mapping[str, str]:
-    """Paths of modules, "__" for a dot, to names of modules: their weight and bias."""
-    return {
-        f"{ours.replace('__', '.')}.{kind}": f"{theirs}.{kind}"
-        for ours, theirs in renamed.items()
-        for kind in ("weight", "bias")
-    }
 
 
 _MIXTRAL = {
@@ -36,10 +28,10 @@ _HALVES = {
 }
 _GELU_TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 _GPT2_NAMES = {
-    **_named(embed_tokens="wte", embed_positions="wpe", norm="ln_f"),
-    **_named(input_layernorm="ln_1", post_attention_layernorm="ln_2"),
-    **_named(self_attn__qkv_proj="attn.c_attn", self_attn__o_proj="attn.c_proj"),
-    **_named(mlp__up_proj="mlp.c_fc", mlp__down_proj="mlp.c_proj"),
+    **named(embed_tokens="wte", embed_positions="wpe", norm="ln_f"),
+    **named(input_layernorm="ln_1", post_attention_layernorm="ln_2"),
+    **named(self_attn__qkv_proj="attn.c_attn", self_attn__o_proj="attn.c_proj"),
+    **named(mlp__up_proj="mlp.c_fc", mlp__down_proj="mlp.c_proj"),
 }
 _GPT2_CONFIG = {
     "hidden_size": "n_embd",
@@ -190,23 +182,7 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
         },
         ignored=("embed_tokens.weight", "EncDecAttention.relative_attention_bias.weight"),
     ),
-    "bert": HfFamily(
-        "bert",
-        prefixes=("bert.", ""),
-        layers="encoder.layer",
-        paths={
-            **_named(embed_tokens="embeddings.word_embeddings", embed_norm="embeddings.LayerNorm"),
-            **_named(embed_positions="embeddings.position_embeddings"),
-            **_named(token_types="embeddings.token_type_embeddings"),  # noqa: S106 no password
-            **_named(self_attn__q_proj="attention.self.query", self_attn__k_proj="attention.self.key"),
-            **_named(self_attn__v_proj="attention.self.value", self_attn__o_proj="attention.output.dense"),
-            **_named(attention_norm="attention.output.LayerNorm", output_norm="output.LayerNorm"),
-            **_named(mlp__up_proj="intermediate.dense", mlp__down_proj="output.dense"),
-        },
-        acts=("gelu",),
-        fixed={"is_decoder": (False,), "position_embedding_type": ("absolute",)},
-        ignored=("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
-    ),
+    **HF_ENCODERS,
     "bitnet": HfFamily("bitnet-b1.58", acts=("relu2",)),
     "llama": HfFamily("llama"),
     "mistral": HfFamily("llama"),
@@ -261,8 +237,8 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
     "phi": HfFamily(
         "phi2",
         paths={
-            **_named(norm="final_layernorm", self_attn__o_proj="self_attn.dense"),
-            **_named(mlp__up_proj="mlp.fc1", mlp__down_proj="mlp.fc2"),
+            **named(norm="final_layernorm", self_attn__o_proj="self_attn.dense"),
+            **named(mlp__up_proj="mlp.fc1", mlp__down_proj="mlp.fc2"),
         },
         acts=_GELU_TANH,
         fixed={"qk_layernorm": (False,)},
@@ -309,9 +285,9 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
         "gptneox",
         prefixes=("gpt_neox.", ""),
         paths={
-            **_named(embed_tokens="embed_in", norm="final_layer_norm", lm_head="embed_out"),
-            **_named(self_attn__qkv_proj="attention.query_key_value", self_attn__o_proj="attention.dense"),
-            **_named(mlp__up_proj="mlp.dense_h_to_4h", mlp__down_proj="mlp.dense_4h_to_h"),
+            **named(embed_tokens="embed_in", norm="final_layer_norm", lm_head="embed_out"),
+            **named(self_attn__qkv_proj="attention.query_key_value", self_attn__o_proj="attention.dense"),
+            **named(mlp__up_proj="mlp.dense_h_to_4h", mlp__down_proj="mlp.dense_4h_to_h"),
         },
         config={"partial_rotary_factor": "rotary_pct", "rope_theta": "rotary_emb_base"},
         defaults={"partial_rotary_factor": 0.25},
@@ -361,7 +337,7 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
     ),
     "starcoder2": HfFamily(
         "starcoder2",
-        paths=_named(mlp__up_proj="mlp.c_fc", mlp__down_proj="mlp.c_proj"),
+        paths=named(mlp__up_proj="mlp.c_fc", mlp__down_proj="mlp.c_proj"),
         acts=_GELU_TANH,
         config={"layer_norm_eps": "norm_epsilon"},
     ),
@@ -377,7 +353,7 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
     "seed_oss": HfFamily("seed_oss", understood=("residual_dropout",)),
     "hunyuan_v1_dense": HfFamily(
         "hunyuan-dense",
-        paths=_named(
+        paths=named(
             self_attn__q_norm="self_attn.query_layernorm", self_attn__k_norm="self_attn.key_layernorm"
         ),
     ),
@@ -433,10 +409,10 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
         prefixes=("transformer.", ""),
         layers="h",
         paths={
-            **_named(embed_tokens="wte", norm="ln_f", input_layernorm="ln_1"),
+            **named(embed_tokens="wte", norm="ln_f", input_layernorm="ln_1"),
             **{f"self_attn.{n}_proj.weight": f"attn.{n}_proj.weight" for n in "qkv"},
-            **_named(self_attn__o_proj="attn.out_proj"),
-            **_named(mlp__up_proj="mlp.fc_in", mlp__down_proj="mlp.fc_out"),
+            **named(self_attn__o_proj="attn.out_proj"),
+            **named(mlp__up_proj="mlp.fc_in", mlp__down_proj="mlp.fc_out"),
         },
         config=_GPT2_CONFIG,
         acts=_GELU_TANH,
@@ -450,10 +426,10 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
         prefixes=("transformer.", ""),
         layers="h",
         paths={
-            **_named(embed_tokens="word_embeddings", embed_norm="word_embeddings_layernorm", norm="ln_f"),
-            **_named(self_attn__qkv_proj="self_attention.query_key_value"),
-            **_named(self_attn__o_proj="self_attention.dense"),
-            **_named(mlp__up_proj="mlp.dense_h_to_4h", mlp__down_proj="mlp.dense_4h_to_h"),
+            **named(embed_tokens="word_embeddings", embed_norm="word_embeddings_layernorm", norm="ln_f"),
+            **named(self_attn__qkv_proj="self_attention.query_key_value"),
+            **named(self_attn__o_proj="self_attention.dense"),
+            **named(mlp__up_proj="mlp.dense_h_to_4h", mlp__down_proj="mlp.dense_4h_to_h"),
         },
         config={
             "num_hidden_layers": "n_layer",

@@ -25,7 +25,8 @@ class HfFamily:
     which `understood` lists beside those that change nothing. locals_: which layers see a window, "s" or "f" each, again
     and again. alternating: gates and ups of experts lie by turns, and inputs of experts before outputs. ahead: layers past
     the last predict further tokens and are left out. sides: names of the layers of `rows.Stack`, by its paths; `paths` then
-    has those of the model, without numbers. others: second names, by path.
+    has those of the model, without numbers. others: second names, by path. behind: tensors, by the path of what is read only
+    where they are there. ranked: values of settings that a head for ranking needs.
     """
 
     architecture: str
@@ -43,6 +44,8 @@ class HfFamily:
     stacks: Mapping[str, str] = field(default_factory=dict)
     sides: Mapping[str, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
+    behind: Mapping[str, str] = field(default_factory=dict)
+    ranked: Mapping[str, str] = field(default_factory=dict)
     halves: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     whole: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, tuple[str, Callable[[Array, Mapping[str, Any]], Array]]] = field(default_factory=dict)
@@ -52,3 +55,12 @@ class HfFamily:
     alternating: bool = False
     ahead: bool = False
     ignored: tuple[str, ...] = ("rotary_emb.inv_freq",)
+
+
+def named(**renamed: str) -> Mapping[str, str]:
+    """Paths of modules, "__" for a dot, to names of modules: their weight and bias."""
+    return {
+        f"{ours.replace('__', '.')}.{kind}": f"{theirs}.{kind}"
+        for ours, theirs in renamed.items()
+        for kind in ("weight", "bias")
+    }
