@@ -9,7 +9,7 @@ import threading
 import numpy as np
 
 from tokamak.errors import InvalidParams, UnsupportedError
-from tokamak.types import Limits
+from tokamak.types import Limits, Reach
 
 ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -24,7 +24,7 @@ def mixed(words):
 class HashProgram:
     """types.Program: logits f32[S, V] from the tokens and positions found in the cache."""
 
-    recurrent, hidden = False, ""
+    recurrent, hidden, reach = False, "", None
 
     def __init__(self, vocab_size=97, **limits):
         self.limits = Limits(
@@ -45,43 +45,51 @@ class HashProgram:
         assert len(batch.token_ids) <= self.limits.max_rows
         assert len(batch.lengths) <= self.limits.max_sequences
         assert all(a.dtype == np.int32 for a in (batch.token_ids, batch.positions, batch.slots, batch.tables))
-        with np.errstate(over="ignore"):
-            self._cache[batch.slots] = mixed(
-                batch.token_ids.astype(np.uint64) * ODD + batch.positions.astype(np.uint64)
-            )
-        size = self.limits.block_size
+        self._store(batch)
         logits = []
         for row in batch.logit_rows:
             sequence = int(np.searchsorted(batch.starts, row, side="right")) - 1
             assert batch.positions[row] < batch.lengths[sequence]
-            reach = np.arange(batch.positions[row] + 1)
-            read = self._cache[batch.tables[sequence][reach // size] * size + reach % size]
             with np.errstate(over="ignore"):
-                word = mixed(np.sum(mixed(read + reach.astype(np.uint64) * ODD)))
+                word = mixed(self._word(batch, sequence, int(batch.positions[row])))
                 lanes = mixed(self._lanes * (word | np.uint64(1)))
             logits.append((lanes >> np.uint64(40)).astype(np.float32) / 2**21)
         return np.array(logits, dtype=np.float32).reshape(-1, self.vocab_size)
 
+    def _store(self, batch):
+        with np.errstate(over="ignore"):
+            self._cache[batch.slots] = mixed(
+                batch.token_ids.astype(np.uint64) * ODD + batch.positions.astype(np.uint64)
+            )
+
+    def _word(self, batch, sequence, position):
+        return self._sum(self._cache, batch.tables[sequence], np.arange(position + 1))
+
+    def _sum(self, cache, table, positions):
+        size = self.limits.block_size
+        read = cache[table[positions // size] * size + positions % size]
+        return np.sum(mixed(read + positions.astype(np.uint64) * ODD))
+
     def cancel(self):
         self.cancelled.set()
 
-    def copy_blocks(self, pairs):
+    def copy_blocks(self, pairs, *, recent=False):
         size = self.limits.block_size
         for source, destination in pairs:
             self._cache[destination * size : (destination + 1) * size] = self._cache[
                 source * size : (source + 1) * size
             ]
 
-    def read_blocks(self, blocks):
+    def read_blocks(self, blocks, *, recent=False):
         size = self.limits.block_size
         return [np.stack([self._cache[b * size : (b + 1) * size].view(np.uint8) for b in blocks])]
 
-    def write_blocks(self, blocks, contents):
+    def write_blocks(self, blocks, contents, *, recent=False):
         size = self.limits.block_size
         for block, raw in zip(blocks, contents[0], strict=True):
             self._cache[block * size : (block + 1) * size] = np.ascontiguousarray(raw).view(np.uint64)
 
-    def shift_blocks(self, blocks, delta):
+    def shift_blocks(self, blocks, delta, *, recent=False):
         raise UnsupportedError("a hash does not turn")
 
     def records(self):
@@ -92,6 +100,42 @@ class HashProgram:
 
     def close(self):
         self.closed = True
+
+
+class WindowedHashProgram(HashProgram):
+    """Reads the last `window` positions, or the chunk so far, in a cache of their own; mixed: the whole text besides."""
+
+    def __init__(self, window=10, chunk=0, *, mixed=True, **limits):
+        super().__init__(**({"recent_blocks": 24} | limits))
+        self.reach, self.mixed = Reach(frozenset({(window, chunk)})), mixed
+        size = self.limits.blocks(recent=True) * self.limits.block_size
+        self._recent = np.random.default_rng(1).integers(0, 2**63, size, dtype=np.uint64)
+
+    def _store(self, batch):
+        super()._store(batch)
+        recent = batch.recent or batch
+        self._recent[recent.slots] = self._cache[batch.slots]
+
+    def _word(self, batch, sequence, position):
+        recent = batch.recent or batch
+        seen = np.arange(self.reach.first(position), position + 1)
+        word = self._sum(self._recent, recent.tables[sequence], seen)
+        return word + super()._word(batch, sequence, position) if self.mixed else word
+
+    def _kept(self, recent):
+        return self._recent if recent else self._cache
+
+    def copy_blocks(self, pairs, *, recent=False):
+        blocks = self._kept(recent).reshape(-1, self.limits.block_size)
+        for source, destination in pairs:
+            blocks[destination] = blocks[source]
+
+    def read_blocks(self, blocks, *, recent=False):
+        return [self._kept(recent).reshape(-1, self.limits.block_size)[list(blocks)].view(np.uint8)]
+
+    def write_blocks(self, blocks, contents, *, recent=False):
+        rows = np.ascontiguousarray(contents[0]).view(np.uint64)
+        self._kept(recent).reshape(-1, self.limits.block_size)[list(blocks)] = rows
 
 
 class LetterDecoder:

@@ -86,7 +86,7 @@ int64_t Attention::nbytes(const Step& step) const noexcept {
 void Attention::store(const Step& step) const {
   const int64_t dim = cache_.head_dim();
   const int64_t value_dim = cache_.value_dim();
-  const RowsView& rows = shape_.keys == Keys::own ? step.batch : step.batch.sources;
+  const RowsView& rows = of_sources(shape_.keys) ? step.batch.sources : reading(step);
   step.each_row(rows.rows(), 4 * dim * cache_.kv_heads(), [&](int64_t t) {
     const int32_t slot = rows.slots[static_cast<size_t>(t)];
     for (int64_t g = 0; g < cache_.kv_heads(); ++g) {

@@ -15,9 +15,14 @@
 
 namespace tokamak::cpu {
 
-// Whose keys: the rows' own text's; those of source texts, by their own rows; or those of each
-// sequence's source text, of which the rows read now are stored first.
-enum class Keys : uint8_t { own, sources, cross };
+// Whose keys: the rows' own text's; those of source texts, by their own rows; those of each
+// sequence's source text, of which the rows read now are stored first; or the latest of the rows'
+// own text.
+enum class Keys : uint8_t { own, sources, cross, recent };
+
+constexpr bool of_sources(Keys keys) noexcept {
+  return keys == Keys::sources || keys == Keys::cross;
+}
 
 class Attention final : public Instruction {
  public:
@@ -48,6 +53,7 @@ class Attention final : public Instruction {
   };
   // Rows that attend, and the keys of each of their texts.
   const RowsView& reading(const Step& step) const {
+    if (shape_.keys == Keys::recent) return step.batch.recent;
     return shape_.keys == Keys::sources ? step.batch.sources : step.batch;
   }
   CrossView keys(const Step& step) const {

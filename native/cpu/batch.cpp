@@ -117,6 +117,15 @@ void check_rows(const Named& rows, int64_t least, const BatchLimits& limits) {
   }
 }
 
+// Where rows lie in caches that keep the latest part only. Blocks given back stand as any other.
+void check_recent(const BatchView& batch, const BatchLimits& limits) {
+  const Named rows{batch.recent, "recent."};
+  check_sizes(rows);
+  for (size_t b = 0; b < batch.recent.lengths.size(); ++b) {
+    check_sequence(rows, b, limits.num_recent_blocks);
+  }
+}
+
 // Sources are read whole, and every sequence has one.
 void check_sources(const BatchView& batch, const BatchLimits& limits) {
   if (!batch.has_sources) refuse("sources is None, and this model's sequences attend to a text");
@@ -152,6 +161,7 @@ void check_gates(const BatchView& batch, const BatchLimits& limits) {
 
 void check_batch(const BatchView& batch, const BatchLimits& limits) {
   check_rows({batch, ""}, 1, limits);
+  if (limits.num_recent_blocks > 0) check_recent(batch, limits);
   if (limits.needs_sources) check_sources(batch, limits);
   check_gates(batch, limits);
   check_range("logit_rows", batch.logit_rows, batch.rows());

@@ -12,7 +12,8 @@ struct BatchLimits {
   int64_t num_token_ids;
   int64_t num_positions;
   bool needs_sources;
-  int64_t num_gates;  // that instructions read
+  int64_t num_gates;          // that instructions read
+  int64_t num_recent_blocks;  // 0: no cache keeps the latest part of a text only
 };
 
 // Throws Error(invalid_params) naming the array, the index and the value that is wrong: sizes that

@@ -68,8 +68,8 @@ struct RowsArrays {
 
 struct BatchArrays {
   RowsArrays rows, sources;
-  Int1 logit_rows, cross_lengths;
-  Int2 cross_tables;
+  Int1 logit_rows, cross_lengths, recent_slots;
+  Int2 cross_tables, recent_tables;
   Float2 gates;
   bool has_sources;
 
@@ -77,6 +77,9 @@ struct BatchArrays {
     if (const nb::object adapters = batch.attr("gates"); !adapters.is_none()) {
       gates = array<Float2>("gates", "float32, two axes", adapters);
     }
+    const nb::object recent = batch.attr("recent");
+    recent_slots = recent.is_none() ? rows.slots : vector_of(recent, "slots");
+    recent_tables = recent.is_none() ? rows.tables : table_of(recent, "tables");
     const nb::object given = batch.attr("sources");
     has_sources = !given.is_none();
     if (!has_sources) return;
@@ -86,7 +89,10 @@ struct BatchArrays {
   }
 
   cpu::BatchView view() const {
-    cpu::BatchView made{rows.view(), span_of(logit_rows), has_sources, {}, {}, {}};
+    cpu::BatchView made{rows.view(), span_of(logit_rows), has_sources, {}, {}, rows.view(), {}};
+    made.recent.slots = span_of(recent_slots);
+    made.recent.tables = span_of(recent_tables);
+    made.recent.table_width = static_cast<int64_t>(recent_tables.shape(1));
     if (gates.is_valid()) {
       made.gates = {gates.data(), gates.size()};
       made.num_gates = static_cast<int64_t>(gates.shape(1));

@@ -228,12 +228,13 @@ std::tuple<int64_t, int64_t, int64_t> default_tuning() {
   return {tuning.chunk_nbytes, tuning.block_nbytes, tuning.spin_us};
 }
 
-void make(Handle* at, int64_t num_blocks, int64_t max_rows, int64_t max_sequences, int threads,
-          std::tuple<size_t, size_t, size_t> row_nbytes, int64_t result_width,
-          const std::string& isa, int threads_batch, const std::vector<int>& affinity,
-          const std::tuple<int64_t, int64_t, int64_t>& tuning) {
+void make(Handle* at, int64_t num_blocks, int64_t num_recent_blocks, int64_t max_rows,
+          int64_t max_sequences, int threads, std::tuple<size_t, size_t, size_t> row_nbytes,
+          int64_t result_width, const std::string& isa, int threads_batch,
+          const std::vector<int>& affinity, const std::tuple<int64_t, int64_t, int64_t>& tuning) {
   const auto [chunk_nbytes, block_nbytes, spin_us] = tuning;
   new (at) Handle({num_blocks,
+                   num_recent_blocks,
                    max_rows,
                    max_sequences,
                    threads,
@@ -307,7 +308,7 @@ void bind_instructions(nb::class_<Handle>& c) {
       [](Handle& h, const string& node, int64_t cache, int64_t heads, float scale, int64_t window,
          float softcap, int64_t chunk, bool causal, int64_t slopes, int64_t sinks, int keys,
          int64_t buckets, const Ids& bucket_of, const Tuples& qkv, const OperandTuple& out) {
-        if (keys < 0 || keys > 2) throw Error(ErrorKind::invalid_params, "keys is none of 0, 1, 2");
+        if (keys < 0 || keys > 3) throw Error(ErrorKind::invalid_params, "keys is none of 0 .. 3");
         h.builder.attention(node, cache,
                             {heads, scale, window, softcap, chunk, causal, slopes, sinks,
                              static_cast<cpu::Keys>(keys), buckets, bucket_of},
@@ -412,8 +413,8 @@ void bind_program(nb::module_& m) {
   m.def("allowed_cpus", &cpu::allowed_cpus, "CPUs that this thread may run on, rising.");
   nb::class_<Handle> c(m, "CpuProgram",
                        "Instructions over arenas, with packed weights and a paged cache.");
-  c.def("__init__", &make, "num_blocks"_a, "max_rows"_a, "max_sequences"_a, "threads"_a,
-        "row_nbytes"_a, "result_width"_a, "isa"_a = "", "threads_batch"_a = 0,
+  c.def("__init__", &make, "num_blocks"_a, "num_recent_blocks"_a, "max_rows"_a, "max_sequences"_a,
+        "threads"_a, "row_nbytes"_a, "result_width"_a, "isa"_a = "", "threads_batch"_a = 0,
         "affinity"_a = std::vector<int>(), "tuning"_a = default_tuning());
   c.def_prop_ro("isa", [](Handle& h) { return std::string(h.program.kernels().isa); });
   c.def_prop_ro("num_instructions", [](Handle& h) { return h.program.num_instructions(); });
@@ -432,11 +433,12 @@ void bind_program(nb::module_& m) {
   c.def("add_vector", &add_vector, "values"_a);
   c.def(
       "add_cache",
-      [](Handle& h, const std::string& kv_dtype, int64_t kv_heads, int64_t head_dim,
+      [](Handle& h, const std::string& kv_dtype, bool recent, int64_t kv_heads, int64_t head_dim,
          int64_t value_dim) {
-        return h.program.add_cache(cpu::cache_type(kv_dtype), kv_heads, head_dim, value_dim);
+        return h.program.add_cache(cpu::cache_type(kv_dtype), recent, kv_heads, head_dim,
+                                   value_dim);
       },
-      "kv_dtype"_a, "kv_heads"_a, "head_dim"_a, "value_dim"_a);
+      "kv_dtype"_a, "recent"_a, "kv_heads"_a, "head_dim"_a, "value_dim"_a);
   c.def(
       "add_state", [](Handle& h, int64_t width) { return h.program.add_state(width); }, "width"_a);
   bind_instructions(c);
@@ -451,11 +453,11 @@ void bind_program(nb::module_& m) {
   c.def("cancel", [](Handle& h) { h.program.cancel(); });
   c.def(
       "copy_blocks",
-      [](Handle& h, const std::vector<std::pair<int64_t, int64_t>>& pairs) {
+      [](Handle& h, const std::vector<std::pair<int64_t, int64_t>>& pairs, bool recent) {
         nb::gil_scoped_release release;
-        h.program.copy_blocks(pairs);
+        h.program.copy_blocks(pairs, recent);
       },
-      "pairs"_a);
+      "pairs"_a, "recent"_a);
   c.def(
       "read_blocks", &read_blocks, "store"_a, "blocks"_a,
       nb::sig("def read_blocks(self, store: int, blocks: Sequence[int]) -> "

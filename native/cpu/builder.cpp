@@ -181,7 +181,7 @@ void Builder::attention(const std::string& node, int64_t cache, const AttentionS
   const int64_t widths[] = {shape.heads * kv.head_dim(), kv.kv_heads() * kv.head_dim(),
                             kv.kv_heads() * kv.value_dim()};
   const Lead reading = shape.keys == Keys::sources ? Lead::sources : Lead::rows;
-  const Lead stored = shape.keys == Keys::own ? Lead::rows : Lead::sources;
+  const Lead stored = of_sources(shape.keys) ? Lead::sources : Lead::rows;
   for (size_t i = 0; i < 3; ++i) {
     checked(node, qkv[i]);
     need(qkv[i].width == widths[i] && qkv[i].lead == (i == 0 ? reading : stored), node,
@@ -192,7 +192,11 @@ void Builder::attention(const std::string& node, int64_t cache, const AttentionS
        "attention writes the values' width of every head");
   need(shape.keys != Keys::cross || (!shape.causal && shape.window == 0), node,
        "every key of another text is visible");
-  if (shape.keys != Keys::own) program_.need_sources();
+  need((shape.keys == Keys::recent) == program_.keeps_recent(cache), node,
+       "the cache keeps another part of a text than is read");
+  need(shape.keys != Keys::recent || (shape.causal && (shape.window > 0 || shape.chunk > 0)), node,
+       "only windows and chunks read the latest part of a text");
+  if (of_sources(shape.keys)) program_.need_sources();
   const auto per_head = [&](int64_t index) {
     const auto values = index < 0 ? std::span<const float>() : program_.weights().vector(index);
     need(index < 0 || static_cast<int64_t>(values.size()) == shape.heads, node,

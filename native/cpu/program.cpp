@@ -21,6 +21,7 @@ void check_limit(const char* name, int64_t value, int64_t most) {
 
 const ProgramLimits& checked(const ProgramLimits& limits) {
   check_limit("num_blocks", limits.num_blocks, INT32_MAX / kBlock);
+  check_limit("num_recent_blocks", limits.num_recent_blocks, INT32_MAX / kBlock);
   check_limit("max_rows", limits.max_rows, int64_t{1} << 20);
   check_limit("max_sequences", limits.max_sequences, int64_t{1} << 20);
   check_limit("result_width", limits.result_width, INT32_MAX);
@@ -68,14 +69,18 @@ Program::Program(const ProgramLimits& limits, std::string_view isa)
             std::chrono::microseconds(limits.tuning.spin_us)),
       weights_(kernels_) {}
 
-int64_t Program::add_cache(CacheType type, int64_t kv_heads, int64_t head_dim, int64_t value_dim) {
+int64_t Program::add_cache(CacheType type, bool recent, int64_t kv_heads, int64_t head_dim,
+                           int64_t value_dim) {
   caches_.push_back(
-      std::make_unique<LayerCache>(type, limits_.num_blocks, kv_heads, head_dim, value_dim));
+      std::make_unique<LayerCache>(type, num_blocks(recent), kv_heads, head_dim, value_dim));
+  recent_.push_back(recent);
+  uses_recent_ = uses_recent_ || recent;
   return static_cast<int64_t>(caches_.size()) - 1;
 }
 
 int64_t Program::add_state(int64_t width) {
-  states_.push_back(std::make_unique<LayerState>(limits_.num_blocks, width));
+  states_.push_back(std::make_unique<LayerState>(limits_.num_recent_blocks, width));
+  uses_recent_ = true;
   return static_cast<int64_t>(states_.size()) - 1;
 }
 
@@ -91,6 +96,11 @@ LayerCache& Program::cache(int64_t index) {
     throw Error(ErrorKind::invalid_params, "cache " + std::to_string(index) + " does not exist");
   }
   return *caches_[static_cast<size_t>(index)];
+}
+
+bool Program::keeps_recent(int64_t index) {
+  cache(index);
+  return recent_[static_cast<size_t>(index)];
 }
 
 void Program::add(std::unique_ptr<Instruction> instruction, std::string node, std::string op,
@@ -120,7 +130,8 @@ void Program::run(const BatchView& batch, float* result, std::span<const Tap> ta
   pool_.check_process();
   const uint64_t before = allocation_count();
   check_batch(batch, {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, num_token_ids_,
-                      num_positions_, needs_sources_, num_gates_});
+                      num_positions_, needs_sources_, num_gates_,
+                      uses_recent_ ? limits_.num_recent_blocks : 0});
   if (!sealed_) throw Error(ErrorKind::invalid_params, "the program is not sealed");
   cancelled_.store(false, std::memory_order_relaxed);
   const BoundCaller bound(limits_.affinity);
@@ -163,17 +174,21 @@ void Program::execute(const Step& step, std::span<const Tap> taps) {
   }
 }
 
-void Program::copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs) {
+void Program::copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs, bool recent) {
   const std::lock_guard lock(mutex_);
+  const int64_t count = num_blocks(recent);
   for (const auto& [from, to] : pairs) {
-    if (std::min(from, to) < 0 || std::max(from, to) >= limits_.num_blocks) {
+    if (std::min(from, to) < 0 || std::max(from, to) >= count) {
       throw Error(ErrorKind::invalid_params,
                   "cannot copy block " + std::to_string(from) + " to " + std::to_string(to) +
-                      ": the cache has blocks 0 .. " + std::to_string(limits_.num_blocks - 1));
+                      ": the cache has blocks 0 .. " + std::to_string(count - 1));
     }
   }
   for (const auto& [from, to] : pairs) {
-    for (const auto& cache : caches_) cache->copy_block(from, to);
+    for (size_t i = 0; i < caches_.size(); ++i) {
+      if (recent_[i] == recent) caches_[i]->copy_block(from, to);
+    }
+    if (!recent) continue;
     for (const auto& state : states_) state->copy_block(from, to);
   }
 }
@@ -185,12 +200,12 @@ size_t Program::store_nbytes(int64_t store) {
 }
 
 std::byte* Program::block_bytes(int64_t store, int64_t block) {
-  if (block < 0 || block >= limits_.num_blocks) {
-    throw Error(ErrorKind::invalid_params, "block " + std::to_string(block) +
-                                               " is outside the cache of " +
-                                               std::to_string(limits_.num_blocks));
-  }
   const auto count = static_cast<int64_t>(caches_.size());
+  const int64_t end = num_blocks(store >= count || keeps_recent(store));
+  if (block < 0 || block >= end) {
+    throw Error(ErrorKind::invalid_params, "block " + std::to_string(block) +
+                                               " is outside the cache of " + std::to_string(end));
+  }
   if (store < count) return cache(store).keys(block, 0);
   return reinterpret_cast<std::byte*>(state(store - count).at(block));
 }

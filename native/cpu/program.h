@@ -21,6 +21,7 @@ namespace tokamak::cpu {
 
 struct ProgramLimits {
   int64_t num_blocks;
+  int64_t num_recent_blocks;  // of caches that keep the latest part of a text only, and of states
   int64_t max_rows;
   int64_t max_sequences;
   int threads;
@@ -53,8 +54,11 @@ class Program {
   Pool& pool() noexcept { return pool_; }
   std::mutex& mutex() noexcept { return mutex_; }
 
-  int64_t add_cache(CacheType type, int64_t kv_heads, int64_t head_dim, int64_t value_dim);
+  // recent: of keys of which only the latest are read.
+  int64_t add_cache(CacheType type, bool recent, int64_t kv_heads, int64_t head_dim,
+                    int64_t value_dim);
   int64_t add_state(int64_t width);  // floats per sequence
+  bool keeps_recent(int64_t cache);  // throws Error(invalid_params)
   LayerState& state(int64_t index);  // throws Error(invalid_params)
   LayerCache& cache(int64_t index);  // throws Error(invalid_params)
   void add(std::unique_ptr<Instruction> instruction, std::string node, std::string op,
@@ -77,8 +81,9 @@ class Program {
   void run(const BatchView& batch, float* result, std::span<const Tap> taps = {});
   // Makes the step in progress, if there is one, throw at its next instruction.
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
-  // Copies cache blocks in every layer. Throws Error(invalid_params) for a block outside the cache.
-  void copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs);
+  // Copies cache blocks in every layer that keeps whole texts, or in the others. Throws
+  // Error(invalid_params) for a block outside the cache.
+  void copy_blocks(std::span<const std::pair<int64_t, int64_t>> pairs, bool recent);
 
   // Bytes of a block of one layer's store: caches first, then recurrent states.
   size_t store_nbytes(int64_t store);  // throws Error(invalid_params)
@@ -99,6 +104,9 @@ class Program {
  private:
   void execute(const Step& step, std::span<const Tap> taps);
   std::byte* block_bytes(int64_t store, int64_t block);
+  int64_t num_blocks(bool recent) const noexcept {
+    return recent ? limits_.num_recent_blocks : limits_.num_blocks;
+  }
 
   ProgramLimits limits_;
   int64_t num_positions_ = int64_t{1} << 31;
@@ -107,6 +115,8 @@ class Program {
   Pool pool_;
   Weights weights_;
   std::vector<std::unique_ptr<LayerCache>> caches_;
+  std::vector<bool> recent_;  // of each cache
+  bool uses_recent_ = false;
   std::vector<std::unique_ptr<LayerState>> states_;
   std::vector<std::unique_ptr<Instruction>> instructions_;
   Pages rows_, wanted_, sources_, scratch_;

@@ -27,7 +27,7 @@ int64_t Recurrent::nbytes(const Step& step) const noexcept {
 template <class Body>
 void Recurrent::each_stretch(const Step& step, int64_t sequence, int64_t offset, int64_t width,
                              float* memory, const Body& body) const {
-  const BatchView& batch = step.batch;
+  const RowsView& batch = step.batch.recent;
   const auto i = static_cast<size_t>(sequence);
   const int64_t rows = batch.starts[i + 1] - batch.starts[i];
   const int64_t position = batch.lengths[i] - rows;
@@ -72,7 +72,7 @@ void CausalConv::run(const Step& step) noexcept {
     float* window = worker_memory(step, worker, memory_nbytes);  // [taps - 1][n]
     float* sums = window + taps_ * n;
     const auto i = static_cast<size_t>(task / tasks);
-    const BatchView& batch = step.batch;
+    const RowsView& batch = step.batch.recent;
     const int64_t rows = batch.starts[i + 1] - batch.starts[i];
     const int64_t position = batch.lengths[i] - rows;
     const auto state_at = [&](int64_t at) {

@@ -41,6 +41,8 @@ struct BatchView : RowsView {
   bool has_sources = false;  // else the next two are empty
   RowsView sources;          // texts that are read in this step
   CrossView cross;
+  RowsView
+      recent;  // the same rows, with their places in caches that keep the latest part of a text
   std::span<const float> gates;  // [T * num_gates]
   int64_t num_gates = 0;
 

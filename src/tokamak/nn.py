@@ -260,7 +260,9 @@ class Step:
         state = self.graph.states[shares] if shares else self._state("kv", kind)
         given = {"slopes": slopes, "sinks": sinks, "buckets": buckets}
         extras = {name: x for name, x in given.items() if x is not None}
-        inputs = (q, k, v, state, self.slots, self.starts, self.lengths, self.tables, *extras.values())
+        recent = causal and (window > 0 or chunk > 0)
+        slots, tables = self._latest() if recent else (self.slots, self.tables)
+        inputs = (q, k, v, state, slots, self.starts, self.lengths, tables, *extras.values())
         attrs = {"scale": scale, "window": window, "softcap": softcap, "chunk": chunk, "causal": causal}
         return ops.attention(*inputs, **attrs, adds="".join(extras), reach=reach)  # type: ignore[arg-type]
 
@@ -275,7 +277,15 @@ class Step:
         So a block that is shared, copied or found again as a prefix brings its state along.
         """
         state = self._state("state", Type("state", 1, tail))
-        return state, self.starts, self.lengths, self.tables
+        return state, self.starts, self.lengths, self._latest()[1]
+
+    def _latest(self) -> tuple[Value, Value]:
+        """Slots and tables of caches that keep the latest part of a text only."""
+        inputs = self.graph.inputs
+        if "recent.slots" not in inputs:
+            self._input("recent.slots", T)
+            self._input("recent.tables", B, -1)
+        return inputs["recent.slots"], inputs["recent.tables"]
 
     def _state(self, stem: str, kind: Type) -> Value:
         name = f"{stem}.{len(self.graph.states)}"

@@ -88,6 +88,37 @@ class Batch:
     gates: Floats | None = (
         None  # f32[T, A], how much each adapter counts for each row, where the graph has adapters
     )
+    recent: Recent | None = None  # None: as slots and tables, which needs as many blocks of either kind
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """Where rows lie in the caches that keep the latest part of a text only: blocks given back stand as 0."""
+
+    slots: Ints  # i32[T]
+    tables: Ints  # i32[B, M]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far back the layers look that keep the latest part of a text only.
+
+    kinds: (window, chunk) of each kind of layer: positions, its own included, and parts of the text not left; 0 for none.
+    """
+
+    kinds: frozenset[tuple[int, int]]
+
+    def first(self, position: int) -> int:
+        """The first position that a row at `position` reads."""
+        return min(
+            max(position - window + 1 if window else 0, position // chunk * chunk if chunk else 0, 0)
+            for window, chunk in self.kinds
+        )
+
+    def num_blocks(self, block_size: int, rows: int = 1) -> int:
+        """Blocks that the positions read by that many rows can lie in, at most."""
+        span = max(min(filter(None, kind)) for kind in self.kinds) + rows - 1
+        return (span - 2) // block_size + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +165,11 @@ class Limits:
     threads_batch: int | None = None  # of steps that read a prompt, None: as threads
     affinity: tuple[int, ...] = ()  # a CPU for each thread; empty: the system places them
     tuning: Tuning = Tuning()
+    recent_blocks: int = 0  # of layers that keep the latest part of a text only; 0: as many
+
+    def blocks(self, *, recent: bool) -> int:
+        """Blocks of either kind of cache."""
+        return (recent and self.recent_blocks) or self.num_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +191,7 @@ class Program(Protocol):
     limits: Limits
     vocab_size: int
     hidden: str  # name of the value the head reads, for `taps`; "" if the output is no head's
+    reach: Reach | None  # of its caches that keep the latest part of a text only, None if there are none
     recurrent: bool  # keeps state that cannot go back: a sequence may only be cut to a multiple of block_size
 
     def run(self, batch: Batch) -> Floats:
@@ -166,16 +203,19 @@ class Program(Protocol):
     def cancel(self) -> None:
         """From another thread: make the step that is running, if any, raise Cancelled as soon as it can."""
 
-    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy cache blocks (source, destination) in every layer: the write half of copy-on-write."""
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]], *, recent: bool = False) -> None:
+        """Copy cache blocks (source, destination): the write half of copy-on-write.
 
-    def read_blocks(self, blocks: Sequence[int]) -> list[Array]:
+        Here and in the next three: in every layer that keeps whole texts; recent: in every other.
+        """
+
+    def read_blocks(self, blocks: Sequence[int], *, recent: bool = False) -> list[Array]:
         """Contents of cache blocks, one uint8[n, nbytes] for every layer."""
 
-    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array]) -> None:
+    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array], *, recent: bool = False) -> None:
         """Put what `read_blocks` of a program like this one gave into blocks."""
 
-    def shift_blocks(self, blocks: Sequence[int], delta: int) -> None:
+    def shift_blocks(self, blocks: Sequence[int], delta: int, *, recent: bool = False) -> None:
         """Turn the keys in blocks to positions larger by delta; raises where positions cannot move."""
 
     def records(self) -> list[KernelRecord]:

@@ -171,7 +171,7 @@ def test_a_copied_block_brings_its_state_along(name, executor):
         p = ReferenceProgram(graph, arrays, Limits(num_blocks=8, block_size=programs.BLOCK))
     expected = p.run(batch(([0, 1, 2], TOKENS, ROWS)))
     p.run(batch(([4, 5], TOKENS[:50], 50)))
-    p.copy_blocks([(5, 6)])
+    p.copy_blocks([(5, 6)], recent=True)
     p.run(batch(([4, 5], [*TOKENS[:50], 3, 1, 4], 3)))
     assert np.array_equal(p.run(batch(([4, 6, 7], TOKENS, ROWS - 50))), expected[50:])
     assert np.array_equal(p.run(batch(([4, 2, 3], TOKENS, ROWS - 32))), expected[32:]), "from a border on"

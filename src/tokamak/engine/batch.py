@@ -8,14 +8,15 @@ import numpy as np
 
 from tokamak.engine.sequence import Sequence
 from tokamak.engine.source import Source
-from tokamak.types import Batch, Floats, Ints, Sources
+from tokamak.engine.tables import Table
+from tokamak.types import Batch, Floats, Ints, Recent, Sources
 
 
-def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
+def make_batch(chosen: list[tuple[Sequence, int]], block_size: int, *, recent: bool = False) -> Batch:
     """The batch of (sequence, rows) pairs, each from its num_computed on.
 
     Logits are wanted of the last row of a sequence that is then wholly computed, of the rows of its draft behind it, and
-    of every row where the request collects them.
+    of every row where the request collects them. recent: some layers keep the latest part of a text only.
     """
     num = len(chosen)
     if all(rows == 1 for _, rows in chosen):
@@ -23,13 +24,6 @@ def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
         ids = [s.tokens(b, b + 1) for (s, _), b in zip(chosen, begins, strict=True)]
         token_ids = ids[0] if num == 1 else np.concatenate(ids)
         positions = np.array(begins, dtype=np.int32)
-        slots = np.array(
-            [
-                int(s.table[b // block_size]) * block_size + b % block_size
-                for (s, _), b in zip(chosen, begins, strict=True)
-            ],
-            dtype=np.int32,
-        )
         starts, lengths = _counting(num + 1), positions + np.int32(1)
     else:
         starts = np.zeros(num + 1, dtype=np.int32)
@@ -38,10 +32,33 @@ def make_batch(chosen: list[tuple[Sequence, int]], block_size: int) -> Batch:
         lengths = np.array([end for _, _, end in spans], dtype=np.int32)
         token_ids = np.concatenate([s.tokens(begin, end) for s, begin, end in spans])
         positions = np.concatenate([np.arange(begin, end, dtype=np.int32) for _, begin, end in spans])
-        slots = np.concatenate([_slots(s, begin, end, block_size) for s, begin, end in spans])
-    rows, tables = _logit_rows(chosen, starts), _tables(chosen)
-    more = _sources(chosen, block_size), _gates(chosen)
-    return Batch(token_ids, positions, slots, starts, lengths, tables, rows, *more)
+    whole = _places([s.whole for s, _ in chosen], starts, positions, block_size)
+    latest = _places([s.recent for s, _ in chosen], starts, positions, block_size) if recent else None
+    more = _sources(chosen, block_size), _gates(chosen), Recent(*latest) if latest else None
+    return Batch(
+        token_ids, positions, whole[0], starts, lengths, whole[1], _logit_rows(chosen, starts), *more
+    )
+
+
+def _places(tables: list[Table], starts: Ints, positions: Ints, block_size: int) -> tuple[Ints, Ints]:
+    """Slots i32[T] of the rows and tables i32[B, M]."""
+    if len(tables) == len(positions):
+        slots = np.array(
+            [
+                int(t.ids[p // block_size]) * block_size + p % block_size
+                for t, p in zip(tables, positions.tolist(), strict=True)
+            ],
+            dtype=np.int32,
+        )
+    else:
+        ends = starts[1:] - 1
+        slots = np.concatenate(
+            [
+                t.slots(begin, last + 1, block_size)
+                for t, begin, last in zip(tables, positions[starts[:-1]], positions[ends], strict=True)
+            ]
+        )
+    return slots, tables[0].blocks[None] if len(tables) == 1 else _stacked([t.blocks for t in tables])
 
 
 def _gates(chosen: list[tuple[Sequence, int]]) -> Floats | None:
@@ -84,20 +101,6 @@ def _sources(chosen: list[tuple[Sequence, int]], block_size: int) -> Sources | N
 
 def _joined(parts: list[Ints]) -> Ints:
     return np.concatenate(parts).astype(np.int32, copy=False) if parts else np.zeros(0, dtype=np.int32)
-
-
-def _slots(sequence: Sequence, begin: int, end: int, block_size: int) -> Ints:
-    """Where K and V of positions begin .. end are stored, i32[end - begin]."""
-    first = begin // block_size
-    blocks = sequence.table[first : -(-end // block_size)]
-    slots: Ints = (blocks[:, None] * np.int32(block_size) + _counting(block_size)).ravel()
-    return slots[begin - first * block_size : end - first * block_size]
-
-
-def _tables(chosen: list[tuple[Sequence, int]]) -> Ints:
-    if len(chosen) == 1:
-        return chosen[0][0].blocks[None]
-    return _stacked([s.blocks for s, _ in chosen])
 
 
 def _stacked(tables: list[Ints]) -> Ints:

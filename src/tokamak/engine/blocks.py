@@ -110,19 +110,29 @@ class BlockPool:
 
         salt: prefixes are only found under the salt they were filed with.
         """
+        path = self.walk(tokens, salt)
+        for block, _ in path:
+            self.hold(block)
+        self.count(len(tokens), len(path) * self.block_size)
+        return [block for block, _ in path], path[-1][1] if path else salt
+
+    def walk(self, tokens: Ints, salt: str = "") -> list[tuple[int, int]]:
+        """(block, chain) of each block of the longest filed prefix, none of them held by that."""
         chain: Chain = salt
-        found: list[int] = []
+        path: list[tuple[int, int]] = []
         size = self.block_size
         for start in range(0, len(tokens) - size + 1, size):
             filed = self._filed.get((chain, tokens[start : start + size].tobytes()))
             if filed is None:
                 break
-            self.hold(filed.block)
-            found.append(filed.block)
+            path.append((filed.block, filed.chain))
             chain = filed.chain
-        self.counts.queried_tokens += len(tokens)
-        self.counts.hit_tokens += len(found) * size
-        return found, chain
+        return path
+
+    def count(self, queried_tokens: int, hit_tokens: int) -> None:
+        """Notes that a prefix was looked for, and how much of it was used."""
+        self.counts.queried_tokens += queried_tokens
+        self.counts.hit_tokens += hit_tokens
 
     def file(self, block: int, parent: Chain, tokens: Ints) -> int:
         """Files a held, full block under its parent; tokens: i32[block_size]. Returns its chain.

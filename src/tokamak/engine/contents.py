@@ -10,7 +10,7 @@ from typing import Any
 
 from tokamak import models
 from tokamak.engine.loading import default_model
-from tokamak.engine.memory import kv_nbytes_per_token
+from tokamak.engine.memory import CacheSize
 from tokamak.ir.graph import Graph
 from tokamak.ir.passes import optimize
 from tokamak.ir.planner import plan
@@ -96,7 +96,9 @@ def memory(checkpoint: Checkpoint, graph: Graph, context: int) -> dict[str, Any]
         "file_nbytes": checkpoint.nbytes,
         "weights_nbytes": sum(entry["nbytes"] for entry in formats(checkpoint)),
         "context": context,
-        "kv_nbytes": {dtype: context * kv_nbytes_per_token(graph, dtype) for dtype in ("f32", "f16", "q8_0")},
+        "kv_nbytes": {
+            dtype: CacheSize.of(graph, dtype, 32, 1, 32).nbytes(context) for dtype in ("f32", "f16", "q8_0")
+        },
         "arena_nbytes_per_row": per_row,
     }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tokamak.engine.batch import make_batch, num_logits, unread
 from tokamak.engine.blocks import BlockPool
 from tokamak.engine.completion import FinishReason
+from tokamak.engine.recent import RecentPool
 from tokamak.engine.request import Request, StepOutput
 from tokamak.engine.scheduler import Schedule, Scheduler
 from tokamak.engine.sequence import Sequence
@@ -59,8 +60,12 @@ class EngineCore:
         limits = program.limits
         self.program = program
         self.pool = BlockPool(limits.num_blocks, limits.block_size, max_unheld=max_unheld)
+        self.recent = None
+        if program.reach is not None:
+            blocks = limits.blocks(recent=True)
+            self.recent = RecentPool(blocks, limits.block_size, program.reach, max_unheld=max_unheld)
         collect_rows = max(1, min(limits.max_rows, COLLECT_NBYTES // (4 * program.vocab_size)))
-        self.scheduler = Scheduler(self.pool, limits, max_collect_rows=collect_rows)
+        self.scheduler = Scheduler(self.pool, limits, max_collect_rows=collect_rows, recent=self.recent)
         self.drafters: dict[str, Drafter] = {"lookup": LookupDrafter(), **(drafters or {})}
         self.stalled = (
             False  # whether the last step found nothing to compute: every reader lags, or blocks lack
@@ -77,6 +82,8 @@ class EngineCore:
             most = request.group.num_blocks(len(request.prompt), request.max_new, size)
         if request.source is not None:
             most += request.source.num_blocks(size)
+        if most <= num_blocks and self.recent is not None:
+            most, num_blocks = self._recent_blocks(request, first), self.recent.num_blocks
         if most > num_blocks:
             raise CapacityError(
                 f"{len(request.prompt)} prompt tokens and up to {request.max_new} more need {most} cache "
@@ -88,6 +95,16 @@ class EngineCore:
         for sequence in sequences:
             self.scheduler.add(sequence)
         return request
+
+    def _recent_blocks(self, request: Request, first: Sequence) -> int:
+        """Blocks that a request needs at most in layers that keep the latest part of a text only."""
+        if self.recent is None:
+            return 0
+        size, kept = self.recent.block_size, first.recent.kept
+        if request.group is None:
+            return self.recent.needed(first.capacity, kept)
+        span = self.recent.needed(first.capacity, kept) * size
+        return request.group.num_blocks(min(len(request.prompt), span), min(request.max_new, span), size)
 
     def cancel(self, request_id: int) -> list[StepOutput]:
         """Forget a request and free its blocks; nothing if it is unknown or done. Outputs say "abort"."""
@@ -116,7 +133,10 @@ class EngineCore:
         try:
             if plan.copies:
                 self.program.copy_blocks(plan.copies)
-            logits = self.program.run(make_batch(plan.chosen, self.pool.block_size))
+            if plan.recent_copies:
+                self.program.copy_blocks(plan.recent_copies, recent=True)
+            batch = make_batch(plan.chosen, self.pool.block_size, recent=self.recent is not None)
+            logits = self.program.run(batch)
             for source in unread(plan.chosen):
                 source.is_read = True
         except Exception as error:  # noqa: BLE001  # whatever it was, each of these requests has to hear of it
@@ -134,7 +154,7 @@ class EngineCore:
             request = sequence.request
             if request.context is not None and sequence.num_tokens > request.context:
                 try:
-                    request.shifted_tokens += make_room(sequence, self.pool, self.program)
+                    request.shifted_tokens += make_room(sequence, self.pool, self.recent, self.program)
                 except Exception as error:  # noqa: BLE001  # fails this request alone
                     outputs += self._fail([sequence], error)
                     continue
@@ -205,14 +225,19 @@ class EngineCore:
         return outputs
 
     def _advance_cache(self, sequence: Sequence, count: int) -> None:
-        """More tokens are computed. Files the blocks that became full, so that a request with the same beginning finds them."""
+        """More tokens are computed. Files the blocks that became full, so that a request with the same beginning finds them,
+        and gives back those that no later row reads."""
         sequence.num_computed += count
         size = self.pool.block_size
         while not sequence.shifted and (sequence.num_filed + 1) * size <= sequence.num_computed:
             start = sequence.num_filed * size
-            block = int(sequence.table[sequence.num_filed])
+            block = int(sequence.whole.ids[sequence.num_filed])
             sequence.chain = self.pool.file(block, sequence.chain, sequence.tokens(start, start + size))
+            if self.recent is not None:
+                self.recent.file_under(int(sequence.recent.ids[sequence.num_filed]), sequence.chain)
             sequence.num_filed += 1
+        if self.recent is not None:
+            sequence.recent.give_back(self.recent, self.recent.first_block(sequence.num_computed))
 
     def _first_tokens(self, sequence: Sequence, logits: Floats) -> list[StepOutput]:
         """The first token of each sample, when the prompt has just been read."""
@@ -226,9 +251,7 @@ class EngineCore:
 
     def fork(self, sequence: Sequence, index: int, after: Sequence | None = None) -> Sequence:
         """Another sequence of the same request over the same blocks, run next to `after`."""
-        fork = sequence.fork(index)
-        for block in fork.blocks.tolist():
-            self.pool.hold(block)
+        fork = sequence.fork(index, self.pool, self.recent)
         self.scheduler.hold_source(fork)
         self.scheduler.adopt(fork, after or sequence)
         self._active[sequence.request.id].append(fork)

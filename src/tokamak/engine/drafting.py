@@ -36,7 +36,7 @@ def open_draft(
             )
         graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=context)
         blocks = min(limits.num_blocks, limits.max_sequences * -(-context // limits.block_size))
-        own_limits = dataclasses.replace(limits, num_blocks=blocks)
+        own_limits = dataclasses.replace(limits, num_blocks=blocks, recent_blocks=0)
         program = executors.get(executor).compile(passes.optimize(graph), checkpoint.weights, own_limits)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error

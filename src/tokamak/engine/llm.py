@@ -77,7 +77,8 @@ class LLM:
         )
         unheld = None
         if prefix_cache_nbytes is not None:
-            block_nbytes = program.memory().get("cache", 0) // program.limits.num_blocks
+            fewest = min(program.limits.num_blocks, program.limits.blocks(recent=program.reach is not None))
+            block_nbytes = program.memory().get("cache", 0) // fewest
             unheld = prefix_cache_nbytes // max(1, block_nbytes)
         drafters = {} if draft is None else {"draft": ModelDrafter(draft, program.vocab_size)}
         self._loop = EngineLoop(EngineCore(program, max_unheld=unheld, drafters=drafters))
@@ -204,7 +205,7 @@ class LLM:
         kind = self._kind()
         self._read(self._preparer.reading(ids, salt=salt))
         core = self._loop.core
-        saved = self._loop.perform(lambda: state_file.take_out(core.pool, core.program, ids, salt))
+        saved = self._loop.perform(lambda: state_file.take_out(core, ids, salt))
         state_file.write(path, kind, saved)
         return len(saved.token_ids)
 
@@ -215,7 +216,7 @@ class LLM:
         """
         saved = state_file.read(path, self._kind())
         core = self._loop.core
-        self._loop.perform(lambda: state_file.put_in(core.pool, core.program, saved, salt))
+        self._loop.perform(lambda: state_file.put_in(core, saved, salt))
         ids: list[int] = saved.token_ids.tolist()
         return ids
 
@@ -269,7 +270,7 @@ class LLM:
             ids = self._preparer.ids(text)
             if len(ids) > self.context:
                 raise ContextOverflow(f"a text has {len(ids)} tokens, the context is {self.context}")
-            states = hidden_states(core.pool, core.program, ids, core.scheduler.rows_beside, gates)
+            states = hidden_states(core, ids, gates)
             vectors.append(pooled(self._loop.each(states), how))
         out = np.array(vectors, dtype=np.float32).reshape(len(vectors), -1)
         if normalize:
@@ -295,6 +296,8 @@ class LLM:
             "blocks_held": pool.num_held,
             "blocks_kept": pool.num_unheld,
             "blocks_evicted": pool.counts.evicted_blocks,
+            "recent_blocks_total": core.recent.num_blocks if core.recent else 0,  # of layers with windows
+            "recent_blocks_held": core.recent.num_held if core.recent else 0,
             "block_size": pool.block_size,
             "tokens_stored": stored,  # of sequences that run; those that share blocks count them each
             "slots_unused": max(0, pool.num_held * pool.block_size - stored),  # fragmentation

@@ -18,7 +18,7 @@ from tokamak.engine.encoder import Encoder, encoder_limits, pooling_of
 from tokamak.engine.infill import fim_ids
 from tokamak.engine.kept import open_kept
 from tokamak.engine.llm import LLM
-from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
+from tokamak.engine.memory import CacheSize, available_nbytes
 from tokamak.errors import CapacityError, InvalidParams, ModelFileError, TokamakError, UnavailableError
 from tokamak.ir import passes
 from tokamak.loaders import open_checkpoint
@@ -65,14 +65,13 @@ def load(
 ) -> LLM:
     """A model ready to answer.
 
-    path: a model file; None: the model of the package. threads: None: TOKAMAK_THREADS, what `tokamak tune` found, or
-    all CPUs; threads_batch: of steps that read a prompt. affinity: their CPUs. context: tokens of prompt and
-    completion; None: what the model was trained for, or what memory holds. executor: "auto", "cpu", "reference".
-    kv_dtype: f32, f16, bf16, q8_0, q4_0 (see `ir.graph.cache_dtype`). seed: of requests without one. max_batch_rows (512, or tuned), max_sequences:
-    of one step. block_size: of cache blocks. prefix_cache_nbytes: None: what is free. progress(done, total): bytes
-    packed. tokenizer: its file. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so. to: a mix ("q4_k_m") to round
-    float weights to. draft: a smaller model that guesses ahead. keep_packed: map weights from the cache directory
-    after a first load. adapters: paths, (path, scale), `Adapter`s. inter_token_target_ms: longest step beside others.
+    path: None: the model of the package. threads: None: TOKAMAK_THREADS, what `tokamak tune` found, or all CPUs; threads_batch:
+    of steps that read a prompt. affinity: their CPUs. context: tokens of prompt and completion; None: what the model was
+    trained for, or what memory holds. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0. seed: of
+    requests without one. max_batch_rows (512, or tuned), max_sequences: of one step. block_size: of cache blocks.
+    prefix_cache_nbytes: None: what is free. progress(done, total): bytes packed. tokenizer: its file. i2_s: "i2_s_arm",
+    "i2_s_rows4" if its tensors lie so. to: a mix ("q4_k_m") to round float weights to. draft: a smaller model. keep_packed: map
+    weights from the cache directory. adapters: paths, (path, scale), `Adapter`s. inter_token_target_ms: of a step.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
@@ -80,16 +79,17 @@ def load(
     placed, target = Threading.choose(threads, threads_batch, affinity), executors.get(executor)
     checkpoint = _open(path, executor, placed.threads, progress, i2_s=i2_s, keep=keep_packed, to=to)
     try:
-        chosen = choose_context(checkpoint, context, kv_dtype)
-        limits = chosen.limits(block_size, max_batch_rows, max_sequences, kv_dtype, placed)
+        sizes = block_size, max_sequences, max_batch_rows or placed.rows
+        chosen = choose_context(checkpoint, context, kv_dtype, None, *sizes)
+        limits = chosen.limits(*sizes, kv_dtype, placed)
         program, loaded = _compiled(target, checkpoint, chosen, limits, named(adapters), progress)
         found = find_tokenizer(checkpoint, tokenizer)
         drafter = open_draft(draft, executor, limits, found.tokenizer, chosen.context)
     except TokamakError as error:
         raise error.located(checkpoint.path) from error
     loaded |= {"prefix_cache_nbytes": prefix_cache_nbytes, "inter_token_target_ms": inter_token_target_ms}
-    loaded |= {"facts": _facts(checkpoint, chosen, limits, found), "load_s": time.perf_counter() - began}
-    return _kind(checkpoint)(program, found.tokenizer, seed=seed, draft=drafter, **loaded)
+    loaded |= {"facts": _facts(checkpoint, chosen, limits, found), "seed": seed, "draft": drafter}
+    return _kind(checkpoint)(program, found.tokenizer, load_s=time.perf_counter() - began, **loaded)
 
 
 def _compiled(
@@ -174,29 +174,35 @@ class Context:
 
     context: int  # tokens of one sequence
     cache_tokens: int  # tokens of all sequences together
-    kv_nbytes_per_token: int
+    recent_tokens: int  # of those in layers that keep the latest part of a text only
+    size: CacheSize
     reason: str
     graph: Graph  # of this context
     encodes: bool = False  # texts are read whole, in one step
     reads: bool = False  # each sequence has a text to read whole besides
 
-    def limits(
-        self, block_size: int, rows: int | None, sequences: int, kv_dtype: str, placed: Threading
-    ) -> Limits:
+    def limits(self, block_size: int, sequences: int, rows: int, kv_dtype: str, placed: Threading) -> Limits:
         """What a program must hold for this context, as many blocks as `cache_tokens` take."""
         blocks = -(-self.cache_tokens // block_size)
-        limits = Limits(blocks, block_size, rows or placed.rows, sequences, kv_dtype, *placed[:4])
+        recent = -(-self.recent_tokens // block_size)
+        limits = Limits(blocks, block_size, rows, sequences, kv_dtype, *placed[:4], recent)
         if self.reads:
             return replace(limits, max_rows=max(limits.max_rows, self.context), num_blocks=2 * blocks)
         return encoder_limits(limits, self.context) if self.encodes else limits
 
 
 def choose_context(
-    checkpoint: Checkpoint, asked: int | None, kv_dtype: str, available: int | None = None
+    checkpoint: Checkpoint,
+    asked: int | None,
+    kv_dtype: str,
+    available: int | None = None,
+    block_size: int = 32,
+    sequences: int = 64,
+    rows: int = MAX_BATCH_ROWS,
 ) -> Context:
     """The context of a checkpoint: what is asked for, else the smaller of what it was trained for and what fits.
 
-    available: bytes free, None: measured, control group included.
+    available: bytes free, None: measured, control group included. sequences, rows: of one step.
     Raises: CapacityError if the context asked for, or any at all, does not fit.
     """
     trained, family = models.trained_context(checkpoint.config), models.FAMILIES[checkpoint.architecture]
@@ -204,24 +210,27 @@ def choose_context(
     graph = _graph(checkpoint, wanted)
     if not asked and wanted < UNKNOWN_CONTEXT and any(n.attrs.get("adds") == "slopes" for n in graph.nodes):
         wanted = UNKNOWN_CONTEXT  # slopes go on beyond what was trained
-    per_token = kv_nbytes_per_token(graph, kv_dtype) * (2 if family.reads else 1)
+    size = CacheSize.of(graph, kv_dtype, block_size, sequences, rows)
+    size = replace(size, whole=size.whole * (2 if family.reads else 1))
+    kind = {"encodes": family.encodes, "reads": family.reads}
     free = available_nbytes() if available is None else available
-    if free is None or per_token == 0:
-        reason = "asked for" if asked else "trained"
-        return Context(wanted, CONTEXTS * wanted, per_token, reason, graph, family.encodes, family.reads)
+    if free is None or size.nbytes_per_token == 0:
+        reason, tokens = "asked for" if asked else "trained", CONTEXTS * wanted
+        return Context(wanted, tokens, size.recent_tokens(tokens, None), size, reason, graph, **kind)
     spare = int(SHARE * (free - checkpoint.nbytes))
-    fits = max(0, spare) // per_token
+    fits = size.fits(spare)
     if fits < (asked or 1):
         raise CapacityError(
-            f"a context of {wanted} takes {wanted * per_token} bytes in {kv_dtype} and the weights {checkpoint.nbytes}; "
+            f"a context of {wanted} takes {size.nbytes(wanted)} bytes in {kv_dtype} and the weights {checkpoint.nbytes}; "
             f"{free} are available. Ask for at most {fits} tokens, or a smaller kv_dtype"
         )
     context = min(wanted, fits)
     reason = "asked for" if asked else "trained" if context == wanted else f"fits memory (trained: {trained})"
-    cache_tokens = max(context, min(CONTEXTS * context, fits // 4))
+    tokens = max(context, min(CONTEXTS * context, size.fits(spare // 4)))
+    recent = size.recent_tokens(tokens, spare // 4)
     if context != wanted:
         graph = _graph(checkpoint, context)
-    return Context(context, cache_tokens, per_token, reason, graph, family.encodes, family.reads)
+    return Context(context, tokens, recent, size, reason, graph, **kind)
 
 
 def _graph(checkpoint: Checkpoint, context: int) -> Graph:
@@ -271,8 +280,10 @@ def _facts(checkpoint: Checkpoint, chosen: Context, limits: Limits, found: Found
         "context_reason": chosen.reason,
         "trained_context": models.trained_context(checkpoint.config),
         "kv_dtype": limits.kv_dtype,
-        "kv_nbytes_per_token": chosen.kv_nbytes_per_token,
+        "kv_nbytes_per_token": chosen.size.nbytes_per_token,
         "cache_tokens": chosen.cache_tokens,
+        "recent_nbytes_per_token": chosen.size.recent,  # of those, in layers that keep the latest part only
+        "recent_tokens": limits.recent_blocks * limits.block_size,
         "threads": limits.threads,
         "threads_batch": limits.threads_batch or limits.threads,
         "notes": checkpoint.notes,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from tokamak.engine.recent import recent_blocks
 from tokamak.errors import InvalidParams
 from tokamak.ir.graph import Graph, Type, cache_dtype
 from tokamak.types import KV_DTYPES
@@ -23,13 +25,67 @@ def kv_nbytes_per_token(graph: Graph, kv_dtype: str, block_size: int = 32) -> in
     if kv_dtype not in KV_DTYPES:
         raise InvalidParams(f"kv_dtype is {kv_dtype!r}; it must be one of {', '.join(KV_DTYPES)}")
     kinds = [v.type for v in graph.states.values()]
-    cache = sum(_row_nbytes(t, cache_dtype(t, kv_dtype)) for t in kinds if t.dtype == "kv")
-    return cache + sum(-(-4 * prod(t.tail) // block_size) for t in kinds if t.dtype == "state")
+    return sum(_position_nbytes(t, kv_dtype, block_size) for t in kinds)
 
 
-def _row_nbytes(kind: Type, kv_dtype: str) -> int:
-    nbytes, elements = _PIECES[kv_dtype]
+def recent_nbytes_per_token(graph: Graph, kv_dtype: str, block_size: int = 32) -> int:
+    """Of those the bytes in layers that keep the latest part of a text only."""
+    return sum(_position_nbytes(v.type, kv_dtype, block_size) for v in graph.recent_states())
+
+
+def _position_nbytes(kind: Type, kv_dtype: str, block_size: int) -> int:
+    if kind.dtype != "kv":
+        return -(-4 * prod(kind.tail) // block_size)
+    nbytes, elements = _PIECES[cache_dtype(kind, kv_dtype)]
     return kind.nrows * -(-prod(kind.tail) // elements) * nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSize:
+    """What texts take in a cache: `whole` bytes per position in layers that keep all of it, `recent` in the others.
+
+    least: positions of the others that one text needs, most: with which no sequence ever lacks any.
+    """
+
+    whole: int
+    recent: int = 0
+    least: int = 0
+    most: int = 0
+
+    @classmethod
+    def of(cls, graph: Graph, kv_dtype: str, block_size: int, sequences: int, rows: int) -> CacheSize:
+        """Of a graph whose steps have at most so many sequences and rows."""
+        reach, every = graph.reach(), kv_nbytes_per_token(graph, kv_dtype)
+        if reach is None:
+            return cls(every)
+        recent = recent_nbytes_per_token(graph, kv_dtype)
+        least, most = (recent_blocks(reach, block_size, n, rows) * block_size for n in (1, sequences))
+        return cls(every - recent, recent, least, most)
+
+    @property
+    def nbytes_per_token(self) -> int:
+        """Bytes of one position that all layers keep."""
+        return self.whole + self.recent
+
+    def nbytes(self, tokens: int) -> int:
+        """Bytes of one text."""
+        return self.whole * tokens + self.recent * min(tokens, self.least)
+
+    def fits(self, spare: int) -> int:
+        """Positions of the longest text that takes at most so many bytes."""
+        short = max(0, spare) // self.nbytes_per_token
+        if short <= self.least or not self.recent:
+            return short
+        return (spare - self.recent * self.least) // self.whole if self.whole else 1 << 31
+
+    def recent_tokens(self, tokens: int, spare: int | None) -> int:
+        """Positions for layers that look back a limited way beside `tokens` of the others, in so many bytes where it can be."""
+        if not self.recent:
+            return 0
+        most = min(tokens, self.most)
+        if spare is not None:
+            most = min(most, (spare - self.whole * tokens) // self.recent)
+        return max(most, min(tokens, self.least))
 
 
 def available_nbytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:

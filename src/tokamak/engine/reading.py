@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
-from tokamak.engine.blocks import BlockPool
+from tokamak.engine.core import EngineCore
+from tokamak.engine.tables import Table
 from tokamak.errors import CapacityError
-from tokamak.types import Batch, Floats, Ints, Program
+from tokamak.types import Batch, Floats, Ints, Recent
 
 
-def hidden_states(
-    pool: BlockPool, program: Program, ids: Ints, rows_now: Callable[[], int], gates: Floats | None = None
-) -> Generator[Floats]:
+def hidden_states(core: EngineCore, ids: Ints, gates: Floats | None = None) -> Generator[Floats]:
     """States f32[rows, hidden_size] that the head reads, of consecutive chunks of ids i32[n], over blocks of their own.
 
-    gates: f32[A], how much each adapter counts. In the engine's thread, a chunk of at most rows_now() rows at a time. Raises: CapacityError if the cache has no room.
+    gates: f32[A], how much each adapter counts. In the engine's thread, so many rows at a time as delay nobody. Raises:
+    CapacityError if the cache has no room.
     """
-    size = pool.block_size
-    blocks = [block for _ in range(-(-len(ids) // size)) if (block := pool.take()) is not None]
-    table = np.array(blocks, dtype=np.int32)
+    pool, latest, program = core.pool, core.recent, core.program
+    size, start = pool.block_size, 0
+    whole, recent = (Table(-(-len(ids) // size)) for _ in range(2))
     try:
-        if len(blocks) * size < len(ids):
+        if not whole.take(pool, 0, len(ids), []):
             raise CapacityError(f"no cache is free for a text of {len(ids)} tokens; try again later")
-        start = 0
         while start < len(ids):
-            stop = min(len(ids), start + rows_now())
-            positions = np.arange(start, stop, dtype=np.int32)
-            rows = np.arange(stop - start, dtype=np.int32)
+            rows = min(len(ids) - start, core.scheduler.rows_beside())
+            if latest is not None:
+                rows = min(rows, latest.most_rows)
+                if not recent.take(latest, start, rows, []):
+                    raise CapacityError(f"no cache is free for a text of {len(ids)} tokens; try again later")
+            stop = start + rows
             batch = Batch(
                 token_ids=ids[start:stop],
-                positions=positions,
-                slots=(table[positions // size] * size + positions % size).astype(np.int32),
-                starts=np.array([0, stop - start], dtype=np.int32),
+                positions=np.arange(start, stop, dtype=np.int32),
+                slots=whole.slots(start, stop, size),
+                starts=np.array([0, rows], dtype=np.int32),
                 lengths=np.array([stop], dtype=np.int32),
-                tables=table[None],
-                logit_rows=rows,
-                gates=None if gates is None else np.repeat(gates[None], len(rows), axis=0),
+                tables=whole.blocks[None],
+                logit_rows=np.arange(rows, dtype=np.int32),
+                gates=None if gates is None else np.repeat(gates[None], rows, axis=0),
+                recent=Recent(recent.slots(start, stop, size), recent.blocks[None]) if latest else None,
             )
             yield program.taps(batch, [program.hidden])[program.hidden]
             start = stop
+            if latest is not None:
+                recent.give_back(latest, latest.first_block(start))
     finally:
-        pool.release(table)
+        whole.clear(pool)
+        recent.clear(latest or pool)
 
 
 def pooled(chunks: Iterator[Floats], how: str) -> Floats:

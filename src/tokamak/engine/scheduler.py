@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from tokamak.engine.batch import unread
 from tokamak.engine.blocks import BlockPool
 from tokamak.engine.pace import Pace
+from tokamak.engine.recent import RecentPool, hold_prefix
 from tokamak.engine.sequence import Sequence
 from tokamak.errors import CapacityError
 from tokamak.types import Limits
@@ -25,20 +26,23 @@ class Schedule:
 
     chosen: list[tuple[Sequence, int]] = field(default_factory=list)  # (sequence, rows from num_computed on)
     copies: list[tuple[int, int]] = field(default_factory=list)  # (source, destination)
+    recent_copies: list[tuple[int, int]] = field(default_factory=list)  # the same in the other pool
     preempted: list[Sequence] = field(default_factory=list)
     num_rows: int = 0
     num_single: int = 0  # of the rows: next tokens and their drafts
 
 
 class Scheduler:
-    """Queues of sequences over one pool.
+    """Queues of sequences over one pool, and one of layers that keep the latest part of a text only where there are such.
 
     chunk_rows: rows of one prompt per step at most. pace: makes them fewer while others wait for their next token.
     max_collect_rows: rows per step of a sequence that wants the logits of every row, to bound their memory.
     """
 
-    def __init__(self, pool: BlockPool, limits: Limits, *, max_collect_rows: int) -> None:
-        self.pool, self.limits = pool, limits
+    def __init__(
+        self, pool: BlockPool, limits: Limits, *, max_collect_rows: int, recent: RecentPool | None = None
+    ) -> None:
+        self.pool, self.recent, self.limits = pool, recent, limits
         self.chunk_rows = limits.max_rows
         self.pace = Pace()
         self.max_collect_rows = max_collect_rows
@@ -153,6 +157,8 @@ class Scheduler:
         if not self._can_run(sequence) or not self._source_fits(sequence, plan):
             return 0
         rows = min(sequence.num_missing + sequence.num_drafted, budget, self.chunk_rows)
+        if self.recent is not None:
+            rows = min(rows, self.recent.most_rows)
         if sequence.request.collect is not None and sequence.num_new == 0:
             rows = min(rows, self.max_collect_rows)
         while not self._take_blocks(sequence, rows, plan):
@@ -172,44 +178,36 @@ class Scheduler:
 
     def _take_blocks(self, sequence: Sequence, rows: int, plan: Schedule) -> bool:
         """Blocks for the next rows, and a copy of the block they begin in if it is shared."""
-        size, pool = self.pool.block_size, self.pool
         begin = sequence.num_computed
-        first = begin // size
-        if first < sequence.num_blocks and pool.shared(int(sequence.table[first])):
-            own = pool.take()
-            if own is None:
-                return False
-            plan.copies.append((int(sequence.table[first]), own))
-            pool.release(sequence.table[first : first + 1])
-            sequence.table[first] = own
-        while sequence.num_blocks * size < begin + rows:
-            block = pool.take()
-            if block is None:
-                return False
-            sequence.append_block(block)
-        return True
+        if not sequence.whole.take(self.pool, begin, rows, plan.copies):
+            return False
+        return self.recent is None or sequence.recent.take(self.recent, begin, rows, plan.recent_copies)
 
     def _reuse_prefix(self, sequence: Sequence) -> None:
         """Hold the blocks of the longest filed prefix. The last token is always computed: its logits are wanted."""
         if sequence.request.collect is not None:
             return
-        found, sequence.chain = self.pool.find(
-            sequence.tokens(0, sequence.num_tokens - 1), sequence.request.salt
-        )
-        for block in found:
-            sequence.append_block(block)
-        sequence.num_filed = len(found)
-        sequence.num_computed = len(found) * self.pool.block_size
+        path = self.pool.walk(sequence.tokens(0, sequence.num_tokens - 1), sequence.request.salt)
+        path = hold_prefix(sequence.whole, sequence.recent, self.pool, self.recent, path)
+        self.pool.count(sequence.num_tokens - 1, len(path) * self.pool.block_size)
+        if path:
+            sequence.chain = path[-1][1]
+        sequence.num_filed = len(path)
+        sequence.num_computed = len(path) * self.pool.block_size
         if sequence.request.started_s is None:
             sequence.request.cached_tokens = sequence.num_computed
 
     def _admit(self, sequence: Sequence) -> bool:
         """Whether there is room for all its missing rows, so that it does not push out what runs."""
         size = self.pool.block_size
-        missing = -(-sequence.num_tokens // size) - sequence.num_blocks
+        missing = -(-sequence.num_tokens // size) - sequence.whole.num_blocks
         if sequence.request.source is not None and not sequence.request.source.holders:
             missing += sequence.request.source.num_blocks(size)
-        return missing <= self.pool.num_available or not self.running
+        fits = self.recent is None or (
+            self.recent.needed(sequence.num_tokens, sequence.recent.kept) - len(sequence.recent.held)
+            <= self.recent.num_available
+        )
+        return (missing <= self.pool.num_available and fits) or not self.running
 
     def _preempt(self, victim: Sequence, plan: Schedule) -> None:
         self.running.remove(victim)
@@ -220,7 +218,8 @@ class Scheduler:
         self.num_preempted += 1
 
     def _give_back(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.blocks)
+        sequence.whole.clear(self.pool)
+        sequence.recent.clear(self.recent or self.pool)
         sequence.forget_cache()
         if sequence.request.source is not None and sequence.holds_source:
             sequence.holds_source = False

@@ -11,8 +11,9 @@ from collections.abc import Sequence as Tokens
 
 import numpy as np
 
-from tokamak.engine.blocks import Chain
+from tokamak.engine.blocks import BlockPool, Chain
 from tokamak.engine.request import Request
+from tokamak.engine.tables import Table
 from tokamak.sampling import StopStrings
 from tokamak.types import Floats, Ints
 
@@ -27,7 +28,6 @@ class Sequence:
         "holds_source",
         "index",
         "matcher",
-        "num_blocks",
         "num_computed",
         "num_drafted",
         "num_filed",
@@ -35,12 +35,13 @@ class Sequence:
         "num_tokens",
         "partner",
         "pending",
+        "recent",
         "request",
         "sampler",
         "score",
         "shifted",
-        "table",
         "trust",
+        "whole",
     )
 
     def __init__(
@@ -56,10 +57,9 @@ class Sequence:
         self.num_new = self.num_drafted = 0  # tokens generated; tokens on trial behind the last
         self._tokens = np.empty(capacity, dtype=np.int32)
         self._tokens[: self.num_tokens] = prompt
-        self.table = np.zeros(
-            -(-capacity // block_size), dtype=np.int32
-        )  # block ids, num_blocks of them valid
-        self.num_blocks = 0
+        kept = -(-request.keep // block_size) if request.context is not None else 0
+        self.whole = Table(-(-capacity // block_size), kept)
+        self.recent = Table(len(self.whole.ids), kept)  # of layers that keep the latest part only
         self.num_filed = 0  # leading blocks that are filed as a prefix
         self.chain: Chain = request.salt
         self.holds_source = False
@@ -71,13 +71,14 @@ class Sequence:
         self.decoder = request.make_decoder() if request.make_decoder and index >= 0 else None
         self.matcher = StopStrings(request.stops) if request.stops else None
 
-    def fork(self, index: int) -> Sequence:
-        """Another continuation with the same blocks (the caller holds them once more). Text begins anew."""
+    def fork(self, index: int, pool: BlockPool, recent: BlockPool | None) -> Sequence:
+        """Another continuation with the same blocks, each held once more. Text begins anew."""
         other = Sequence.__new__(Sequence)
         other.request, other.index, other.sampler = self.request, index, self.sampler.fork(index)
         other.num_tokens, other.num_computed, other.num_new = self.num_tokens, self.num_computed, self.num_new
-        other.num_blocks, other.num_filed, other.chain = self.num_blocks, self.num_filed, self.chain
-        other._tokens, other.table = self._tokens.copy(), self.table.copy()  # noqa: SLF001  # its own class
+        other.num_filed, other.chain = self.num_filed, self.chain
+        other._tokens = self._tokens.copy()  # noqa: SLF001  # its own class
+        other.whole, other.recent = self.whole.fork(pool), self.recent.fork(recent or pool)
         other.holds_source = False
         other.num_drafted, other.trust, other.shifted, other.score = 0, 0, self.shifted, self.score
         other.pending = other.partner = None
@@ -100,11 +101,6 @@ class Sequence:
     def position(self) -> int:
         """Tokens before the next one, those that made room included: what a draw depends on."""
         return len(self.request.prompt) + self.num_new
-
-    @property
-    def blocks(self) -> Ints:
-        """Block ids held, a view i32[num_blocks]."""
-        return self.table[: self.num_blocks]
 
     @property
     def num_missing(self) -> int:
@@ -133,14 +129,9 @@ class Sequence:
         self.num_tokens -= stop - start
         self.num_computed -= stop - start
 
-    def append_block(self, block: int) -> None:
-        """One more block at the end of the table."""
-        self.table[self.num_blocks] = block
-        self.num_blocks += 1
-
     def forget_cache(self) -> None:
-        """Nothing is computed any more; the caller has released the blocks."""
-        self.num_blocks = self.num_computed = self.num_filed = self.num_drafted = 0
+        """Nothing is computed any more; the caller has cleared the tables."""
+        self.num_computed = self.num_filed = self.num_drafted = 0
         self.chain = self.request.salt
         self.pending = None
 

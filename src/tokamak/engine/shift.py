@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from tokamak.engine.blocks import BlockPool
 from tokamak.engine.sequence import Sequence
+from tokamak.engine.tables import Table
 from tokamak.errors import CapacityError
 from tokamak.types import Program
 
 
-def make_room(sequence: Sequence, pool: BlockPool, program: Program) -> int:
-    """Drop half of the blocks after those of `keep`; the number of tokens dropped.
+def make_room(sequence: Sequence, pool: BlockPool, recent: BlockPool | None, program: Program) -> int:
+    """Drop half of the blocks after those of `keep`; the number of tokens dropped. recent: a pool beside, if there is one.
 
     Raises: CapacityError if nothing is left to drop; UnsupportedError if the program's positions cannot move.
     """
-    size = pool.block_size
-    kept = -(-sequence.request.keep // size)
+    size, kept = pool.block_size, sequence.whole.kept
     movable = sequence.num_computed // size - kept
     if movable < 1:
         raise CapacityError(
@@ -27,31 +27,20 @@ def make_room(sequence: Sequence, pool: BlockPool, program: Program) -> int:
             "keep fewer"
         )
     count = max(1, movable // 2)
-    copies = _own(sequence, pool, kept + count)
-    if copies:
-        program.copy_blocks(copies)
-    moved = sequence.blocks[kept + count :].copy()
-    program.shift_blocks(moved.tolist(), -count * size)
-    pool.release(sequence.blocks[kept : kept + count])
-    sequence.table[kept : kept + len(moved)] = moved
-    sequence.num_blocks -= count
+    for table, home, latest in ((sequence.whole, pool, False), (sequence.recent, recent, True)):
+        if home is not None:
+            _shift(table, home, program, count, recent=latest)
     sequence.drop(kept * size, (kept + count) * size)
     sequence.shifted = True
     return count * size
 
 
-def _own(sequence: Sequence, pool: BlockPool, start: int) -> list[tuple[int, int]]:
-    """Makes the blocks from `start` on the sequence's alone; (source, destination) of those to copy."""
-    copies = []
-    for i in range(start, sequence.num_blocks):
-        block = int(sequence.table[i])
-        if not pool.shared(block):
-            pool.unfile(block)
-            continue
-        own = pool.take()
-        if own is None:
-            raise CapacityError("no cache block is free for a context shift; load with a larger cache")
-        copies.append((block, own))
-        pool.release(sequence.table[i : i + 1])
-        sequence.table[i] = own
-    return copies
+def _shift(table: Table, pool: BlockPool, program: Program, count: int, *, recent: bool) -> None:
+    """Takes `count` blocks after those kept out of a table and turns the keys of the later ones."""
+    copies: list[tuple[int, int]] = []
+    if not table.own(pool, table.kept + count, copies):
+        raise CapacityError("no cache block is free for a context shift; load with a larger cache")
+    if copies:
+        program.copy_blocks(copies, recent=recent)
+    moved = table.drop(pool, count)
+    program.shift_blocks(moved.tolist(), -count * pool.block_size, recent=recent)

@@ -148,9 +148,9 @@ class ModelDrafter:
     def _take_blocks(self, reader: _Reader, rows: int, going: list[Sequence]) -> bool:
         size = self.pool.block_size
         need = -(-(reader.num_computed + rows) // size)
-        if need > len(reader.table):
+        if need > len(reader.whole.ids):
             return False
-        while reader.num_blocks < need:
+        while reader.whole.num_blocks < need:
             block = self.pool.take()
             if block is None:
                 oldest = next((s for s in self._readers if s not in going), None)
@@ -158,13 +158,13 @@ class ModelDrafter:
                     return False
                 self.forget(oldest)
             else:
-                reader.append_block(block)
+                reader.whole.append(block)
         return True
 
     def forget(self, sequence: Sequence) -> None:
         reader = self._readers.pop(sequence, None)
         if reader is not None:
-            self.pool.release(reader.blocks)
+            self.pool.release(reader.whole.held)
 
 
 class _Reader(Sequence):

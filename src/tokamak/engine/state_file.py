@@ -2,7 +2,8 @@
 
 Whole cache blocks only; the rest of the text is computed when it is used. A file says of which model, cache type, executor and
 instruction set it is, and is refused where any of them differs: then its numbers would be others than computed here.
-Layout: MAGIC, length of the header (u64), header (JSON), blocks of each layer one after another, BLAKE2b of all before (32 bytes).
+Layout: MAGIC, length of the header (u64), header (JSON), blocks of each layer that keeps whole texts one after another, then of each
+that keeps the latest part only, BLAKE2b of all before (32 bytes).
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from tokamak.engine.blocks import BlockPool
+from tokamak.engine.blocks import Chain
+from tokamak.engine.core import EngineCore
+from tokamak.engine.recent import hold_prefix
+from tokamak.engine.tables import Table
 from tokamak.errors import CapacityError, FileRefused, InvalidParams
 from tokamak.types import Array, Ints, Program
 
-MAGIC = b"tokamak-kv-1\n"
+MAGIC = b"tokamak-kv-2\n"
 MAX_HEADER = 1 << 26
 WHOLE = 1 << 26  # files up to this size are hashed whole, of larger ones pieces
 PIECE, PIECES = 1 << 16, 256
@@ -39,10 +43,14 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Contents of a file. contents: uint8[blocks, nbytes] of each layer; token_ids i32[blocks * block_size]."""
+    """Contents of a file. contents: uint8[blocks, nbytes] of each layer; token_ids i32[blocks * block_size].
+
+    recent: of layers that keep the latest part only, the last blocks.
+    """
 
     token_ids: Ints
     contents: list[Array]
+    recent: list[Array]
 
 
 def kind_of(program: Program, path: str) -> Kind:
@@ -69,47 +77,77 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def take_out(pool: BlockPool, program: Program, tokens: Ints, salt: str) -> Saved:
+def take_out(core: EngineCore, tokens: Ints, salt: str) -> Saved:
     """The filed blocks of a text's beginning and their contents. In the engine's thread."""
-    blocks, _ = pool.find(tokens, salt)
+    pool, latest, program = core.pool, core.recent, core.program
+    whole, recent = (Table(-(-len(tokens) // pool.block_size)) for _ in range(2))
+    path = hold_prefix(whole, recent, pool, latest, pool.walk(tokens, salt))
     try:
-        contents = program.read_blocks(blocks) if blocks else []
+        contents = program.read_blocks(whole.held.tolist()) if path else []
+        ends = program.read_blocks(recent.held.tolist(), recent=True) if latest and path else []
     finally:
-        pool.release(np.array(blocks, dtype=np.int32))
-    return Saved(tokens[: len(blocks) * pool.block_size].copy(), contents)
+        whole.clear(pool)
+        recent.clear(latest or pool)
+    return Saved(tokens[: len(path) * pool.block_size].copy(), contents, ends)
 
 
-def put_in(pool: BlockPool, program: Program, saved: Saved, salt: str) -> None:
-    """Files the blocks as a prefix that nobody holds. In the engine's thread.  Raises: CapacityError if they do not fit."""
+def put_in(core: EngineCore, saved: Saved, salt: str) -> None:
+    """Files the blocks as a prefix that nobody holds. In the engine's thread.
+
+    Raises: CapacityError if they do not fit; FileRefused if there are too few of layers that keep the latest part only.
+    """
+    pool, latest, program = core.pool, core.recent, core.program
     size = pool.block_size
-    held, chain = pool.find(saved.token_ids, salt)
-    known, count = len(held), len(saved.token_ids) // size
+    count = len(saved.token_ids) // size
+    first = latest.first_block(count * size) if latest else count
+    if any(len(layer) != count - first for layer in saved.recent):
+        raise FileRefused(
+            f"the last {count - first} blocks of {count} are needed of layers that look no further back"
+        )
+    whole, recent = Table(count), Table(count)
+    path = pool.walk(saved.token_ids, salt)
+    for block, _ in path:
+        pool.hold(block)
+        whole.append(block)
+    chains: list[Chain] = [chain for _, chain in path]
     try:
-        for _ in range(known, count):
-            block = pool.take()
-            if block is None:
+        if not whole.take(pool, len(path) * size, (count - len(path)) * size, []):
+            raise CapacityError(f"the saved prompt needs {count} cache blocks; load with a larger context")
+        if count > len(path):
+            program.write_blocks(whole.blocks[len(path) :].tolist(), [x[len(path) :] for x in saved.contents])
+        for i in range(len(path), count):
+            tokens = saved.token_ids[i * size : (i + 1) * size]
+            chains.append(pool.file(int(whole.ids[i]), chains[-1] if chains else salt, tokens))
+        if latest is not None:
+            recent.num_blocks = first
+            recent.begin_at(first)
+            if not recent.take(latest, first * size, (count - first) * size, []):
                 raise CapacityError(
-                    f"the saved prompt needs {count} cache blocks; load with a larger context"
+                    f"the saved prompt needs {count - first} cache blocks of recent positions"
                 )
-            held.append(block)
-        if count > known:
-            program.write_blocks(held[known:], [layer[known:] for layer in saved.contents])
-        for i in range(known, count):
-            chain = pool.file(held[i], chain, saved.token_ids[i * size : (i + 1) * size])
+            program.write_blocks(recent.held.tolist(), saved.recent, recent=True)
+            for i in range(first, count):
+                latest.file_under(int(recent.ids[i]), int(chains[i]))
     finally:
-        pool.release(np.array(held, dtype=np.int32))
+        whole.clear(pool)
+        recent.clear(latest or pool)
 
 
 def write(path: str | os.PathLike[str], kind: Kind, saved: Saved) -> None:
     """Write a file, whole or not at all."""
-    sizes = [int(layer.shape[1]) for layer in saved.contents]
-    header = json.dumps({**asdict(kind), "token_ids": saved.token_ids.tolist(), "sizes": sizes}).encode()
+    facts = {
+        "token_ids": saved.token_ids.tolist(),
+        "sizes": [int(layer.shape[1]) for layer in saved.contents],
+        "recent_sizes": [int(layer.shape[1]) for layer in saved.recent],
+        "recent_blocks": len(saved.recent[0]) if saved.recent else 0,
+    }
+    header = json.dumps({**asdict(kind), **facts}).encode()
     digest = hashlib.blake2b(digest_size=32)
     partial = Path(f"{os.fspath(path)}.partial-{os.getpid()}")
     try:
         with partial.open("wb") as f:
             pieces: list[Any] = [MAGIC, len(header).to_bytes(8, "little"), header]
-            for piece in [*pieces, *map(np.ascontiguousarray, saved.contents)]:
+            for piece in [*pieces, *map(np.ascontiguousarray, (*saved.contents, *saved.recent))]:
                 digest.update(piece)
                 f.write(piece)
             f.write(digest.digest())
@@ -152,13 +190,16 @@ def _parsed(header: Mapping[str, Any], body: memoryview, kind: Kind) -> Saved:
         if header[name] != here:
             raise FileRefused(f"was saved with {name} {header[name]!r:.80}, here it is {here!r}")
     token_ids = np.array(header["token_ids"], dtype=np.int32)
-    sizes = [int(size) for size in header["sizes"]]
     count, rest = divmod(len(token_ids), kind.block_size)
-    if rest or token_ids.ndim != 1 or min(sizes, default=1) < 1 or count * sum(sizes) != len(body):
+    latest = int(header["recent_blocks"])
+    shapes = [(count, int(size)) for size in header["sizes"]]
+    shapes += [(latest, int(size)) for size in header["recent_sizes"]]
+    sound = token_ids.ndim == 1 and not rest and 0 <= latest <= count and all(n > 0 for _, n in shapes)
+    if not sound or sum(blocks * nbytes for blocks, nbytes in shapes) != len(body):
         raise FileRefused(f"{len(token_ids)} tokens do not take the {len(body)} bytes that follow")
     contents, at = [], 0
-    for size in sizes:
-        layer = np.frombuffer(body, np.uint8, count * size, at).reshape(count, size)
-        contents.append(layer)
-        at += count * size
-    return Saved(token_ids, contents)
+    for blocks, nbytes in shapes:
+        contents.append(np.frombuffer(body, np.uint8, blocks * nbytes, at).reshape(blocks, nbytes))
+        at += blocks * nbytes
+    whole = len(header["sizes"])
+    return Saved(token_ids, contents[:whole], contents[whole:])

@@ -66,7 +66,13 @@ class CpuProgramHandle:
         self.limits, self.vocab_size = limits, int(graph.outputs[0].type.tail[0])
         self.recurrent = any(v.type.dtype == "state" for v in graph.states.values())
         self.hidden = graph.head_input()
+        self.reach, recent = graph.reach(), graph.recent_states()
         self._graph = graph
+        caches = list(cpu_cache.shapes(graph))
+        stores = [*caches, *(v for v in graph.states.values() if v.type.dtype != "kv")]
+        self._stores = {
+            kind: [i for i, v in enumerate(stores) if (v in recent) == kind] for kind in (False, True)
+        }
         self._native: CpuProgram | None = native
         self._taps = taps
         self._checks = checks
@@ -118,21 +124,21 @@ class CpuProgramHandle:
         """Make the step that is running in another thread, if any, raise Cancelled at its next instruction."""
         self.native.cancel()
 
-    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy cache blocks (source, destination) in every layer."""
-        self.native.copy_blocks(list(pairs))
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]], *, recent: bool = False) -> None:
+        """Copy cache blocks (source, destination) in every layer of that kind."""
+        self.native.copy_blocks(list(pairs), recent)
 
-    def read_blocks(self, blocks: Sequence[int]) -> list[Array]:
+    def read_blocks(self, blocks: Sequence[int], *, recent: bool = False) -> list[Array]:
         """Contents of cache blocks: uint8[n, nbytes] of every layer, for `write_blocks` of a program like this one."""
-        stores = range(len(self._graph.states))
-        return [self.native.read_blocks(i, list(blocks)).reshape(len(blocks), -1) for i in stores]
+        read = self.native.read_blocks
+        return [read(i, list(blocks)).reshape(len(blocks), -1) for i in self._stores[recent]]
 
-    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array]) -> None:
+    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array], *, recent: bool = False) -> None:
         """Put contents that `read_blocks` gave into blocks.  Raises: InvalidParams for another size."""
-        for i, raw in enumerate(contents):
+        for i, raw in zip(self._stores[recent], contents, strict=True):
             self.native.write_blocks(i, list(blocks), np.ascontiguousarray(raw).ravel())
 
-    def shift_blocks(self, blocks: Sequence[int], delta: int) -> None:
+    def shift_blocks(self, blocks: Sequence[int], delta: int, *, recent: bool = False) -> None:
         """Turn the keys in blocks to positions larger by delta.
 
         Raises: UnsupportedError for a model whose cached positions cannot move.
@@ -140,7 +146,7 @@ class CpuProgramHandle:
         turns = cpu_cache.turning(self._graph)
         for i, (state, (heads, key_dim, _)) in enumerate(cpu_cache.shapes(self._graph).items()):
             inv_freq = turns[state]
-            if inv_freq is None or not blocks:
+            if inv_freq is None or not blocks or i not in self._stores[recent]:
                 continue
             raw = self.native.read_blocks(i, list(blocks)).reshape(len(blocks), -1)
             keys = cpu_cache.Keys(cache_dtype(state.type, self.limits.kv_dtype), heads, key_dim)
@@ -206,6 +212,7 @@ class Lowering:
         self.plan = plan(graph)
         self.native = CpuProgram(
             num_blocks=limits.num_blocks,
+            num_recent_blocks=limits.blocks(recent=True),
             max_rows=limits.max_rows,
             max_sequences=limits.max_sequences,
             threads=limits.threads,
@@ -245,9 +252,10 @@ class Lowering:
 
     def make_states(self) -> None:
         """Caches as wide as what attention stores in them, recurrent states as flat arrays."""
+        recent = self.graph.recent_states()
         for value, (heads, key_dim, value_dim) in cpu_cache.shapes(self.graph).items():
             kept = cache_dtype(value.type, self.limits.kv_dtype)
-            self.caches[value] = self.native.add_cache(kept, heads, key_dim, value_dim)
+            self.caches[value] = self.native.add_cache(kept, value in recent, heads, key_dim, value_dim)
         for value in self.graph.states.values():
             if value.type.dtype != "kv":
                 self.states[value] = self.native.add_state(prod(value.type.tail))
@@ -452,9 +460,11 @@ def _attention(low: Lowering, node: Node, name: str) -> None:
 
 
 def _keys(low: Lowering, node: Node) -> int:
-    """Whose keys: of the rows' own texts, of source texts by their own rows, or of each sequence's source."""
+    """Whose keys: of the rows' own texts, of source texts by their own rows, of each sequence's source, or the latest of their own."""
     slots, tables = node.inputs[4], node.inputs[7]
     inputs = low.graph.inputs
+    if slots is inputs.get("recent.slots"):
+        return 3
     return 0 if slots is inputs["slots"] else 1 if tables is inputs["sources.tables"] else 2
 
 

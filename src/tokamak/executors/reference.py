@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
@@ -21,20 +22,20 @@ from tokamak.executors.rows import decoded
 from tokamak.ir.graph import Dim, Graph, M, Node, S, T, Type, Value
 from tokamak.ir.ops import VIEWS
 from tokamak.ir.planner import Plan
-from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, PackedMatrix, Weight
+from tokamak.types import Array, Batch, Floats, KernelRecord, Limits, PackedMatrix, Recent, Weight
 
 
-def _room(kind: Type, limits: Limits, dtype: type[np.floating]) -> Array:
+def _room(kind: Type, limits: Limits, dtype: type[np.floating], num_blocks: int) -> Array:
     """Memory of a graph state: [num_blocks, block_size, ...].
 
     Of a cache every position has its own; of a recurrent state those of a block are one and the same memory.
     """
     if kind.dtype == "kv":
         heads, width = kind.tail
-        return np.zeros((limits.num_blocks, limits.block_size, heads, kind.nrows * width), dtype)
-    whole = np.zeros((limits.num_blocks, 1, *kind.tail), dtype)
+        return np.zeros((num_blocks, limits.block_size, heads, kind.nrows * width), dtype)
+    whole = np.zeros((num_blocks, 1, *kind.tail), dtype)
     strides = (whole.strides[0], 0, *whole.strides[2:])
-    return as_strided(whole, (limits.num_blocks, limits.block_size, *kind.tail), strides)
+    return as_strided(whole, (num_blocks, limits.block_size, *kind.tail), strides)
 
 
 class ReferenceProgram:
@@ -57,7 +58,12 @@ class ReferenceProgram:
         self.recurrent = any(v.type.dtype == "state" for v in graph.states.values())
         self.hidden = graph.head_input()
         self._params = dict(params)
-        self._states = {name: _room(v.type, limits, dtype) for name, v in graph.states.items()}
+        self.reach, recent = graph.reach(), graph.recent_states()
+        self._recent = {name for name, v in graph.states.items() if v in recent}
+        self._states = {
+            name: _room(v.type, limits, dtype, limits.blocks(recent=v in recent))
+            for name, v in graph.states.items()
+        }
         self._calls: dict[int, tuple[int, int]] = {}
 
     def run(self, batch: Batch) -> Floats:
@@ -79,6 +85,7 @@ class ReferenceProgram:
         if not self._params:
             raise InvalidParams("this program is closed")
         graph = self.graph
+        batch = batch if batch.recent else replace(batch, recent=Recent(batch.slots, batch.tables))
         self._validate(batch)
         env: dict[Value, Array] = {v: attrgetter(name)(batch) for name, v in graph.inputs.items()}
         env |= {v: self._params[name] for name, v in graph.params.items()}
@@ -127,37 +134,45 @@ class ReferenceProgram:
         table = next(n.inputs[1] for n in self.graph.nodes if n.op == "embed")
         if bad := np.flatnonzero((ids < 0) | (ids >= table.type.nrows)).tolist():
             raise InvalidParams(f"token_ids[{bad[0]}] is {ids[bad[0]]}, expected 0 .. {table.type.nrows - 1}")
-        if batch.slots.size and batch.slots.max() >= self.limits.num_blocks * self.limits.block_size:
-            raise CapacityError(f"slot {batch.slots.max()} is outside the cache")
+        recent = batch.recent.slots if batch.recent and self.reach else batch.slots[:0]
+        for slots, blocks in (
+            (batch.slots, self.limits.num_blocks),
+            (recent, self.limits.blocks(recent=True)),
+        ):
+            if slots.size and slots.max() >= blocks * self.limits.block_size:
+                raise CapacityError(f"slot {slots.max()} is outside the cache")
+
+    def _kept(self, *, recent: bool) -> list[Array]:
+        return [state for name, state in self._states.items() if (name in self._recent) == recent]
 
     def cancel(self) -> None:
         """Nothing: a step of the small models this is for ends soon enough."""
 
-    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]], *, recent: bool = False) -> None:
         """Copy cache blocks (source, destination) in every layer."""
-        for state in self._states.values():
+        for state in self._kept(recent=recent):
             for source, destination in pairs:
                 state[destination] = state[source]
 
-    def read_blocks(self, blocks: Sequence[int]) -> list[Array]:
+    def read_blocks(self, blocks: Sequence[int], *, recent: bool = False) -> list[Array]:
         """Contents of cache blocks, see `types.Program`."""
-        chosen = [np.ascontiguousarray(s[list(blocks)]) for s in self._states.values()]
+        chosen = [np.ascontiguousarray(s[list(blocks)]) for s in self._kept(recent=recent)]
         return [s.view(np.uint8).reshape(len(blocks), -1) for s in chosen]
 
-    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array]) -> None:
+    def write_blocks(self, blocks: Sequence[int], contents: Sequence[Array], *, recent: bool = False) -> None:
         """Put them back."""
-        for state, raw in zip(self._states.values(), contents, strict=True):
+        for state, raw in zip(self._kept(recent=recent), contents, strict=True):
             values = np.ascontiguousarray(raw).view(state.dtype).reshape(len(blocks), *state.shape[1:])
             for block, value in zip(blocks, values, strict=True):
                 state[block] = value
 
-    def shift_blocks(self, blocks: Sequence[int], delta: int) -> None:
+    def shift_blocks(self, blocks: Sequence[int], delta: int, *, recent: bool = False) -> None:
         """Turn keys, in float64.  Raises: UnsupportedError for a model whose cached positions cannot move."""
         turns = turning(self.graph)
         by_value = {value: name for name, value in self.graph.states.items()}
         for value, (_, key_dim, _) in shapes(self.graph).items():
             inv_freq = turns[value]
-            if inv_freq is None or not blocks:
+            if inv_freq is None or not blocks or (by_value[value] in self._recent) != recent:
                 continue
             state = self._states[by_value[value]]
             kept = state[list(blocks)]

@@ -14,6 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tokamak.errors import GraphError
+from tokamak.types import Reach
 
 if TYPE_CHECKING:
     from tokamak.types import Array
@@ -117,6 +118,24 @@ class Graph:
     outputs: tuple[Value, ...] = ()
     scope: list[str] = field(default_factory=list)  # module path while tracing
     names: dict[str, int] = field(default_factory=dict)  # how often a value name was given out
+
+    def recent_readers(self) -> list[Node]:
+        """Nodes that read the latest part of a text only, by `recent.tables`."""
+        tables = self.inputs.get("recent.tables")
+        return [node for node in self.nodes if tables is not None and tables in node.inputs]
+
+    def reach(self) -> Reach | None:
+        """How far back those look, None if there are none. A recurrent state is read where the row before left it."""
+        kinds = {
+            (int(n.attrs["window"]), int(n.attrs["chunk"])) if n.op == "attention" else (2, 0)
+            for n in self.recent_readers()
+        }
+        return Reach(frozenset(kinds)) if kinds else None
+
+    def recent_states(self) -> set[Value]:
+        """States that keep the latest part of a text only."""
+        states = set(self.states.values())
+        return {value for node in self.recent_readers() for value in node.inputs if value in states}
 
     def emit(
         self, op: str, inputs: tuple[Value, ...], types: tuple[Type, ...], attrs: Mapping[str, Attr]

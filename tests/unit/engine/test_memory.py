@@ -1,11 +1,13 @@
 """What memory is left and what a cache takes: the bound of the default context."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import tiny
 from reference_data import golden
+from table_models import CASES, written
 from tokamak import models
 from tokamak.engine.loading import choose_context, default_model, load
 from tokamak.engine.memory import available_nbytes, kv_nbytes_per_token
@@ -88,6 +90,26 @@ def test_a_latent_is_kept_in_f32_unless_a_quantised_cache_is_asked_for(kv_dtype,
         wide = 2 * config["kv_lora_rank"] + config["qk_rope_head_dim"]
         assert llm.facts["kv_nbytes_per_token"] == config["num_hidden_layers"] * wide * kept
         held = llm.facts["kv_nbytes_per_token"] * limits.num_blocks * limits.block_size
+        assert llm.program.memory()["cache"] == held
+
+
+def test_layers_with_windows_are_counted_apart_and_a_long_context_takes_less(tmp_path):
+    opened = open_checkpoint(written(tmp_path / "m.gguf", "cohere2", CASES["cohere2"]))
+    config = {**opened.config, "max_position_embeddings": 8192}
+    opened = replace(opened, config=config)
+    sizes = {"sequences": 2, "rows": 64}
+    chosen = choose_context(opened, None, "f16", available=opened.nbytes + 2**30, **sizes)
+    assert chosen.context == 8192
+    assert 0 < chosen.size.recent < chosen.size.nbytes_per_token
+    assert chosen.recent_tokens == 2 * 3 * 32 + 64 < chosen.cache_tokens
+    tight = opened.nbytes + chosen.size.whole * 11000  # all layers would take five times as much
+    assert choose_context(opened, 8192, "f16", available=tight, **sizes).recent_tokens == 3 * 32 + 64
+    path = tmp_path / "m.gguf"
+    with load(path, context=256, kv_dtype="f32", threads=1, max_sequences=2, max_batch_rows=32) as llm:
+        facts, limits = llm.facts, llm.program.limits
+        whole = facts["kv_nbytes_per_token"] - facts["recent_nbytes_per_token"]
+        assert facts["recent_tokens"] == 32 * limits.recent_blocks < 32 * limits.num_blocks
+        held = whole * 32 * limits.num_blocks + facts["recent_nbytes_per_token"] * facts["recent_tokens"]
         assert llm.program.memory()["cache"] == held
 
 
