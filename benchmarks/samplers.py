@@ -14,17 +14,29 @@ import numpy as np
 from tokamak.observe.machine import Machine
 from tokamak.sampling import Sampler, SamplingParams
 
+OPEN = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0}  # every filter off
 CHAINS = {
-    "default (native)": {},
+    "default": {},
     "greedy": {"temperature": 0.0},
     "default + repetition penalty": {"repetition_penalty": 1.1},
     "default + logit bias": {"logit_bias": {5: 1.0}},
     "default + DRY": {"dry_multiplier": 0.8},
     "default + logprobs": {"logprobs": 5},
-    "min-p, no top-k (NumPy)": {"top_k": 0, "top_p": 1.0},
-    "top-p, no top-k (NumPy)": {"top_k": 0, "min_p": 0.0},
-    "temperature only (NumPy)": {"top_k": 0, "top_p": 1.0, "min_p": 0.0},
-    "mirostat 2 (NumPy)": {"mirostat": 2},
+    "draw only": OPEN,
+    "temperature": OPEN | {"temperature": 0.8},
+    "min-p": OPEN | {"min_p": 0.05},
+    "top-p": OPEN | {"top_p": 0.95},
+    "top-p, temperature 0.8": OPEN | {"top_p": 0.95, "temperature": 0.8},
+    "top-k 5,000": OPEN | {"top_k": 5000},
+    "typical": OPEN | {"typical_p": 0.9},
+    "tail-free": OPEN | {"tfs_z": 0.95},
+    "eta": OPEN | {"eta_cutoff": 3e-4},
+    "top-n-sigma": OPEN | {"top_n_sigma": 1.0},
+    "XTC": OPEN | {"xtc_probability": 1.0, "xtc_threshold": 0.01},
+    "dynamic temperature": OPEN | {"temperature": 0.8, "dynatemp_range": 0.5},
+    "adaptive-p": OPEN | {"adaptive_target": 0.3},
+    "mirostat 1": {"mirostat": 1},
+    "mirostat 2": {"mirostat": 2},
 }
 
 

@@ -507,6 +507,48 @@ def draw_token(
     Token drawn after top-k, top-p, min-p and temperature from logits f32[V]; -1 if they are not numbers.
     """
 
+def log_total(
+    logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+) -> float:
+    """
+    ln of the sum of e^l over logits f32[V]; not a number if one of them is none.
+    """
+
+def suffix_matches(
+    tokens: numpy.typing.NDArray[numpy.int32], limit: int
+) -> numpy.typing.NDArray[numpy.int32]:
+    """
+    i32[n]: how many tokens ending at i equal those at the end of tokens i32[n], at most limit.
+    """
+
+class FilterChain:
+    """
+    Filters as (name, a, b, c, min_keep), then a draw; see sampling/chain.py.
+    """
+
+    def __init__(
+        self, stages: Sequence[tuple[str, float, float, float, int]], adaptive: bool = False
+    ) -> None: ...
+    def draw(
+        self,
+        logits: Annotated[
+            NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        coin: float,
+        with_xtc: bool,
+        aim: float,
+    ) -> tuple[int, float]:
+        """
+        (token, its probability among those left) drawn from logits f32[V]; -1 if they are not numbers. aim: mu of mirostat, or that of adaptive-p.
+        """
+
+    def filtered(
+        self, logits: numpy.typing.NDArray[numpy.float32], with_xtc: bool
+    ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], bool]:
+        """
+        (ids, logits, whether they are ordered by logit) left; none if they are not numbers.
+        """
+
 def transcode(
     rows: numpy.typing.NDArray[numpy.uint8],
     source: str,

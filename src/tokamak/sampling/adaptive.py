@@ -25,11 +25,15 @@ class AdaptiveP:
             1.0 / (1.0 - decay),
         )  # as if the past had been on target
 
+    @property
+    def aim(self) -> float:
+        """The probability that is preferred now."""
+        return min(1.0, max(0.0, 2.0 * self.target - self.sum / self.weight))
+
     def reshape(self, candidates: Candidates) -> tuple[Candidates, Floats]:
         """Candidates with logits that peak at the aim, and their p before: f32[n], for `accept`."""
         probability = softmax(candidates.logits)
-        aim = min(1.0, max(0.0, 2.0 * self.target - self.sum / self.weight))
-        distance = np.abs(probability - np.float32(aim)) / np.float32(WIDTH)
+        distance = np.abs(probability - np.float32(self.aim)) / np.float32(WIDTH)
         logits = np.float32(PEAK) - np.float32(SHARPNESS) * distance * distance / (1 + distance)
         logits[candidates.logits == -np.inf] = -np.inf  # what is banned stays banned
         return Candidates(candidates.ids, logits), probability

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -24,15 +25,22 @@ Stage = Callable[[Candidates, Ints], Candidates]
 """(candidates left, history) -> candidates left."""
 NativeChain = tuple[int, float, float, float, int]
 """top_k, top_p, min_p, temperature, min_keep of `_native.draw_token`."""
+NativeStage = tuple[str, float, float, float, int]
+"""name, up to three settings, min_keep of a stage of `_native.FilterChain`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What is on. native: set if the filters are the chain of the native draw, which then replaces them."""
+    """What is on. native: set if the filters are the chain of the native draw, which then replaces them.
+
+    first: the stages natively as far as they have a native twin. rest: those after them; where it is empty, `first` draws too.
+    """
 
     adjusts: tuple[Adjust, ...]  # before the first filter, on all logits
     stages: tuple[tuple[str, Stage], ...]
     native: NativeChain | None
+    first: _native.FilterChain
+    rest: tuple[tuple[str, Stage], ...]
 
 
 def build(
@@ -46,7 +54,7 @@ def build(
     Raises: UnsupportedError for infill without a vocabulary.
     """
     adjusts = dict(_adjusts(params, bias, breakers))
-    filter_by_name = dict(_filters(params))
+    filter_by_name = {settings[0]: stage for settings, stage in _filters(params)}
     if "infill" in params.samplers:
         if vocabulary is None or not vocabulary[1]:
             raise UnsupportedError("the infill stage needs a tokenizer with a token that ends a text")
@@ -61,7 +69,9 @@ def build(
             stages.append((name, _on_candidates(adjusts[name])))
         elif name in filter_by_name:
             stages.append((name, filter_by_name[name]))
-    return Chain(tuple(early), tuple(stages), _native_chain(params, [name for name, _ in stages]))
+    first, num_native = _first(params, [name for name, _ in stages])
+    native = _native_chain(params, [name for name, _ in stages])
+    return Chain(tuple(early), tuple(stages), native, first, tuple(stages[num_native:]))
 
 
 def _adjusts(
@@ -97,27 +107,44 @@ def _adjusts(
         )
 
 
-def _filters(params: SamplingParams) -> Iterator[tuple[str, Stage]]:
+def _filters(params: SamplingParams) -> Iterator[tuple[NativeStage, Stage]]:
+    """What is on: for the native chain, and its definition."""
     p, keep = params, params.min_keep
     if p.top_n_sigma > 0.0:
-        yield "top_n_sigma", lambda c, _: filters.top_n_sigma(c, p.top_n_sigma)
+        yield ("top_n_sigma", p.top_n_sigma, 0, 0, keep), lambda c, _: filters.top_n_sigma(c, p.top_n_sigma)
     if p.top_k > 0:
-        yield "top_k", lambda c, _: filters.top_k(c, max(p.top_k, keep))
+        k = max(p.top_k, keep)
+        yield ("top_k", k, 0, 0, keep), lambda c, _: filters.top_k(c, k)
     if p.typical_p < 1.0:
-        yield "typical", lambda c, _: filters.typical(c, p.typical_p, keep)
+        yield ("typical", p.typical_p, 0, 0, keep), lambda c, _: filters.typical(c, p.typical_p, keep)
     if p.tfs_z < 1.0:
-        yield "tail_free", lambda c, _: filters.tail_free(c, p.tfs_z, keep)
+        yield ("tail_free", p.tfs_z, 0, 0, keep), lambda c, _: filters.tail_free(c, p.tfs_z, keep)
     if p.eta_cutoff > 0.0:
-        yield "eta", lambda c, _: filters.eta_cutoff(c, p.eta_cutoff, keep)
+        yield ("eta", p.eta_cutoff, 0, 0, keep), lambda c, _: filters.eta_cutoff(c, p.eta_cutoff, keep)
     if p.top_p < 1.0:
-        yield "top_p", lambda c, _: filters.top_p(c, p.top_p, keep)
+        yield ("top_p", p.top_p, 0, 0, keep), lambda c, _: filters.top_p(c, p.top_p, keep)
     if p.min_p > 0.0:
-        yield "min_p", lambda c, _: filters.min_p(c, p.min_p, keep)
+        yield ("min_p", p.min_p, 0, 0, keep), lambda c, _: filters.min_p(c, p.min_p, keep)
     if p.xtc_probability > 0.0:
-        yield "xtc", lambda c, _: filters.xtc(c, p.xtc_threshold, keep)
+        yield ("xtc", p.xtc_threshold, 0, 0, keep), lambda c, _: filters.xtc(c, p.xtc_threshold, keep)
     if p.temperature != 1.0 or p.dynatemp_range > 0.0:
-        delta, exponent = p.dynatemp_range, p.dynatemp_exponent
-        yield "temperature", lambda c, _: filters.dynamic_temperature(c, p.temperature, delta, exponent)
+        t, delta, exponent = p.temperature, p.dynatemp_range, p.dynatemp_exponent
+        stage: NativeStage = ("temperature", t, delta, exponent, keep)
+        yield stage, lambda c, _: filters.dynamic_temperature(c, t, delta, exponent)
+
+
+def _first(params: SamplingParams, names: list[str]) -> tuple[_native.FilterChain, int]:
+    """The longest beginning of the stages that has a native twin, and its length. Mirostat takes their place."""
+    if params.mirostat:
+        stages: list[NativeStage] = [
+            ("temperature", params.temperature, 0, 0, 1),
+            (f"mirostat_{params.mirostat}", 0, 0, 0, 1),
+        ]
+        return _native.FilterChain(stages), len(names)
+    settings = {stage[0]: stage for stage, _ in _filters(params)}
+    known = list(takewhile(lambda name: name in settings, names))
+    adaptive = params.adaptive_target >= 0.0 and len(known) == len(names)
+    return _native.FilterChain([settings[name] for name in known], adaptive), len(known)
 
 
 def _on_candidates(adjust: Adjust) -> Stage:

@@ -128,10 +128,12 @@ def typical(candidates: Candidates, p: float, min_keep: int = 1) -> Candidates:
     """
     if p >= 1.0:
         return candidates
-    probability = softmax(candidates.logits).astype(np.float64)
-    surprise = -np.log(np.maximum(probability, 1e-300))
-    order = np.argsort(np.abs(surprise - (probability * surprise).sum()), kind="stable")
-    count = int(np.searchsorted(np.cumsum(probability[order]), p)) + 1
+    below = candidates.logits - candidates.logits.max()  # ln p and a constant
+    weight = np.exp(below).astype(np.float64)
+    allowed = weight > 0.0
+    mean = (weight[allowed] * below[allowed]).sum() / weight.sum()
+    order = np.argsort(np.abs(below - np.float32(mean)), kind="stable")
+    count = int(np.searchsorted(np.cumsum(weight[order]), p * weight.sum())) + 1
     mask = np.zeros(len(candidates), dtype=bool)
     mask[order[: max(count, min_keep, 1)]] = True
     return candidates.keep(mask)

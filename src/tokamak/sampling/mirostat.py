@@ -23,6 +23,11 @@ class Mirostat:
         self.version, self.tau, self.eta = version, tau, eta
         self.mu = 2.0 * tau
 
+    @property
+    def aim(self) -> float:
+        """What the cut goes by: mu."""
+        return self.mu
+
     def cut(self, candidates: Candidates, vocab_size: int) -> Candidates:
         """The candidates that mu leaves, ordered."""
         candidates = ordered(candidates)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tokamak import _native
 from tokamak.types import Floats, Ints
 
 LARGEST_EXPONENT = 88.72  # ln of the largest float32: beyond it base^n overflows there
@@ -44,21 +45,31 @@ def add_bias(logits: Floats, bias_ids: Ints, bias: Floats) -> None:
 class Breakers:
     """Token sequences that end a repetition for DRY: first token -> the tails that must follow it."""
 
-    __slots__ = ("_tails",)
+    __slots__ = ("_heads", "_tails")
 
     def __init__(self, sequences: Sequence[Sequence[int]] = ()) -> None:
         tails: dict[int, list[tuple[int, ...]]] = {}
         for head, *tail in sequences:
             tails.setdefault(head, []).append(tuple(tail))
         self._tails: Mapping[int, list[tuple[int, ...]]] = tails
+        self._heads = np.array(sorted(tails), dtype=np.int32)
 
-    def longest_at(self, tokens: Sequence[int], i: int) -> int:
+    def longest_at(self, tokens: Ints, i: int) -> int:
         """Tokens after i that the longest breaker starting at tokens[i] covers, -1 if none starts there."""
         longest = -1
-        for tail in self._tails.get(tokens[i], ()):
-            if len(tail) > longest and tuple(tokens[i + 1 : i + 1 + len(tail)]) == tail:
+        for tail in self._tails.get(int(tokens[i]), ()):
+            if len(tail) > longest and tuple(tokens[i + 1 : i + 1 + len(tail)].tolist()) == tail:
                 longest = len(tail)
         return longest
+
+    def before(self, recent: Ints) -> int:
+        """Tokens of recent i32[n] behind the last breaker, which bound how long a match may be; n without one."""
+        n = len(recent)
+        for i in map(int, np.flatnonzero(np.isin(recent, self._heads))[::-1]):
+            covered = self.longest_at(recent, i)
+            if covered >= 0:
+                return n - 1 - i - covered
+        return n
 
 
 def suffix_matches(tokens: Sequence[int], limit: int) -> list[int]:
@@ -89,22 +100,17 @@ def dry(
     r: the longest suffix of recent (cut after the last breaker) that occurs earlier, followed by the token;
     only r >= allowed_length counts. The exponent is capped where float32 overflows.  Source: p-e-w 2024, DRY.
     """
-    tokens = recent.tolist()
-    n = len(tokens)
+    n = len(recent)
     if n <= allowed_length or multiplier == 0.0 or base < 1.0:
         return
-    limit = n
-    for back in range(n):  # the most recent breaker bounds how long a match may be
-        covered = breakers.longest_at(tokens, n - 1 - back)
-        if covered >= 0:
-            limit = back - covered
-            break
+    limit = breakers.before(recent)
     if limit < allowed_length:
         return
+    matches = _native.suffix_matches(recent, limit)[:-1]
+    repeats = np.flatnonzero(matches >= max(allowed_length, 1))
     longest: dict[int, int] = {}
-    for i, length in enumerate(suffix_matches(tokens, limit)[:-1]):
-        if length >= allowed_length and length > longest.get(tokens[i + 1], 0):
-            longest[tokens[i + 1]] = length
+    for token, length in zip(recent[repeats + 1].tolist(), matches[repeats].tolist(), strict=True):
+        longest[token] = max(length, longest.get(token, 0))
     largest = LARGEST_EXPONENT / np.log(base) if base > 1.000001 else np.inf
     for token, length in longest.items():
         logits[token] -= np.float32(multiplier * base ** min(length - allowed_length, largest))

@@ -45,9 +45,8 @@ class Sampled:
 
 
 def log_probability(logits: Floats, token_id: int, num_top: int) -> TokenLogprob:
-    """ln softmax(logits f32[V]) of a token and of the num_top most likely, summed in float64."""
-    largest = float(logits.max())
-    log_total = largest + float(np.log(np.exp(logits - largest).sum(dtype=np.float64)))
+    """ln softmax(logits f32[V]) of a token and of the num_top most likely, summed in float64, natively."""
+    log_total = _native.log_total(logits)
     top: tuple[tuple[int, float], ...] = ()
     if num_top > 0:
         best = filters.top_k(filters.everything(logits), num_top)
@@ -165,7 +164,6 @@ class Sampler:
         elif self.params.greedy:
             token_id = self._largest(adjusted, history)
         else:
-            _check_largest(float(adjusted.max()))
             token_id = self._drawn(adjusted, history, position)
         self.accept(token_id)
         if self.params.logprobs is None:
@@ -203,17 +201,20 @@ class Sampler:
         return int(filters.temperature(candidates, 0.0).ids[0])
 
     def _drawn(self, logits: Floats, history: Ints, position: int) -> int:
-        candidates = filters.everything(logits)
         coin = uniform(self._seed, self.index, position)
-        if self._mirostat is not None:
-            candidates = filters.temperature(candidates, self.params.temperature)
-            candidates = self._mirostat.cut(candidates, len(logits))
-            token_id, probability = draw(candidates, coin)
-            self._mirostat.accept(probability)
+        with_xtc = uniform(self._seed, self.index, position, XTC) < self.params.xtc_probability
+        first, state = self._chain.first, self._mirostat or self._adaptive
+        if not self._chain.rest:
+            token_id, probability = first.draw(logits, coin, with_xtc, state.aim if state else 0.0)
+            if token_id < 0:
+                _check_largest(float(logits.max()))
+            if state is not None:
+                state.accept(probability)
             return token_id
-        share = self.params.xtc_probability
-        for name, stage in self._chain.stages:
-            if name != "xtc" or uniform(self._seed, self.index, position, XTC) < share:
+        _check_largest(float(logits.max()))
+        candidates = Candidates(*first.filtered(logits, with_xtc))
+        for name, stage in self._chain.rest:
+            if name != "xtc" or with_xtc:
                 candidates = stage(candidates, history)
         if self._adaptive is None:
             return draw(candidates, coin)[0]

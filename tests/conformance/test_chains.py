@@ -1,0 +1,144 @@
+"""Every chain draws natively what its definition in NumPy draws: same survivors, same token for the same coin."""
+
+import numpy as np
+import pytest
+
+from tokamak import _native
+from tokamak.errors import InvalidParams, ModelFileError
+from tokamak.sampling import Sampler, SamplingParams, filters, penalties
+from tokamak.sampling.adaptive import AdaptiveP
+from tokamak.sampling.chain import build
+from tokamak.sampling.mirostat import Mirostat
+from tokamak.sampling.random import XTC, uniform
+from tokamak.sampling.sampler import draw
+
+OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+CHAINS = [
+    {},
+    {"temperature": 0.7},
+    {"temperature": 1.9, "top_p": 0.9},
+    {"top_p": 0.999},
+    {"top_p": 0.2, "min_keep": 5},
+    {"min_p": 0.05},
+    {"min_p": 0.9, "min_keep": 30, "temperature": 1.3},
+    {"top_k": 3000, "temperature": 1.2},
+    {"top_k": 5000, "top_p": 0.8, "min_p": 0.01},
+    {"typical_p": 0.8},
+    {"typical_p": 0.3, "min_keep": 4, "top_k": 200},
+    {"top_k": 100, "typical_p": 0.9, "top_p": 0.9, "temperature": 0.6},
+    {"tfs_z": 0.95},
+    {"tfs_z": 0.6, "min_keep": 9, "top_p": 0.9},
+    {"eta_cutoff": 3e-4},
+    {"eta_cutoff": 0.2, "min_keep": 12},
+    {"top_n_sigma": 1.5, "temperature": 1.5},
+    {"xtc_probability": 0.6, "xtc_threshold": 0.01},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.05, "min_p": 0.02, "min_keep": 3},
+    {"temperature": 0.9, "dynatemp_range": 0.5, "dynatemp_exponent": 1.3},
+    {"temperature": 0.5, "dynatemp_range": 0.5, "min_p": 0.01},
+    {"samplers": ("temperature", "top_p", "min_p"), "temperature": 0.6, "top_p": 0.9, "min_p": 0.02},
+    {"samplers": ("top_k", "penalties", "top_p"), "top_k": 90, "repetition_penalty": 1.4, "top_p": 0.8},
+    {"adaptive_target": 0.1},
+    {"adaptive_target": 0.4, "adaptive_decay": 0.5, "top_k": 60, "min_p": 0.01, "temperature": 1.2},
+    {"mirostat": 2, "temperature": 0.8},
+    {"mirostat": 1, "mirostat_tau": 3.0},
+    {"mirostat": 2, "mirostat_tau": 0.5, "mirostat_eta": 0.5},
+]
+
+
+def rows(size, scale):
+    """Logits with banned tokens and, in the last two, ties."""
+    rng = np.random.default_rng(size)
+    logits = (rng.standard_normal((4, size)) * scale).astype(np.float32)
+    logits[1, rng.random(size) < 0.3] = -np.inf
+    logits[2] = np.round(logits[2])
+    logits[3] = logits[3].max()
+    return logits
+
+
+def plain(params, logits, history, state, coin, with_xtc):
+    """What the definitions draw, and the candidates left in the order of the draw with their p."""
+    candidates = filters.everything(logits)
+    if isinstance(state, Mirostat):
+        candidates = state.cut(filters.temperature(candidates, params.temperature), len(logits))
+        token_id, probability = draw(candidates, coin)
+        state.accept(probability)
+        return token_id, candidates, filters.softmax(candidates.logits)
+    for name, stage in build(params, {}, penalties.Breakers()).stages:
+        if name != "xtc" or with_xtc:
+            candidates = stage(candidates, history)
+    if state is None:
+        return draw(candidates, coin)[0], candidates, filters.softmax(candidates.logits)
+    reshaped, before = state.reshape(candidates)
+    token_id = draw(reshaped, coin)[0]
+    state.accept(float(before[reshaped.ids == token_id][0]))
+    return token_id, candidates, filters.softmax(reshaped.logits)
+
+
+@pytest.mark.parametrize("size", [1, 7, 300, 5000])
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda c: "+".join(map(str, c)) or "draw")
+def test_a_chain_draws_natively_what_its_definition_draws(chain, size):
+    """A border moves by what float32 exponentials round, a few 1e-7 of the whole: a coin within 1e-5 of one may fall either way."""
+    params = SamplingParams(**(OFF | chain))
+    history = np.arange(0, size, 3, dtype=np.int32)
+    sampler = Sampler(params, seed=size)
+    state = Mirostat(params.mirostat, params.mirostat_tau, params.mirostat_eta) if params.mirostat else None
+    if params.adaptive_target >= 0.0:
+        state = AdaptiveP(params.adaptive_target, params.adaptive_decay)
+    position = 0
+    for scale in (0.3, 3.0, 12.0):
+        for logits in rows(size, scale):
+            for _ in range(4):
+                position += 1
+                coin = uniform(size, 0, position)
+                with_xtc = uniform(size, 0, position, XTC) < params.xtc_probability
+                token_id, left, p = plain(params, logits, history, state, coin, with_xtc)
+                found = sampler.sample(logits, history, position=position).token_id
+                if found != token_id:
+                    at = {int(i): k for k, i in enumerate(left.ids)}
+                    near = np.abs(np.cumsum(p.astype(np.float64)) - coin).min()
+                    assert found in at, (scale, token_id, found)
+                    assert near < 1e-5, (scale, near, token_id, found)
+
+
+def test_a_chain_that_goes_on_in_python_leaves_what_its_definition_leaves():
+    logits = rows(3000, 3.0)[0]
+    chain = _native.FilterChain([("top_p", 0.9, 0, 0, 1), ("temperature", 0.5, 0, 0, 1)])
+    ids, kept, ordered = chain.filtered(logits, False)
+    expected = filters.temperature(filters.top_p(filters.everything(logits), 0.9), 0.5)
+    assert ordered
+    np.testing.assert_array_equal(ids, expected.ids)
+    np.testing.assert_array_equal(kept, expected.logits)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_no_numbers_are_told_by_every_chain(bad):
+    logits = np.full(300, -np.inf if bad == -np.inf else 0.0, dtype=np.float32)
+    logits[77] = bad
+    error = InvalidParams if bad == -np.inf else ModelFileError
+    for chain in CHAINS:
+        with pytest.raises(error):
+            Sampler(SamplingParams(**(OFF | chain)), seed=1).sample(logits, np.zeros(0, dtype=np.int32))
+
+
+def test_settings_out_of_range_are_refused():
+    for stage in [("top_p", float("nan"), 0, 0, 1), ("min_p", 0.0, 0, 0, 1), ("none", 1, 0, 0, 1)]:
+        with pytest.raises(InvalidParams):
+            _native.FilterChain([stage])
+    chain = _native.FilterChain([])
+    with pytest.raises(InvalidParams):
+        chain.draw(np.zeros(0, dtype=np.float32), 0.5, False, 0.0)
+    with pytest.raises(InvalidParams):
+        chain.draw(np.zeros(4, dtype=np.float32), 1.0, False, 0.0)
+
+
+def test_exponentials_and_their_sum_are_those_of_numpy():
+    logits = rows(70_000, 9.0)[1]
+    exact = logits.max() + np.log(np.exp(logits.astype(np.float64) - logits.max()).sum())
+    assert _native.log_total(logits) == pytest.approx(exact, abs=3e-7)
+
+
+@pytest.mark.parametrize("limit", [0, 3, 1000])
+def test_repetitions_are_found_as_the_readable_twin_finds_them(limit):
+    tokens = np.random.default_rng(1).integers(0, 3, 400).astype(np.int32)
+    found = _native.suffix_matches(tokens, limit)
+    assert found.tolist() == penalties.suffix_matches(tokens.tolist(), limit)
