@@ -20,6 +20,8 @@ import hf_models  # noqa: E402
 import recorded_models  # noqa: E402
 import table_models  # noqa: E402
 from tokamak.loaders.names.hf import HF_FAMILIES  # noqa: E402
+from tokamak.loaders.names.vision import HF_VISION, VISION  # noqa: E402
+from tokamak.loaders.names.vision import REFUSED as VISION_REFUSED  # noqa: E402
 from tokamak.models import FAMILIES  # noqa: E402
 
 PAGE = ROOT / "docs" / "models.md"
@@ -111,6 +113,7 @@ REFUSED = (
     ),
     *("t5encoder", "wavtokenizer-dec"),
 )
+SEEING = {"mlp": "LLaVA 1.5 and others with CLIP or SigLIP", "internvl": "InternVL 2.5, 3"}
 OWN = {"rwkv6": "the rwkv package"}  # what recorded the logits where transformers lacks the family
 
 
@@ -145,6 +148,11 @@ def page() -> str:
         )
         rows.append("| " + " | ".join(cells) + " |")
     refused = ", ".join(f"`{name}`" for name in sorted(set(REFUSED) - set(FAMILIES)))
+    seeing = [
+        f"| `{name}` | {SEEING[name]} | tested | transformers | {', '.join(f'`{k}`' for k, v in HF_VISION.items() if v.projector == name)} |"
+        for name in VISION
+    ]
+    blind = ", ".join(f"`{name}` ({why})" for name, why in sorted(VISION_REFUSED.items()))
     return f"""# Models
 
 Made by `tools/coverage.py`; a test holds it to the registry. {len(FAMILIES)} architectures, {tested} of them tested.
@@ -162,6 +170,17 @@ with what is missing. `docs/guides/add-a-model.md` shows how to add one.
 {chr(10).join(rows)}
 
 Refused, among those that GGUF files name: {refused}.
+
+## Image encoders
+
+Files of architecture `clip` (mmproj) beside a model, or directories with a `vision_config`; what counts is the projector. Pixels, rows of images, logits and greedy tokens
+of tiny random models agree with transformers, from the directory and from GGUF (`tests/peers/test_vision.py`). [How to use them](guides/images.md).
+
+| projector in the file | models | state | compared with | directories |
+|---|---|---|---|---|
+{chr(10).join(seeing)}
+
+Refused by name, with what they need: {blind}. Others that files name are refused too.
 """
 
 

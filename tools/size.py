@@ -8,13 +8,13 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "tokamak"
 BUDGETS = {  # raised where a row of docs/adr/0009-budgets.md says why
-    "ir": 1000,
+    "ir": 1060,
     "nn.py": 400,
-    "loaders": 4800,
-    "loaders/names": 2700,
+    "loaders": 5200,
+    "loaders/names": 2850,
     "tokenizers": 6400,
     "sampling": 1800,
-    "engine": 6200,
+    "engine": 6800,
     "executors": 2000,
     "server": 6800,
     "cli": 3000,

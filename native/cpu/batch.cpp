@@ -157,6 +157,24 @@ void check_gates(const BatchView& batch, const BatchLimits& limits) {
   }
 }
 
+// Vectors for some of the rows, as wide as the program takes them.
+void check_given(const BatchView& batch, const BatchLimits& limits) {
+  if (batch.given_width == 0) return;
+  if (batch.given_width != limits.given_width) {
+    refuse("given.vectors has " + std::to_string(batch.given_width) + " columns, expected " +
+           (limits.given_width == 0 ? "none at all" : std::to_string(limits.given_width)));
+  }
+  check_size("given.vectors", batch.given_vectors.size(),
+             static_cast<int64_t>(batch.given_rows.size()) * batch.given_width);
+  check_range("given.rows", batch.given_rows, batch.rows());
+  for (size_t r = 1; r < batch.given_rows.size(); ++r) {
+    if (batch.given_rows[r] <= batch.given_rows[r - 1]) {
+      refuse(indexed("given.rows", r) + " is " + std::to_string(batch.given_rows[r]) +
+             ", expected more than " + std::to_string(batch.given_rows[r - 1]));
+    }
+  }
+}
+
 }  // namespace
 
 void check_batch(const BatchView& batch, const BatchLimits& limits) {
@@ -164,6 +182,7 @@ void check_batch(const BatchView& batch, const BatchLimits& limits) {
   if (limits.num_recent_blocks > 0) check_recent(batch, limits);
   if (limits.needs_sources) check_sources(batch, limits);
   check_gates(batch, limits);
+  check_given(batch, limits);
   check_range("logit_rows", batch.logit_rows, batch.rows());
   for (size_t s = 1; s < batch.logit_rows.size(); ++s) {
     if (batch.logit_rows[s] <= batch.logit_rows[s - 1]) {

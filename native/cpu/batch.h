@@ -14,6 +14,7 @@ struct BatchLimits {
   bool needs_sources;
   int64_t num_gates;          // that instructions read
   int64_t num_recent_blocks;  // 0: no cache keeps the latest part of a text only
+  int64_t given_width;        // of vectors that may be brought instead of rows, 0: none
 };
 
 // Throws Error(invalid_params) naming the array, the index and the value that is wrong: sizes that

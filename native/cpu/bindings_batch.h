@@ -68,9 +68,9 @@ struct RowsArrays {
 
 struct BatchArrays {
   RowsArrays rows, sources;
-  Int1 logit_rows, cross_lengths, recent_slots;
+  Int1 logit_rows, cross_lengths, recent_slots, given_rows;
   Int2 cross_tables, recent_tables;
-  Float2 gates;
+  Float2 gates, given_vectors;
   bool has_sources;
 
   explicit BatchArrays(nb::handle batch) : rows(batch), logit_rows(vector_of(batch, "logit_rows")) {
@@ -80,12 +80,16 @@ struct BatchArrays {
     const nb::object recent = batch.attr("recent");
     recent_slots = recent.is_none() ? rows.slots : vector_of(recent, "slots");
     recent_tables = recent.is_none() ? rows.tables : table_of(recent, "tables");
-    const nb::object given = batch.attr("sources");
-    has_sources = !given.is_none();
+    if (const nb::object given = batch.attr("given"); !given.is_none()) {
+      given_rows = vector_of(given, "rows");
+      given_vectors = array<Float2>("given.vectors", "float32, two axes", given.attr("vectors"));
+    }
+    const nb::object texts = batch.attr("sources");
+    has_sources = !texts.is_none();
     if (!has_sources) return;
-    sources = RowsArrays(given);
-    cross_lengths = vector_of(given, "cross_lengths");
-    cross_tables = table_of(given, "cross_tables");
+    sources = RowsArrays(texts);
+    cross_lengths = vector_of(texts, "cross_lengths");
+    cross_tables = table_of(texts, "cross_tables");
   }
 
   cpu::BatchView view() const {
@@ -96,6 +100,11 @@ struct BatchArrays {
     if (gates.is_valid()) {
       made.gates = {gates.data(), gates.size()};
       made.num_gates = static_cast<int64_t>(gates.shape(1));
+    }
+    if (given_vectors.is_valid()) {
+      made.given_rows = span_of(given_rows);
+      made.given_vectors = {given_vectors.data(), given_vectors.size()};
+      made.given_width = static_cast<int64_t>(given_vectors.shape(1));
     }
     if (has_sources) {
       made.sources = sources.view();

@@ -342,6 +342,12 @@ void bind_mixed_instructions(nb::class_<Handle>& c) {
       },
       "node"_a, "gate"_a, "direction"_a, "x"_a, "out"_a);
   c.def(
+      "replace_rows",
+      [](Handle& h, const string& node, const OperandTuple& x, const OperandTuple& out) {
+        h.builder.replace_rows(node, operand(x), operand(out));
+      },
+      "node"_a, "x"_a, "out"_a);
+  c.def(
       "affine",
       [](Handle& h, const string& node, int64_t weight, int64_t bias, const OperandTuple& x,
          const OperandTuple& out) {

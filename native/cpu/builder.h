@@ -54,6 +54,7 @@ class Builder {
             const Operand& x, const Operand& out);
   void steer(const std::string& node, int64_t gate, int64_t direction, const Operand& x,
              const Operand& out);
+  void replace_rows(const std::string& node, const Operand& x, const Operand& out);
   // biases: vector indices, one per weight, or none at all
   void linear(const std::string& node, const Operand& x, const std::vector<int64_t>& weights,
               const std::vector<int64_t>& biases, const Operand& out);

@@ -43,4 +43,13 @@ void Builder::steer(const std::string& node, int64_t gate, int64_t direction, co
   program_.add(std::make_unique<Steer>(x, gate, values, out), node, "steer", "steer");
 }
 
+void Builder::replace_rows(const std::string& node, const Operand& x, const Operand& out) {
+  checked(node, x);
+  checked(node, out);
+  need(x.width == out.width && x.lead == Lead::rows && out.lead == x.lead, node,
+       "rows are replaced by rows of their width");
+  program_.take_given(x.width);
+  program_.add(std::make_unique<ReplaceRows>(x, out), node, "replace_rows", "replace_rows");
+}
+
 }  // namespace tokamak::cpu

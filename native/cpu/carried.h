@@ -1,4 +1,5 @@
-// Instructions about what a step brings for each row besides its token: weights of adapters.
+// Instructions about what a step brings for rows besides their tokens: weights of adapters, vectors
+// that stand for them.
 #pragma once
 
 #include <vector>
@@ -34,6 +35,16 @@ class Steer final : public Instruction {
   Operand x_, out_;
   int64_t gate_;
   std::span<const float> direction_;
+};
+
+// out = x, but for the rows that the step gives vectors for.
+class ReplaceRows final : public Instruction {
+ public:
+  ReplaceRows(Operand x, Operand out) : x_(x), out_(out) {}
+  void run(const Step& step) noexcept override;
+
+ private:
+  Operand x_, out_;
 };
 
 }  // namespace tokamak::cpu

@@ -131,7 +131,7 @@ void Program::run(const BatchView& batch, float* result, std::span<const Tap> ta
   const uint64_t before = allocation_count();
   check_batch(batch, {limits_.num_blocks, limits_.max_rows, limits_.max_sequences, num_token_ids_,
                       num_positions_, needs_sources_, num_gates_,
-                      uses_recent_ ? limits_.num_recent_blocks : 0});
+                      uses_recent_ ? limits_.num_recent_blocks : 0, given_width_});
   if (!sealed_) throw Error(ErrorKind::invalid_params, "the program is not sealed");
   cancelled_.store(false, std::memory_order_relaxed);
   const BoundCaller bound(limits_.affinity);

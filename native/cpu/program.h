@@ -65,6 +65,8 @@ class Program {
            std::string kernel);
   // Token ids must be below `count`; of several limits the lowest counts.
   void limit_token_ids(int64_t count) noexcept { num_token_ids_ = std::min(num_token_ids_, count); }
+  // Steps may bring vectors of this width instead of rows.
+  void take_given(int64_t width) noexcept { given_width_ = width; }
   // Steps must bring at least so many gates for each row; of several counts the highest counts.
   void need_gates(int64_t count) noexcept { num_gates_ = std::max(num_gates_, count); }
   // Batches without source texts are refused.
@@ -122,6 +124,7 @@ class Program {
   Pages rows_, wanted_, sources_, scratch_;
   bool needs_sources_ = false;
   int64_t num_gates_ = 0;
+  int64_t given_width_ = 0;
   bool sealed_ = false;
   std::atomic<bool> cancelled_{false};
   uint64_t allocations_ = 0;

@@ -366,6 +366,9 @@ class CpuProgram:
         x: tuple[int, int, int, int, int],
         out: tuple[int, int, int, int, int],
     ) -> None: ...
+    def replace_rows(
+        self, node: str, x: tuple[int, int, int, int, int], out: tuple[int, int, int, int, int]
+    ) -> None: ...
     def affine(
         self,
         node: str,

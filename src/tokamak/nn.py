@@ -15,6 +15,7 @@ import numpy as np
 from tokamak.errors import GraphError, ModelFileError
 from tokamak.ir import ops
 from tokamak.ir.check import check
+from tokamak.ir.given import replaceable
 from tokamak.ir.graph import B, C, Dim, Graph, M, S, T, Type, Value
 from tokamak.types import Array
 
@@ -227,6 +228,11 @@ class Step:
     def _input(self, name: str, lead: Dim, *tail: int) -> Value:
         value = self.graph.inputs[name] = Value(name, Type("i32", lead, tail), self.graph)
         return value
+
+    def given(self, width: int) -> Value:
+        """[T, width]: the vectors that a step brings, zeros in rows that it brings none for. See `types.Given`."""
+        table = self.const(f"no_vector.{width}", np.zeros((1, width), np.float32))
+        return replaceable(ops.embed(self.token_ids, table, row=0))
 
     def const(self, name: str, array: Array) -> Value:
         """A constant of the configuration, such as rope frequencies; shared by name."""

@@ -89,6 +89,7 @@ class Batch:
         None  # f32[T, A], how much each adapter counts for each row, where the graph has adapters
     )
     recent: Recent | None = None  # None: as slots and tables, which needs as many blocks of either kind
+    given: Given | None = None  # rows that are no tokens, where the graph takes such
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,14 @@ class Reach:
         """Blocks that the positions read by that many rows can lie in, at most."""
         span = max(min(filter(None, kind)) for kind in self.kinds) + rows - 1
         return (span - 2) // block_size + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Vectors that stand for rows of a step in place of what their token ids would give, such as those of an image."""
+
+    rows: Ints  # i32[R], rising: which rows of the step
+    vectors: Floats  # f32[R, D]
 
 
 @dataclass(frozen=True, slots=True)

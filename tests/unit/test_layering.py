@@ -44,6 +44,7 @@ OPAQUE = {"executors": {"engine", "cli", "bench"}, "models": {"engine", "cli"}}
 # Heavy or optional packages, imported only where they are used: inside a function.
 LAZY = {"torch", "triton", "ray", "starlette", "uvicorn", "msgspec", "rich", "jinja2", "transformers"}
 LAZY |= {
+    "PIL",
     "llama_cpp",
     "tokenizers",
     "tiktoken",

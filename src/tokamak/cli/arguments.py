@@ -38,6 +38,7 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         "--draft", "-md", "--model-draft", dest="draft", metavar="FILE",
         help="a smaller model with the same vocabulary that guesses ahead; the text stays the same",
     )  # fmt: skip
+    group.add_argument("--mmproj", "-mm", metavar="FILE", help="the model's image encoder, .gguf")
     group.add_argument("--tokenizer", metavar="FILE", help="a tokenizer file that wins over the model's own")
     group.add_argument(
         "--i2-s", metavar="LAYOUT", help="of i2_s tensors, which no file tells: i2_s, i2_s_arm or i2_s_rows4"
@@ -84,6 +85,7 @@ def load_model(args: argparse.Namespace, **more: Any) -> LLM:
         "tokenizer",
         "threads_batch",
         "draft",
+        "mmproj",
         "i2_s",
         "keep_packed",
         "to",

@@ -134,7 +134,7 @@ def write_receipt(
 
     totals = dict(summary(results))
     totals["cases"] = [r.facts(limits) for r in results]
-    by_format = formats(checkpoint)
+    by_format = formats(checkpoint.weights)
     receipt = receipts.make(
         executor="reference" if args.executor == "reference" else "cpu",
         executor_reason=f"{args.executor or 'auto'} was asked for",

@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--imatrix", metavar="FILE", help="an importance matrix for --to")
     parser.add_argument(
+        "--mmproj", action="store_true", help="write the directory's image encoder instead of its model"
+    )
+    parser.add_argument(
         "--optimize-layout",
         action="store_true",
         help="as the kernels of this machine read it: loading maps the file and packs nothing",
@@ -41,6 +44,18 @@ def execute(args: argparse.Namespace) -> int:
         )
     if args.imatrix is not None and args.to is None:
         raise InvalidParams("--imatrix needs --to: formats that stay are not rounded")
+    if args.mmproj:
+        if args.to is not None or args.optimize_layout:
+            raise InvalidParams(
+                "--mmproj writes an image encoder as it is, without --to and --optimize-layout"
+            )
+        from tokamak.loaders.vision import write_image_encoder
+
+        nbytes = write_image_encoder(args.source, args.out)
+        print_json({"out": args.out, "nbytes": nbytes}) if args.json else print(
+            f"{args.out}: {human_nbytes(nbytes)}"
+        )
+        return 0
     return packed(args) if args.optimize_layout else written(args)
 
 

@@ -45,7 +45,7 @@ class Conversation:
     def ask(self, text: str) -> Completion | None:
         """Stream the answer to `text` and remember both; None, and nothing remembered, when it was stopped."""
         messages = [*self.messages, {"role": "user", "content": text}]
-        prompt = self.llm.chat_ids(messages)
+        prompt = self.llm.chat_prompt(messages)
         params = self.params
         if params.max_tokens is None and not params.context_shift:
             room = max(1, self.llm.context - len(prompt))

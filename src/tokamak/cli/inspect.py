@@ -52,7 +52,8 @@ def show(found: Mapping[str, Any]) -> None:
     m = found["memory"]
     caches = ", ".join(f"{human_nbytes(nbytes)} {dtype}" for dtype, nbytes in m["kv_nbytes"].items())
     print(f"memory: file {human_nbytes(m['file_nbytes'])}, weights {human_nbytes(m['weights_nbytes'])}")
-    print(f"        cache of {m['context']} tokens {caches}")
+    if caches:
+        print(f"        cache of {m['context']} tokens {caches}")
     print(f"        intermediates {human_nbytes(m['arena_nbytes_per_row'])} a row")
     if found["notes"]:
         print("\n".join(f"note: {note}" for note in found["notes"]))

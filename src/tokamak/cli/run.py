@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tokamak.errors import CapacityError, FileRefused, InvalidParams
 if TYPE_CHECKING:
     from tokamak.engine.completion import Completion
     from tokamak.engine.llm import LLM
+    from tokamak.engine.resolve import Prompt
     from tokamak.sampling import SamplingParams
 
 SUMMARY = "Complete a text and stream the completion to stdout."
@@ -22,6 +24,7 @@ EXAMPLES = """  tokamak run -p "Once upon a time"
   tokamak run model.gguf -p "What is a tokamak?" -n 200 --temperature 0
   tokamak run model.gguf --raw -p "def fib(n):" --stop "\\n\\n" --stop "def "
   tokamak run model.gguf -p "Hello" --seed 7 --json > out.json
+  tokamak run llava.gguf --mmproj mmproj.gguf --image cat.png -p "What is this?"
   cat notes.txt | tokamak run model.gguf -n 100
   tokamak run model.gguf -f notes.txt --prompt-cache notes.kv --temp 0
   tokamak run code.gguf --raw -p "def add(a, b):" --suffix "return c"
@@ -34,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="the text to continue (default: from stdin)")
     parser.add_argument("-f", "--file", metavar="FILE", help="the same from a file; - is stdin")
+    parser.add_argument(
+        "--image", action="append", metavar="FILE",
+        help="an image the text is about, before it or where a --raw text says <image>; may be given again",
+    )  # fmt: skip
     parser.add_argument(
         "-n", "--max-tokens", "--predict", "--n-predict", dest="max_tokens", type=int, default=128, metavar="N",
         help="tokens at most; -1: until the context ends (default 128)",
@@ -65,11 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
 
 
-def prompt_of(llm: LLM, text: str, *, raw: bool) -> str | list[int]:
-    """The text, or its ids in the model's chat template where the model has one and --raw is absent."""
+def prompt_of(llm: LLM, text: str, *, raw: bool, images: Sequence[str] = ()) -> Any:
+    """The text, or its ids in the model's chat template where the model has one and --raw is absent; with its images."""
+    if images:
+        if raw or llm.tokenizer is None or llm.tokenizer.chat_template is None:
+            return llm.illustrate(text, images)
+        parts = [{"type": "image", "image": image} for image in images]
+        return llm.chat_prompt([{"role": "user", "content": [*parts, {"type": "text", "text": text}]}])
     if raw or llm.tokenizer is None or llm.tokenizer.chat_template is None:
         return text
-    return llm.chat_ids([{"role": "user", "content": text}])
+    return llm.chat_prompt([{"role": "user", "content": text}])
 
 
 def facts(done: Completion) -> dict[str, Any]:
@@ -116,7 +128,7 @@ def speed(done: Completion, context: int) -> str:
     return ", ".join(["[" + counts, *filter(None, rates), f"{done.finish_reason}, seed {done.seed}]"])
 
 
-def stream_out(llm: LLM, prompt: str | list[int], params: SamplingParams, before: str = "") -> Completion:
+def stream_out(llm: LLM, prompt: Prompt, params: SamplingParams, before: str = "") -> Completion:
     """Write `before`, then the pieces of a completion as they come; return the whole.
 
     Nothing is written when the prompt is refused. Raises: as `LLM.stream`.
@@ -138,10 +150,12 @@ def restore(llm: LLM, args: argparse.Namespace) -> None:
             remark(f"tokamak: {error}; the prompt is computed again", quiet=args.quiet)
 
 
-def preserve(llm: LLM, args: argparse.Namespace, prompt: str | list[int], done: Completion) -> None:
+def preserve(llm: LLM, args: argparse.Namespace, prompt: Any, done: Completion) -> None:
     """Write the prompt cache, if that was asked for."""
     if not args.prompt_cache or args.prompt_cache_ro:
         return
+    if args.image:
+        raise InvalidParams("--prompt-cache is not implemented for prompts with images")
     ids = (
         prompt
         if isinstance(prompt, list) or llm.tokenizer is None
@@ -151,11 +165,13 @@ def preserve(llm: LLM, args: argparse.Namespace, prompt: str | list[int], done: 
     llm.save_state(args.prompt_cache, [*ids, *more])
 
 
-def asked_prompt(llm: LLM, args: argparse.Namespace, text: str) -> str | list[int]:
+def asked_prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
     """What the model reads."""
+    if args.suffix is not None and args.image:
+        raise InvalidParams("--suffix and --image are given; give one of them")
     if args.suffix is not None:
         return llm.infill_ids(text, args.suffix)
-    return prompt_of(llm, text, raw=args.raw)
+    return prompt_of(llm, text, raw=args.raw, images=args.image or ())
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -6,10 +6,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from tokamak.engine.illustrated import given
 from tokamak.engine.sequence import Sequence
 from tokamak.engine.source import Source
 from tokamak.engine.tables import Table
-from tokamak.types import Batch, Floats, Ints, Recent, Sources
+from tokamak.types import Batch, Floats, Given, Ints, Recent, Sources
 
 
 def make_batch(chosen: list[tuple[Sequence, int]], block_size: int, *, recent: bool = False) -> Batch:
@@ -35,8 +36,17 @@ def make_batch(chosen: list[tuple[Sequence, int]], block_size: int, *, recent: b
     whole = _places([s.whole for s, _ in chosen], starts, positions, block_size)
     latest = _places([s.recent for s, _ in chosen], starts, positions, block_size) if recent else None
     more = _sources(chosen, block_size), _gates(chosen), Recent(*latest) if latest else None
+    given_rows = _given(chosen, starts)
     return Batch(
-        token_ids, positions, whole[0], starts, lengths, whole[1], _logit_rows(chosen, starts), *more
+        token_ids,
+        positions,
+        whole[0],
+        starts,
+        lengths,
+        whole[1],
+        _logit_rows(chosen, starts),
+        *more,
+        given_rows,
     )
 
 
@@ -67,6 +77,16 @@ def _gates(chosen: list[tuple[Sequence, int]]) -> Floats | None:
     if not found:
         return None
     return np.repeat(np.stack([gates for gates, _ in found]), [rows for _, rows in found], axis=0)
+
+
+def _given(chosen: list[tuple[Sequence, int]], starts: Ints) -> Given | None:
+    """Rows of pictures."""
+    if not any(s.request.pictures for s, _ in chosen):
+        return None
+    firsts = zip(chosen, starts.tolist()[:-1], strict=True)
+    return given(
+        (s.request.pictures, first, s.num_computed, s.num_computed + rows) for (s, rows), first in firsts
+    )
 
 
 def unread(chosen: list[tuple[Sequence, int]]) -> list[Source]:

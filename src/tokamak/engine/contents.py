@@ -15,6 +15,7 @@ from tokamak.ir.graph import Graph
 from tokamak.ir.passes import optimize
 from tokamak.ir.planner import plan
 from tokamak.loaders import Checkpoint, open_checkpoint
+from tokamak.loaders.vision import is_image_encoder_file, open_image_encoder
 from tokamak.quant import FORMATS
 
 LONG = 16  # elements of an array that are shown whole
@@ -26,10 +27,13 @@ def contents(path: str | os.PathLike[str] | None = None, context: int | None = N
     path: None is the embedded model. context: tokens to state cache memory for (default: what was trained).
     Raises: ModelFileError, UnsupportedError, as `load` does.
     """
-    checkpoint = open_checkpoint(os.fspath(path) if path is not None else default_model())
+    source = Path(path) if path is not None else default_model()
+    if is_image_encoder_file(source):
+        return of_image_encoder(source)
+    checkpoint = open_checkpoint(source)
     tokens = context or models.trained_context(checkpoint.config)
     graph = graph_of(checkpoint, tokens)
-    by_format = formats(checkpoint)
+    by_format = formats(checkpoint.weights)
     return {
         "file": Path(checkpoint.path).name,
         "architecture": checkpoint.architecture,
@@ -39,8 +43,38 @@ def contents(path: str | os.PathLike[str] | None = None, context: int | None = N
         "memory": memory(checkpoint, graph, tokens),
         "notes": list(checkpoint.notes),
         "metadata": plain(checkpoint.metadata),
-        "tensors": tensors(checkpoint),
+        "tensors": tensors(checkpoint.weights),
         "graph": str(graph),
+    }
+
+
+def of_image_encoder(path: Path) -> dict[str, Any]:
+    """The same of an mmproj file; memory is that of one image, whose rows stand for a context."""
+    checkpoint = open_image_encoder(path)
+    built = models.build_image_encoder(
+        checkpoint.projector, checkpoint.config, checkpoint.tower, checkpoint.weights
+    )
+    graphs = [optimize(graph) for graph in built]
+    both = {**checkpoint.tower, **{f"projector.{name}": w for name, w in checkpoint.weights.items()}}
+    by_format = formats(both)
+    size, rows = checkpoint.preprocessing.size, checkpoint.num_rows
+    return {
+        "file": path.name,
+        "architecture": f"image encoder with projector {checkpoint.projector}, no model by itself (--mmproj)",
+        "parameters": sum(entry["parameters"] for entry in by_format),
+        "config": plain(checkpoint.config),
+        "formats": by_format,
+        "memory": {
+            "file_nbytes": checkpoint.nbytes,
+            "weights_nbytes": sum(entry["nbytes"] for entry in by_format),
+            "context": rows,
+            "kv_nbytes": {},
+            "arena_nbytes_per_row": max(sum(plan(graph).row_nbytes.values()) for graph in graphs),
+        },
+        "notes": [f"an image becomes {size} x {size} pixels and takes {rows} tokens of the context"],
+        "metadata": plain(checkpoint.metadata),
+        "tensors": tensors(both),
+        "graph": "\n\n".join(map(str, graphs)),
     }
 
 
@@ -62,10 +96,10 @@ def plain(value: Any) -> Any:
     )
 
 
-def formats(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+def formats(weights: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Per weight format: tensors, elements, bytes and bits per element; the largest first."""
     sums: dict[str, list[int]] = {}
-    for weight in checkpoint.weights.values():
+    for weight in weights.values():
         entry = sums.setdefault(weight.format, [0, 0, 0])
         rows = prod(weight.shape[:-1])
         entry[0] += 1
@@ -94,7 +128,7 @@ def memory(checkpoint: Checkpoint, graph: Graph, context: int) -> dict[str, Any]
     per_row = sum(plan(graph).row_nbytes.values())
     return {
         "file_nbytes": checkpoint.nbytes,
-        "weights_nbytes": sum(entry["nbytes"] for entry in formats(checkpoint)),
+        "weights_nbytes": sum(entry["nbytes"] for entry in formats(checkpoint.weights)),
         "context": context,
         "kv_nbytes": {
             dtype: CacheSize.of(graph, dtype, 32, 1, 32).nbytes(context) for dtype in ("f32", "f16", "q8_0")
@@ -103,9 +137,9 @@ def memory(checkpoint: Checkpoint, graph: Graph, context: int) -> dict[str, Any]
     }
 
 
-def tensors(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+def tensors(weights: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every tensor by parameter path, with its name in the file."""
     return [
         {"name": path, "file_name": weight.name, "format": weight.format, "shape": list(weight.shape)}
-        for path, weight in checkpoint.weights.items()
+        for path, weight in weights.items()
     ]

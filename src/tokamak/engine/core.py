@@ -232,7 +232,7 @@ class EngineCore:
         while not sequence.shifted and (sequence.num_filed + 1) * size <= sequence.num_computed:
             start = sequence.num_filed * size
             block = int(sequence.whole.ids[sequence.num_filed])
-            sequence.chain = self.pool.file(block, sequence.chain, sequence.tokens(start, start + size))
+            sequence.chain = self.pool.file(block, sequence.chain, sequence.keys(start, start + size))
             if self.recent is not None:
                 self.recent.file_under(int(sequence.recent.ids[sequence.num_filed]), sequence.chain)
             sequence.num_filed += 1

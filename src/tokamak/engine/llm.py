@@ -14,8 +14,10 @@ from tokamak.engine.adapting import Adapters
 from tokamak.engine.async_llm import AsyncStream
 from tokamak.engine.completion import Completion
 from tokamak.engine.core import EngineCore
+from tokamak.engine.illustrated import Illustrated, Writer, has_pictures
 from tokamak.engine.infill import fim_prompt, fim_tokens
 from tokamak.engine.loop import EngineLoop
+from tokamak.engine.pictures import PictureLike
 from tokamak.engine.prepare import Prepared, Preparer
 from tokamak.engine.reading import hidden_states, pooled
 from tokamak.engine.request import StepOutput
@@ -27,6 +29,7 @@ from tokamak.sampling import SamplingParams
 from tokamak.types import Floats, Ints, Program
 
 if TYPE_CHECKING:
+    from tokamak.engine.vision import Vision
     from tokamak.tokenizers import Tokenizer
 
 __all__ = ["LLM", "Messages", "Prepared"]
@@ -58,10 +61,12 @@ class LLM:
         draft: Program | None = None,
         inter_token_target_ms: float | None = None,
         adapters: Adapters | None = None,
+        vision: Vision | None = None,
     ) -> None:
         self.program, self.tokenizer, self.context, self.load_s = program, tokenizer, context, load_s
-        self.vocab_size = program.vocab_size
+        self.vocab_size, self.vision = program.vocab_size, vision
         self.facts = {**(facts or {}), "adapters": adapters.as_dicts() if adapters else []}
+        self.facts["vision"] = vision.facts() if vision else None
         self._num_tokens = num_tokens or program.vocab_size
         self._preparer = Preparer(
             tokenizer,
@@ -74,6 +79,7 @@ class LLM:
             recurrent=program.recurrent,
             facts=self.facts,
             adapters=adapters or Adapters(()),
+            picture_width=vision.hidden_size if vision else 0,
         )
         unheld = None
         if prefix_cache_nbytes is not None:
@@ -84,7 +90,7 @@ class LLM:
         self._loop = EngineLoop(EngineCore(program, max_unheld=unheld, drafters=drafters))
         if inter_token_target_ms is not None:
             self._loop.core.scheduler.pace.target_s = inter_token_target_ms / 1000.0
-        self._closer = weakref.finalize(self, _close, self._loop, program, draft)
+        self._closer = weakref.finalize(self, _close, self._loop, program, draft, vision)
 
     @overload
     def generate(self, prompt: str, params: SamplingParams | None = None, **changes: Any) -> Completion: ...
@@ -136,12 +142,15 @@ class LLM:
         """Answer a conversation, in the form the model was taught.
 
         messages: role ("system", "user", "assistant") and content each, oldest first; append `Completion.message` and the
-        next user message to go on. The cache is reused as long as the beginning stays the same.
-        stream: True gives a Stream of pieces. Raises: as `generate`; UnsupportedError without a chat template.
+        next user message to go on. The cache is reused as long as the beginning stays the same. Where the model has an image
+        encoder, content may be a list of {"type": "text", "text": ...} and {"type": "image", "image": bytes, path, or picture}
+        or {"type": "image_url", "image_url": {"url": "data:..."}}.
+        stream: True gives a Stream of pieces. Raises: as `generate`; UnsupportedError without a chat template, or for an
+        image without an encoder; InvalidParams for what is no picture.
         """
         params = _merged(params, changes)
-        ids = self.chat_ids(messages)
-        return self.stream(ids, params) if stream else self.generate(ids, params)
+        prompt = self.chat_prompt(messages)
+        return self.stream(prompt, params) if stream else self.generate(prompt, params)
 
     def astart(self, asked: Prepared) -> AsyncStream:
         """Start what `prepare` gave; `AsyncStream.next_event` gives the outputs of all its samples. In an event loop."""
@@ -149,15 +158,43 @@ class LLM:
 
     def achat(self, messages: Messages, params: SamplingParams | None = None, **changes: Any) -> AsyncStream:
         """The same as an asynchronous stream."""
-        return self.astream(self.chat_ids(messages), params, **changes)
+        return self.astream(self.chat_prompt(messages), params, **changes)
 
-    def chat_ids(self, messages: Messages) -> list[int]:
+    def chat_prompt(self, messages: Messages, *form: Any, **variables: Any) -> list[int] | Illustrated:
+        """A conversation in the model's own form, ready for the answer: token ids, and its images where it has some.
+
+        form, variables: as of `Tokenizer.encode_chat`.  Raises: as `chat`.
+        """
+        return self.write_chat(messages, *form, **variables)[0]
+
+    def write_chat(
+        self, messages: Messages, *form: Any, **variables: Any
+    ) -> tuple[list[int] | Illustrated, Messages]:
+        """The same, and the messages as the chat template got them."""
+        if self.tokenizer is None or (self.vision is None and not has_pictures(messages)):
+            return self.chat_ids(messages, *form, **variables), messages
+        template = form[1] if len(form) > 1 and form[1] else self.tokenizer.spec.chat_template
+        writer = Writer(self.tokenizer, self.vision, template or "")
+        messages, pictures = writer.written(messages)
+        if not pictures:
+            return self.chat_ids(messages, *form, **variables), messages
+        return writer.prompt(messages, pictures, *form, **variables), messages
+
+    def illustrate(self, text: str, images: Sequence[PictureLike]) -> Illustrated:
+        """A prompt for `generate`: text with an image in place of each `<image>` in it, or all before it if it has none.
+
+        images: bytes of files, paths, data: URLs, uint8[H, W, 3] or PIL images.
+        Raises: InvalidParams for what is no picture or another number of places; UnsupportedError without an image encoder.
+        """
+        return Writer(self.tokenizer, self.vision).continued(text, images)
+
+    def chat_ids(self, messages: Messages, *form: Any, **variables: Any) -> list[int]:
         """Token ids of a conversation in the model's own form, ready for the answer."""
         if self.tokenizer is None:
             raise UnsupportedError(
                 "the model file has no tokenizer, so no chat template; use generate with token ids"
             )
-        ids: list[int] = self.tokenizer.encode_chat(messages, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer.encode_chat(messages, *form, **variables)
         return ids
 
     def infill(
@@ -197,7 +234,7 @@ class LLM:
         Whole blocks only, so up to block_size - 1 tokens fewer than the prompt has. salt: as of `prepare`.
         Raises: as `generate`; UnsupportedError for a model that came from no file.
         """
-        ids = self._preparer.ids(prompt)
+        ids = self._preparer.plain_ids(prompt)
         if self._preparer.reads:
             raise UnsupportedError(
                 "a prompt of this model is no prefix of its cache, so there is none to save"
@@ -228,13 +265,14 @@ class LLM:
             )
         return state_file.kind_of(self.program, path)
 
-    def logits(self, token_ids: Sequence[int] | Ints, source: Prompt | None = None) -> Floats:
+    def logits(self, token_ids: Sequence[int] | Ints | Illustrated, source: Prompt | None = None) -> Floats:
         """Raw logits f32[n, V] of every position of token_ids, computed in chunks.
 
         source: the text that it is about, for a model that reads one; token_ids then begin with its start token.
         Raises: InvalidParams, ContextOverflow if there are more ids than the context, CapacityError if the array is too large.
         """
         prompt = self._preparer.ids(token_ids)
+        pictures = self._preparer.pictures(token_ids)
         if len(prompt) > self.context:
             raise ContextOverflow(f"{len(prompt)} tokens are more than the context, {self.context}")
         nbytes = 4 * len(prompt) * self.vocab_size
@@ -247,7 +285,7 @@ class LLM:
         def collect(start: int, rows: Floats) -> None:
             logits[start : start + len(rows)] = rows
 
-        self._read(self._preparer.reading(prompt, collect, source=source))
+        self._read(self._preparer.reading(prompt, collect, source=source, pictures=pictures))
         return logits
 
     def embed(self, texts: Any, *, normalize: bool = True, pooling: str | None = None) -> Floats:
@@ -267,7 +305,7 @@ class LLM:
         core, vectors = self._loop.core, []
         gates = self._preparer.adapters.gates(None)
         for text in [texts] if is_one_prompt(texts) else texts:
-            ids = self._preparer.ids(text)
+            ids = self._preparer.plain_ids(text)
             if len(ids) > self.context:
                 raise ContextOverflow(f"a text has {len(ids)} tokens, the context is {self.context}")
             states = hidden_states(core, ids, gates)
@@ -390,8 +428,10 @@ def _ignore(_: StepOutput) -> None:
     pass
 
 
-def _close(loop: EngineLoop, program: Program, draft: Program | None) -> None:
+def _close(loop: EngineLoop, program: Program, draft: Program | None, vision: Vision | None) -> None:
     """Not a method: the finalizer must not keep the LLM alive."""
+    if vision is not None:
+        vision.close()
     if loop.close():
         program.close()
         if draft is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,17 @@ from tokamak.engine.infill import fim_ids
 from tokamak.engine.kept import open_kept
 from tokamak.engine.llm import LLM
 from tokamak.engine.memory import CacheSize, available_nbytes
-from tokamak.errors import CapacityError, InvalidParams, ModelFileError, TokamakError, UnavailableError
+from tokamak.engine.vision import find_vision, open_vision
+from tokamak.errors import (
+    CapacityError,
+    InvalidParams,
+    ModelFileError,
+    TokamakError,
+    UnavailableError,
+    UnsupportedError,
+)
 from tokamak.ir import passes
+from tokamak.ir.given import with_given
 from tokamak.loaders import open_checkpoint
 from tokamak.loaders.discover import Found, find_tokenizer
 from tokamak.loaders.quantize import rounded
@@ -30,6 +40,7 @@ from tokamak.types import KV_DTYPES, Executor, Limits, Program, Tuning
 if TYPE_CHECKING:
     from tokamak.ir.graph import Graph
     from tokamak.loaders import Checkpoint
+    from tokamak.loaders.vision import VisionCheckpoint
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 UNKNOWN_CONTEXT = 2048  # where the file does not say what the model was trained for
@@ -62,6 +73,7 @@ def load(
     inter_token_target_ms: float | None = None,
     keep_packed: bool = False,
     adapters: Sequence[AdapterLike] | Mapping[str, AdapterLike] = (),
+    mmproj: str | os.PathLike[str] | None = None,
 ) -> LLM:
     """A model ready to answer.
 
@@ -71,25 +83,33 @@ def load(
     requests without one. max_batch_rows (512, or tuned), max_sequences: of one step. block_size: of cache blocks.
     prefix_cache_nbytes: None: what is free. progress(done, total): bytes packed. tokenizer: its file. i2_s: "i2_s_arm",
     "i2_s_rows4" if its tensors lie so. to: a mix ("q4_k_m") to round float weights to. draft: a smaller model. keep_packed: map
-    weights from the cache directory. adapters: paths, (path, scale), `Adapter`s. inter_token_target_ms: of a step.
+    weights from the cache. adapters: paths, (path, scale), `Adapter`s. inter_token_target_ms: of a step. mmproj: an image encoder.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
     began = time.perf_counter()
     _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size, inter_token_target_ms)
     placed, target = Threading.choose(threads, threads_batch, affinity), executors.get(executor)
     checkpoint = _open(path, executor, placed.threads, progress, i2_s=i2_s, keep=keep_packed, to=to)
-    try:
+    sight = find_vision(mmproj, path)
+    with _located(checkpoint.path):
         sizes = block_size, max_sequences, max_batch_rows or placed.rows
-        chosen = choose_context(checkpoint, context, kv_dtype, None, *sizes)
+        chosen = choose_context(checkpoint, context, kv_dtype, None, *sizes, beside=sight)
         limits = chosen.limits(*sizes, kv_dtype, placed)
-        program, loaded = _compiled(target, checkpoint, chosen, limits, named(adapters), progress)
+        program, loaded = _compiled(target, checkpoint, chosen, limits, (named(adapters), sight), progress)
         found = find_tokenizer(checkpoint, tokenizer)
         drafter = open_draft(draft, executor, limits, found.tokenizer, chosen.context)
-    except TokamakError as error:
-        raise error.located(checkpoint.path) from error
     loaded |= {"prefix_cache_nbytes": prefix_cache_nbytes, "inter_token_target_ms": inter_token_target_ms}
     loaded |= {"facts": _facts(checkpoint, chosen, limits, found), "seed": seed, "draft": drafter}
     return _kind(checkpoint)(program, found.tokenizer, load_s=time.perf_counter() - began, **loaded)
+
+
+@contextmanager
+def _located(path: str) -> Iterator[None]:
+    """Errors name the file."""
+    try:
+        yield
+    except TokamakError as error:
+        raise error.located(path) from error
 
 
 def _compiled(
@@ -97,14 +117,32 @@ def _compiled(
     checkpoint: Checkpoint,
     chosen: Context,
     limits: Limits,
-    adapters: Adapters,
+    parts: tuple[Adapters, VisionCheckpoint | None],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Program, dict[str, Any]]:
-    """The program with its adapters, and what else an LLM gets of them."""
+    """The program with its adapters and its image encoder, and what else an LLM gets of them."""
+    adapters, sight = parts
     graph, weights = adapted(chosen.graph, checkpoint, adapters)
+    vision = None
+    if sight is not None:
+        _check_sight(sight, checkpoint, chosen)
+        graph, vision = with_given(graph), open_vision(sight, target, limits)
     program = target.compile(passes.optimize(graph), weights, limits, progress)
     sizes = {"context": chosen.context, "num_tokens": checkpoint.num_tokens}
-    return program, {"adapters": adapters, **sizes}
+    return program, {"adapters": adapters, **({"vision": vision} if vision else {}), **sizes}
+
+
+def _check_sight(sight: VisionCheckpoint, checkpoint: Checkpoint, chosen: Context) -> None:
+    """Raises: UnsupportedError for a model that no picture can be shown to; ModelFileError for another model's encoder."""
+    if chosen.encodes or chosen.reads:
+        raise UnsupportedError(
+            f"images are shown to models that continue a text; {checkpoint.architecture} does not"
+        )
+    theirs, ours = sight.config["projected_size"], checkpoint.config["hidden_size"]
+    if theirs != ours:
+        raise ModelFileError(
+            f"{sight.path}: its rows are {theirs} wide, the model's {ours}: it belongs to another model"
+        )
 
 
 def _open(
@@ -199,10 +237,11 @@ def choose_context(
     block_size: int = 32,
     sequences: int = 64,
     rows: int = MAX_BATCH_ROWS,
+    beside: VisionCheckpoint | None = None,
 ) -> Context:
     """The context of a checkpoint: what is asked for, else the smaller of what it was trained for and what fits.
 
-    available: bytes free, None: measured, control group included. sequences, rows: of one step.
+    available: bytes free, None: measured, control group included. sequences, rows: of one step. beside: what is loaded with it.
     Raises: CapacityError if the context asked for, or any at all, does not fit.
     """
     trained, family = models.trained_context(checkpoint.config), models.FAMILIES[checkpoint.architecture]
@@ -217,7 +256,7 @@ def choose_context(
     if free is None or size.nbytes_per_token == 0:
         reason, tokens = "asked for" if asked else "trained", CONTEXTS * wanted
         return Context(wanted, tokens, size.recent_tokens(tokens, None), size, reason, graph, **kind)
-    spare = int(SHARE * (free - checkpoint.nbytes))
+    spare = int(SHARE * (free - checkpoint.nbytes - (beside.nbytes if beside else 0)))
     fits = size.fits(spare)
     if fits < (asked or 1):
         raise CapacityError(

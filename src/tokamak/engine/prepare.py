@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from tokamak.engine.adapting import Adapters
 from tokamak.engine.beam import BeamSearch
 from tokamak.engine.guidance import Guidance
+from tokamak.engine.illustrated import Illustrated, Placed
 from tokamak.engine.request import Collect, Group, Request, Speculation, TextDecoder
 from tokamak.engine.resolve import (
     Prompt,
@@ -42,7 +43,7 @@ class Preparer:
     """What requests of one LLM have in common. Any number of threads may use it.
 
     num_tokens: ids that exist, the logits may be wider. drafts: whether there is a draft model. recurrent: whether the model
-    keeps state that cannot go back.
+    keeps state that cannot go back. picture_width: of the rows of pictures, 0: it takes none.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Preparer:
         recurrent: bool,
         facts: Mapping[str, Any],
         adapters: Adapters,
+        picture_width: int = 0,
     ) -> None:
         self.tokenizer, self.vocab_size, self.context = tokenizer, vocab_size, context
         self._num_tokens, self._load_s, self._facts = num_tokens, load_s, facts
         self._drafts, self._recurrent, self.adapters = drafts, recurrent, adapters
+        self._picture_width = picture_width
         self._start: int | None = facts.get("decoder_start")
         self._seed = None if seed is None else seed & MASK64
         self._seeds, self._ids = itertools.count(), itertools.count(1)
@@ -84,6 +87,7 @@ class Preparer:
         *,
         salt: str = "",
         source: Prompt | None = None,
+        pictures: Sequence[Placed] = (),
     ) -> Prepared:
         """A request that only reads, for the logits of every position or for its place in the cache."""
         if self.reads != (source is not None):
@@ -92,7 +96,7 @@ class Preparer:
         about = None if source is None else self._source(self.ids(source))
         gates = self.adapters.gates(None)
         request = Request(next(self._ids), prompt, 0, sampler, collect=collect, source=about, gates=gates)
-        request.salt = salt + _salt(gates)
+        request.salt, request.pictures = salt + _salt(gates), pictures
         return request, Described(self._load_s, 0, with_logprobs=False)
 
     def request(
@@ -136,6 +140,7 @@ class Preparer:
             keep=params.keep,
             source=source,
             gates=gates,
+            pictures=self.pictures(prompt, params),
         )
         echo = self._text(prompt) if params.echo else ""
         best = params.n if ranked else None
@@ -148,6 +153,26 @@ class Preparer:
             return ids, None
         _check_reading(params)
         return np.array([self._start], dtype=np.int32), self._source(ids)
+
+    def pictures(self, prompt: Prompt, params: SamplingParams | None = None) -> tuple[Placed, ...]:
+        """Those of a prompt.  Raises: UnsupportedError for what would move or lose them; InvalidParams for another model's."""
+        if not isinstance(prompt, Illustrated) or not prompt.pictures:
+            return ()
+        prompt.check(self._picture_width)
+        asked = params and {
+            "negative_prompt": params.negative_prompt is not None,
+            "context_shift": params.context_shift,
+            "token_healing": params.token_healing,
+        }
+        if named := next((name for name, is_asked in (asked or {}).items() if is_asked), None):
+            raise UnsupportedError(f"{named}: not with images in the prompt")
+        return prompt.pictures
+
+    def plain_ids(self, prompt: Prompt) -> Ints:
+        """Token ids of a prompt.  Raises: UnsupportedError if it has pictures."""
+        if isinstance(prompt, Illustrated) and prompt.pictures:
+            raise UnsupportedError("this is not implemented for prompts with images")
+        return self.ids(prompt)
 
     def _text(self, prompt: Prompt) -> str:
         """A prompt as text; "" where ids cannot be read."""

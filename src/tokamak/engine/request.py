@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -12,6 +13,7 @@ from tokamak.types import Floats, Ints
 
 if TYPE_CHECKING:
     from tokamak.engine.core import EngineCore
+    from tokamak.engine.illustrated import Placed
     from tokamak.engine.sequence import Sequence
     from tokamak.engine.source import Source
 
@@ -62,6 +64,7 @@ class Request:
     priority: higher is admitted first. tenant: whose it is; those that run least go first.
     context: tokens that the cache may hold of it; beyond, the oldest after the first `keep` make room. None: no limit.
     gates: f32[A], how much each adapter counts; salt tells requests of other gates apart.
+    pictures: in the prompt, whose tokens there are placeholders.
     source: the text that it is about, for models that read one; prompt is then how a completion begins.
     """
 
@@ -84,6 +87,7 @@ class Request:
     context: int | None = None
     keep: int = 0
     source: Source | None = None
+    pictures: Many[Placed] = ()
     gates: Floats | None = None
     submitted_s: float = 0.0
     started_s: float | None = None

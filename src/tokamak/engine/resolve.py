@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokamak.engine.illustrated import Illustrated
 from tokamak.errors import ContextOverflow, InvalidParams, UnsupportedError
 from tokamak.sampling import SamplingParams
 from tokamak.sampling.grammar import Vocabulary
@@ -16,14 +17,14 @@ from tokamak.types import Ints
 if TYPE_CHECKING:
     from tokamak.tokenizers import Tokenizer
 
-Prompt = str | Sequence[int] | Ints
+Prompt = str | Sequence[int] | Ints | Illustrated
 DEFAULT_MAX_TOKENS = 128
 LONGEST_BREAKER = 20  # tokens of a DRY breaker that are compared
 
 
 def is_one_prompt(prompt: Any) -> bool:
     """Whether this is a text or token ids, not a list of such."""
-    if isinstance(prompt, str):
+    if isinstance(prompt, str | Illustrated):
         return True
     if isinstance(prompt, np.ndarray):
         return prompt.ndim == 1
@@ -46,6 +47,7 @@ def prompt_ids(
             )
         ids: Ints = tokenizer.encode_array(prompt, add_special=True, parse_special=True)
     else:
+        prompt = prompt.token_ids if isinstance(prompt, Illustrated) else prompt
         try:
             wide = np.asarray(prompt)
         except (ValueError, OverflowError):

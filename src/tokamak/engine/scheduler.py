@@ -187,7 +187,7 @@ class Scheduler:
         """Hold the blocks of the longest filed prefix. The last token is always computed: its logits are wanted."""
         if sequence.request.collect is not None:
             return
-        path = self.pool.walk(sequence.tokens(0, sequence.num_tokens - 1), sequence.request.salt)
+        path = self.pool.walk(sequence.keys(0, sequence.num_tokens - 1), sequence.request.salt)
         path = hold_prefix(sequence.whole, sequence.recent, self.pool, self.recent, path)
         self.pool.count(sequence.num_tokens - 1, len(path) * self.pool.block_size)
         if path:

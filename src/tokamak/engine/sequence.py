@@ -12,6 +12,7 @@ from collections.abc import Sequence as Tokens
 import numpy as np
 
 from tokamak.engine.blocks import BlockPool, Chain
+from tokamak.engine.illustrated import keys
 from tokamak.engine.request import Request
 from tokamak.engine.tables import Table
 from tokamak.sampling import StopStrings
@@ -110,6 +111,11 @@ class Sequence:
     def tokens(self, start: int, stop: int) -> Ints:
         """A view of the tokens at positions start .. stop."""
         return self._tokens[start:stop]
+
+    def keys(self, start: int, stop: int) -> Ints:
+        """The same as prefixes are filed by: pictures by what they show."""
+        tokens, pictures = self._tokens[start:stop], self.request.pictures
+        return keys(tokens, start, pictures) if pictures else tokens
 
     def append(self, token_id: int) -> None:
         """One more token, not computed yet."""

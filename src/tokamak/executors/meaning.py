@@ -71,6 +71,12 @@ class Meaning:
         return np.asarray(x + gates[:, index, None] * direction)
 
     @staticmethod
+    def replace_rows(x: Array, vectors: Array, rows: Array) -> Array:
+        out = x.copy()
+        out[rows] = vectors
+        return out
+
+    @staticmethod
     def clip(x: Array, *, limit: float) -> Array:
         return np.clip(x, -limit, limit)
 

@@ -27,6 +27,10 @@ def _steer(low: Lowering, node: Node, name: str) -> None:
     low.native.steer(name, int(node.attrs["index"]), low.vectors[node.inputs[2]], x, out)
 
 
+def _replace_rows(low: Lowering, node: Node, name: str) -> None:
+    low.native.replace_rows(name, *low.args(node))
+
+
 def _join(low: Lowering, node: Node, name: str) -> None:
     x, y = node.inputs
     heads, others = x.type.tail[0], y.type.tail[0]
@@ -97,6 +101,7 @@ LOWERINGS: dict[str, Callable[[Lowering, Node, str], None]] = {
     "affine": _affine,
     "gate": _gate,
     "steer": _steer,
+    "replace_rows": _replace_rows,
     "join": _join,
     "heads_linear": _heads_linear,
     "route": _route,

@@ -2,8 +2,8 @@
 
 A `Graph` is a list of nodes in execution order over single-assignment values. It has no control flow
 and knows no device. The only extents that change between steps are T (rows of all sequences of the step),
-S (rows whose logits are wanted), B (sequences), and where texts are read that sequences attend to, M (their rows) and
-C (their count); they appear only as the leading extent of a value, so everything after the first axis is static.
+S (rows whose logits are wanted), B (sequences), where texts are read that sequences attend to, M (their rows) and
+C (their count), and R (rows that a step brings vectors for); they appear only as the leading extent of a value, so everything after the first axis is static.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ S = Dim("S")  # rows whose logits are wanted
 B = Dim("B")  # sequences in this step
 M = Dim("M")  # rows of source texts read in this step, concatenated
 C = Dim("C")  # source texts read in this step
+R = Dim("R")  # rows that are given as vectors
 
 ITEMSIZE: Mapping[str, int] = {"f32": 4, "i32": 4}
 

@@ -108,6 +108,14 @@ def steer(x: Value, gates: Value, direction: Value, *, index: int) -> Value:
     return _one("steer", x, gates, direction, to=x.type, index=index)
 
 
+def replace_rows(x: Value, vectors: Value, rows: Value) -> Value:
+    """[T, D], [R, D], i32[R] -> [T, D]: x, but row rows[i] is vectors[i]. See `types.Given`."""
+    _need(
+        vectors.type.tail == x.type.tail and vectors.type.lead == rows.type.lead, "replace_rows", x, vectors
+    )
+    return _one("replace_rows", x, vectors, rows, to=x.type)
+
+
 def scale(x: Value, *, factor: float) -> Value:
     """x * factor."""
     return _one("scale", x, to=x.type, factor=factor)

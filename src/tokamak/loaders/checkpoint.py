@@ -22,6 +22,7 @@ from tokamak.loaders.hf import is_hf_directory, open_directory
 from tokamak.loaders.names import FAMILIES
 from tokamak.loaders.names.rows import FamilyNames, Row
 from tokamak.loaders.packed import PackedTensor, is_packed, packed_weights, source_model
+from tokamak.loaders.vision import is_image_encoder
 from tokamak.settings import available_cpus
 from tokamak.types import Floats
 
@@ -191,6 +192,11 @@ def _plain(metadata: Mapping[str, Any], written: str) -> dict[str, Any]:
 
 
 def _check_kind(metadata: Mapping[str, Any]) -> None:
+    if is_image_encoder(metadata):
+        raise UnsupportedError(
+            "is an image encoder (mmproj), which no text comes out of: load the model it belongs to, "
+            "and give this file beside it (mmproj=, --mmproj)"
+        )
     kind = metadata.get("general.type", "model")
     if kind != "model":
         raise UnsupportedError(f"key general.type is {kind!r:.80}; a file of type 'model' is needed")

@@ -20,6 +20,7 @@ from tokamak.errors import ModelFileError, UnsupportedError
 from tokamak.loaders.gguf import GgufModel, TensorInfo, half_split_order
 from tokamak.loaders.hf_config import Keys, keys_of
 from tokamak.loaders.hf_quantised import Unpacked, unpacked
+from tokamak.loaders.hf_vision import text_part
 from tokamak.loaders.names import FAMILIES, FamilyNames, Row
 from tokamak.loaders.names.hf import HF_FAMILIES, HfFamily
 from tokamak.loaders.safetensors import StoredTensor, open_tensors, read_bytes, read_object
@@ -78,6 +79,7 @@ def open_directory(path: str | Path) -> GgufModel:
     """
     folder = Path(path)
     config = read_object(read_bytes(folder / "config.json"), folder / "config.json")
+    config, files = text_part(config, open_tensors(folder))
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in HF_FAMILIES:
         raise UnsupportedError(
@@ -95,7 +97,6 @@ def open_directory(path: str | Path) -> GgufModel:
     keys.put("general.name", str(config.get("_name_or_path") or folder.resolve().name))
     if (pooling := _pooling(folder)) is not None:
         keys.put(f"{hf.architecture}.pooling_type", pooling)
-    files = open_tensors(folder)
     stored = unpacked(files, config)
     _check_ranked(config, hf, stored)
     tied = bool(config.get("tie_word_embeddings", False))

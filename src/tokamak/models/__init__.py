@@ -14,6 +14,7 @@ from tokamak.models import (
     bitnet,
     bloom,
     chatglm,
+    clip,
     cohere2,
     command_r,
     dbrx,
@@ -58,6 +59,7 @@ from tokamak.models import (
     phi3,
     phimoe,
     plamo,
+    projectors,
     qwen3,
     qwen35,
     qwen_moe,
@@ -70,10 +72,18 @@ from tokamak.models import (
     t5,
 )
 from tokamak.models.config import read
-from tokamak.nn import trace
+from tokamak.nn import Module, trace
 from tokamak.types import Weight
 
-__all__ = ["FAMILIES", "Family", "build", "is_encoder", "trained_context"]
+__all__ = [
+    "FAMILIES",
+    "PROJECTORS",
+    "Family",
+    "build",
+    "build_image_encoder",
+    "is_encoder",
+    "trained_context",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +190,12 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+PROJECTORS: Mapping[str, type[projectors.Projector]] = {  # of image encoders, named as in GGUF
+    "mlp": projectors.Projector,
+    "internvl": projectors.NormedProjector,
+}
+
+
 def is_encoder(architecture: str) -> bool:
     """Whether a model of this architecture embeds texts instead of continuing them."""
     return architecture in FAMILIES and FAMILIES[architecture].encodes
@@ -215,12 +231,28 @@ def build(
     }
     settings = read(family.config, config, context=context)
     _plausible(settings)
+    return _traced(family.model(settings), weights, architecture)
 
+
+def build_image_encoder(
+    projector: str, config: Mapping[str, Any], tower: Mapping[str, Weight], weights: Mapping[str, Weight]
+) -> tuple[Graph, Graph]:
+    """The graphs of a tower, from pixels to hidden states, and of its projector (weights), to rows of a decoder.
+
+    config: of `clip.Config`.  Raises: as `build`.
+    """
+    settings = read(clip.Config, config, context=0)
+    _plausible(settings)
+    seeing = _traced(clip.Tower(settings), tower, "of the image encoder")
+    return seeing, _traced(PROJECTORS[projector](settings), weights, f"projector {projector}")
+
+
+def _traced(model: Module, weights: Mapping[str, Weight], architecture: str) -> Graph:
     def find(path: str) -> Type | None:
         weight = weights.get(path)
         return Type(weight.format, weight.shape[0], tuple(weight.shape[1:])) if weight else None
 
-    graph = trace(family.model(settings), find)
+    graph = trace(model, find)
     if unused := sorted(set(weights) - set(graph.params)):
         shown = ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else "")
         raise UnsupportedError(f"architecture {architecture!r} does not use tensors {shown}")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokamak.engine.illustrated import Illustrated
 from tokamak.engine.llm import LLM, Prepared
 from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.sampling import SamplingParams
@@ -102,9 +103,14 @@ def resumes(messages: Sequence[Mapping[str, Any]]) -> bool:
 class Written:
     """A dialogue as the model reads it. notes: what had to be made up."""
 
-    token_ids: list[int]
+    prompt: list[int] | Illustrated
     text: str
     notes: tuple[str, ...]
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Where an image is, its placeholder for each of its rows."""
+        return self.prompt.token_ids if isinstance(self.prompt, Illustrated) else self.prompt
 
 
 def write(llm: LLM, asked: Dialogue, *, add_generation_prompt: bool = True) -> Written:
@@ -129,9 +135,9 @@ def write(llm: LLM, asked: Dialogue, *, add_generation_prompt: bool = True) -> W
         notes.append(NOTE_TOOLS)
         messages = told(messages, asked.offered)
     template = PLAIN if source is None else None
-    text = tokenizer.render_chat(messages, add_generation_prompt, template, **variables) + begun
-    ids = tokenizer.encode_chat(messages, add_generation_prompt, template, begun, **variables)
-    return Written(ids, text, tuple(notes))
+    prompt, shown = llm.write_chat(messages, add_generation_prompt, template, begun, **variables)
+    text = tokenizer.render_chat(shown, add_generation_prompt, template, **variables) + begun
+    return Written(prompt, text, tuple(notes))
 
 
 def prepare(llm: LLM, asked: Dialogue, salt: str) -> tuple[Prepared, Written]:
@@ -143,12 +149,12 @@ def prepare(llm: LLM, asked: Dialogue, salt: str) -> tuple[Prepared, Written]:
     if asked.capped and limit is not None and limit > room > 0:
         params = params.replaced(max_tokens=room)
         note = f"at most {limit} tokens are asked for; the context leaves {room}"
-        written = Written(written.token_ids, written.text, (*written.notes, note))
+        written = Written(written.prompt, written.text, (*written.notes, note))
     if asked.forced:
         tools = [t for t in asked.tools if asked.choice != "function" or t.name == asked.only]
         several = asked.parallel and asked.choice != "function"
         params = params.replaced(json_schema=spelled(forced_schema(tools, several=several)))
-    return llm.prepare(written.token_ids, params, salt=salt), written
+    return llm.prepare(written.prompt, params, salt=salt), written
 
 
 def reader_of(llm: LLM, asked: Dialogue, written: Written) -> Reader:

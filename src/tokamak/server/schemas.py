@@ -211,11 +211,24 @@ OWN_WAY = {
 SAME = tuple(name for name in Sampling.__struct_fields__ if name not in OWN_WAY)
 
 
-class TextPart(Struct, forbid_unknown_fields=True):
-    """A piece of a message. Pictures and sound are refused. cache_control: accepted; prefixes are always kept."""
+class TextPart(Struct, forbid_unknown_fields=True, tag_field="type", tag="text"):
+    """A piece of a message. cache_control: accepted; prefixes are always kept."""
 
-    type: Literal["text"]
     text: str
+    cache_control: dict[str, Any] | None = None
+
+
+class ImageUrl(Struct, forbid_unknown_fields=True):
+    """url: data:image/png;base64,...; nothing is fetched. detail: accepted; an image has one size."""
+
+    url: str
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+class ImagePart(Struct, forbid_unknown_fields=True, tag_field="type", tag="image_url"):
+    """An image in a message, for models that were loaded with an image encoder. Sound is refused."""
+
+    image_url: ImageUrl
     cache_control: dict[str, Any] | None = None
 
 
@@ -242,7 +255,7 @@ class Message(Struct, forbid_unknown_fields=True):
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | list[TextPart | ImagePart] | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCallGiven], Meta(max_length=MAX_TOOLS)] | None = None
     tool_call_id: str | None = None
@@ -253,16 +266,14 @@ class Message(Struct, forbid_unknown_fields=True):
     function_call: None = None
 
     def plain(self) -> dict[str, Any]:
-        """For the chat template: parts joined by line ends, "developer" as "system", arguments as objects.
+        """For the chat template: texts joined by line ends, images with what is around them as parts, "developer" as "system", arguments as objects.
 
         Raises: InvalidParams for a message that says nothing.
         """
         parts = self.content
         if parts is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
             raise InvalidParams(f"content is missing in a message of the {self.role}")
-        content = (
-            "\n".join(part.text for part in parts) if isinstance(parts, list) else parts or self.refusal or ""
-        )
+        content = of_parts(parts) if isinstance(parts, list) else parts or self.refusal or ""
         out: dict[str, Any] = {
             "role": "system" if self.role == "developer" else self.role,
             "content": content,
@@ -278,6 +289,18 @@ class Message(Struct, forbid_unknown_fields=True):
                 called(call.id, call.function.name, call.function.arguments) for call in self.tool_calls
             ]
         return out
+
+
+def of_parts(parts: list[TextPart | ImagePart]) -> str | list[dict[str, Any]]:
+    """Parts of a message as `LLM.chat` takes them."""
+    if not any(isinstance(part, ImagePart) for part in parts):
+        return "\n".join(part.text for part in parts if isinstance(part, TextPart))
+    return [
+        {"type": "text", "text": part.text}
+        if isinstance(part, TextPart)
+        else {"type": "image_url", "image_url": {"url": part.image_url.url}}
+        for part in parts
+    ]
 
 
 def called(call_id: str, name: str, arguments: str) -> dict[str, Any]:

@@ -11,10 +11,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokamak.errors import InvalidParams, TokamakError, TokenizerFileError
 from tokamak.tokenizers.budget import BudgetExceeded
+
+if TYPE_CHECKING:
+    from tokamak.tokenizers.tokenizer import Tokenizer
 
 MAX_SOURCE = 1 << 20  # characters of a template
 MARKS = [chr(c) for c in range(0xFDD0, 0xFDF0)]  # noncharacters: text has no use for them
@@ -147,3 +150,26 @@ def recover(text: str, marks: tuple[str, str] | None) -> tuple[str, list[tuple[i
             parts.append(piece)
             at += len(piece.encode("utf-8", "replace"))
     return "".join(parts), plain
+
+
+def parts_of(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    add_generation_prompt: bool = True,
+    template: str | None = None,
+    begun: str = "",
+    *,
+    mark: str = "",
+    name: str = "",
+    **variables: Any,
+) -> list[tuple[str, list[tuple[int, int]]]]:
+    """A rendered conversation, cut at `mark` where one is given; of each piece the byte ranges that are only text.
+
+    name: of a special token that is put in place of each mark, instead of cutting.
+    """
+    guarded, marks = protect([*messages, {"content": begun}], tuple(tokenizer.special_tokens))
+    rendered = tokenizer.render_chat(guarded[:-1], add_generation_prompt, template, **variables)
+    whole = rendered + guarded[-1]["content"]
+    if name and mark:
+        whole, mark = whole.replace(mark, name), ""
+    return [recover(piece, marks) for piece in (whole.split(mark) if mark else [whole])]

@@ -414,18 +414,17 @@ class Tokenizer:
         begun: str = "",
         **variables: Any,
     ) -> list[int]:
-        """Ids of a rendered conversation: bos exactly once, special tokens of the template parsed, names of special
-        tokens inside the messages left as text. begun: the beginning of the answer, put behind it as text."""
-        from tokamak.tokenizers.chat import protect, recover
+        """Ids of a rendered conversation: bos once, special tokens of the template parsed, their names in messages left
+        as text. begun: the beginning of the answer, put behind it as text."""
+        return self.encode_chat_parts(messages, add_generation_prompt, template, begun, **variables)[0]
 
-        given = [*messages, {"content": begun}]
-        guarded, marks = protect(given, tuple(self.special_tokens))
-        rendered = self.render_chat(guarded[:-1], add_generation_prompt, template, **variables)
-        text, plain = recover(rendered + guarded[-1]["content"], marks)
-        ids: list[int] = self._engine.encode_array(text, False, True, plain).tolist()
-        if self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
-            ids.insert(0, self.bos_id)
-        return ids
+    def encode_chat_parts(self, messages: Any, *form: Any, **variables: Any) -> list[list[int]]:
+        from tokamak.tokenizers.chat import parts_of  # which says what parts are
+
+        encode, pieces = self._engine.encode_array, parts_of(self, messages, *form, **variables)
+        ids = [encode(text, False, True, plain).tolist() for text, plain in pieces]
+        bos = [self.bos_id] if self.add_bos and self.bos_id is not None else []
+        return ids if ids[0][:1] == bos else [bos + ids[0], *ids[1:]]
 
     def _text_of(self, token_id: int | None) -> str:
         return "" if token_id is None else self.id_to_token(token_id)

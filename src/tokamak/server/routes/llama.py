@@ -257,7 +257,7 @@ def props_of(llm: LLM, name: str, defaults: Mapping[str, Any]) -> dict[str, Any]
         "total_slots": llm.program.limits.max_sequences,
         "model_alias": name,
         "model_path": Path(str(llm.facts.get("path") or name)).name,
-        "modalities": {"vision": False, "audio": False},
+        "modalities": {"vision": llm.vision is not None, "audio": False},
         "chat_template": template,
         "chat_template_caps": {
             "supports_tools": "tools" in template,

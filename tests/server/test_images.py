@@ -1,0 +1,84 @@
+"""Images over HTTP: data URLs in chat messages are seen and counted; nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+import tiny
+import tokamak
+import vision_models
+from http_client import events, request
+from tokamak.server.app import create_app
+from tokamak.server.state import ServerConfig
+
+CHAT = "/v1/chat/completions"
+PNG = vision_models.png(vision_models.picture())
+
+pytest.importorskip("PIL", reason="Pillow is not installed")
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vision")
+    text = tiny.gguf(
+        folder / "text.gguf", "llama", "f32", metadata={"tokenizer.chat_template": tiny.TEMPLATE}
+    )
+    with tokamak.load(
+        text, mmproj=vision_models.gguf(folder / "mmproj.gguf"), threads=1, context=256
+    ) as loaded:
+        yield loaded
+
+
+def asked(url: str, **more):
+    parts = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": url, "detail": "auto"}},
+    ]
+    return {"messages": [{"role": "user", "content": parts}], "max_tokens": 4, "temperature": 0, **more}
+
+
+def test_an_image_is_answered_and_its_rows_are_counted(seeing):
+    app, url = (
+        create_app(seeing, ServerConfig(model="m")),
+        "data:image/png;base64," + base64.b64encode(PNG).decode(),
+    )
+    whole = request(app, CHAT, asked(url)).json()
+    body = asked(url)
+    direct = seeing.chat(body["messages"], max_tokens=4, temperature=0.0)
+    assert whole["choices"][0]["message"]["content"] == direct.text
+    assert whole["usage"]["prompt_tokens"] == direct.usage.prompt_tokens > seeing.vision.num_rows
+    counted = request(app, f"{CHAT}/input_tokens", asked(url)).json()
+    assert counted["input_tokens"] == direct.usage.prompt_tokens
+    chunks = events(request(app, CHAT, asked(url, stream=True)).text)[:-1]
+    assert "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks) == direct.text
+    assert request(app, "/props").json()["modalities"]["vision"] is True
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest",
+        "https://example.org/a.png",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "data:image/png;base64,AAAA",
+    ],
+)
+def test_what_is_no_content_of_an_image_is_refused(seeing, url):
+    answer = request(create_app(seeing, ServerConfig(model="m")), CHAT, asked(url))
+    assert answer.status_code == 400, answer.text
+    assert "root:" not in answer.text
+
+
+def test_a_model_without_an_image_encoder_says_so(app):
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    answer = request(app, CHAT, asked(url))
+    assert answer.status_code in (400, 501), answer.text
+    assert "mmproj" in answer.json()["error"]["message"]
+
+
+def test_a_body_with_a_large_image_meets_the_limit_of_bodies(seeing):
+    app = create_app(seeing, ServerConfig(model="m", max_body_nbytes=1000))
+    assert request(app, CHAT, asked("data:image/png;base64," + "A" * 2000)).status_code == 413
