@@ -1,6 +1,6 @@
 """Fuzz tokenizers against the original libraries: ids, spans and decoded texts of hundreds of thousands of strings.
 
-    python tools/fuzz_tokenizers.py [--strings 200000] [--seed 1] [--family unigram]
+    python tools/fuzz_tokenizers.py [--strings 200000] [--seed 1] [--family unigram] [--file NAME] [FOLDER]
 
 Strings are spread over the vocabularies of a family (by kind: bpe, characters, unigram, wordpiece, spm, ranks, ...). A third is
 structured noise (the generator of the reference data), a third are lines of real texts, changed a little, a third are made of
@@ -121,16 +121,87 @@ class Tiktoken:
         )
 
 
+class Rwkv:
+    """RWKV's list of literals: ids and texts."""
+
+    def __init__(self, path: Path, ours: Tokenizer) -> None:
+        import pyrwkv_tokenizer
+
+        self.original = pyrwkv_tokenizer.RWKVTokenizer(vocab_filepath=str(path))
+        self.ours = ours
+
+    def differences(self, text: str) -> list[str]:
+        want = self.original.encode(text)
+        wrong = [] if self.ours.encode(text, False, False) == want else ["ids"]
+        return wrong + ([] if self.ours.decode(want) == text else ["text"])
+
+
+class Tekken:
+    """Mistral's tekken.json: ids and texts."""
+
+    def __init__(self, path: Path, ours: Tokenizer) -> None:
+        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+        self.original = Tekkenizer.from_file(path)
+        self.ours = ours
+
+    def differences(self, text: str) -> list[str]:
+        want = self.original.encode(text, bos=False, eos=False)
+        wrong = [] if self.ours.encode(text, False, False) == want else ["ids"]
+        return wrong + ([] if self.ours.decode(want) == self.original.decode(want) else ["text"])
+
+
+class Bert(HuggingFace):
+    """vocab.txt, by the tokenizer of BERT that transformers makes of it."""
+
+    def __init__(self, path: Path, ours: Tokenizer) -> None:
+        import tokenizers
+
+        lower = next(s for s in ours.spec.normalizers if s.type == "BertNormalizer").get("lowercase")
+        self.spans = True
+        self.original = tokenizers.BertWordPieceTokenizer(str(path), lowercase=bool(lower))
+        self.ours = ours
+
+
+class Gpt2(HuggingFace):
+    """vocab.json with merges.txt."""
+
+    def __init__(self, path: Path, ours: Tokenizer) -> None:
+        import tokenizers
+
+        self.spans = True
+        merges = str(path.parent / "merges.txt")
+        self.original = tokenizers.ByteLevelBPETokenizer(str(path), merges, trim_offsets=False)
+        self.original.add_special_tokens([t.content for t in ours.added_tokens if t.special])
+        self.ours = ours
+
+
+def peer_of(path: Path, ours: Tokenizer) -> type:
+    if path.name.startswith("tekken"):
+        return Tekken
+    if path.suffix == ".txt":
+        return Rwkv if ours.spec.kind == "trie" else Bert
+    if path.name == "vocab.json":
+        return Gpt2
+    if ours.spec.kind == "ranks":
+        return Tiktoken
+    return HuggingFace if path.suffix == ".json" else SentencePiece
+
+
+def files_of(folder: Path) -> list[Path]:
+    found = [p for end in ("json", "model", "tiktoken") for p in folder.glob(f"**/*.{end}")]
+    return sorted([*found, *folder.glob("rwkv/*.txt"), *folder.glob("**/vocab.txt")])
+
+
 def vocabularies(folder: Path) -> dict[str, list[tuple[Path, type]]]:
     """By kind: every file that both sides open; those that only one opens are listed."""
     found: dict[str, list[tuple[Path, type]]] = defaultdict(list)
-    for path in sorted(p for end in ("json", "model", "tiktoken") for p in folder.glob(f"**/*.{end}")):
+    for path in files_of(folder):
         if "config" in path.name or "samples" in path.parts:
             continue
         try:
             ours = Tokenizer.load(path)
-            ranks = ours.spec.kind == "ranks"
-            peer = Tiktoken if ranks else HuggingFace if path.suffix == ".json" else SentencePiece
+            peer = peer_of(path, ours)
             peer(path, ours)
         except Exception as e:  # noqa: BLE001  the originals raise what they like
             print(f"not compared: {path.relative_to(folder)}: {type(e).__name__}: {e}"[:150])
@@ -173,16 +244,19 @@ def main() -> int:
     parser.add_argument("--strings", type=int, default=200_000, help="per family")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--family", help="only this kind")
+    parser.add_argument("--file", default="", help="only files whose path has this in it")
+    parser.add_argument("folder", type=Path, nargs="?", help="of vocabularies, instead of the reference data")
     args = parser.parse_args()
-    folder = unpacked()
-    if folder is None or golden() is None:
+    shared = unpacked()
+    if shared is None or golden() is None:
         print("the reference data is not there (tests/reference_data.py)")
         return 4
-    folder = folder / "tokenizers"
-    lines = texts_of(folder)
+    lines = texts_of(shared / "tokenizers")
+    folder = args.folder or shared / "tokenizers"
     total = 0
-    for kind, files in sorted(vocabularies(folder).items()):
-        if args.family not in (None, kind):
+    for kind, found in sorted(vocabularies(folder).items()):
+        files = [f for f in found if args.file in str(f[0])]
+        if args.family not in (None, kind) or not files:
             continue
         each = -(-args.strings // len(files))
         print(f"{kind}: {each} strings for each of {len(files)} vocabularies", flush=True)

@@ -56,13 +56,32 @@ Encoding encode(const Engine& engine, nb::handle text, bool add_special, bool pa
 
 // One Python int per id for the whole process, made when first needed and kept: making an int costs
 // ten times as much as counting a reference. Under the GIL.
-PyObject* shared_int(int32_t id) {
-  static std::vector<PyObject*> ints;
-  const auto i = static_cast<size_t>(id);
-  if (i >= ints.size()) ints.resize(std::max(i + 1, ints.size() * 2), nullptr);
-  if (ints[i] == nullptr) ints[i] = PyLong_FromLong(id);
-  Py_XINCREF(ints[i]);
-  return ints[i];
+class SharedInts {
+ public:
+  // Puts the ints of ids into a new list of their number.
+  void fill(PyObject* list, const std::vector<int32_t>& ids) {
+    constexpr size_t kAhead = 16;
+    const auto most = ids.empty() ? -1 : *std::max_element(ids.begin(), ids.end());
+    const auto size = static_cast<size_t>(most + 1);
+    if (ints_.size() < size) ints_.resize(std::max(size, ints_.size() * 2), nullptr);
+    const size_t fetched = ids.size() - std::min(ids.size(), kAhead);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (i < fetched) __builtin_prefetch(ints_[static_cast<size_t>(ids[i + kAhead])], 1);
+      PyObject*& id = ints_[static_cast<size_t>(ids[i])];
+      if (id == nullptr) id = PyLong_FromLong(ids[i]);
+      if (id == nullptr) throw nb::python_error();
+      Py_INCREF(id);
+      PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), id);
+    }
+  }
+
+ private:
+  std::vector<PyObject*> ints_;
+};
+
+void fill_list(PyObject* list, const std::vector<int32_t>& ids) {
+  static SharedInts ints;
+  ints.fill(list, ids);
 }
 
 nb::object encode_list(const Engine& engine, nb::handle text, bool add_special,
@@ -70,11 +89,7 @@ nb::object encode_list(const Engine& engine, nb::handle text, bool add_special,
   const Encoding out = encode(engine, text, add_special, parse_special, {}, false);
   nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(out.ids.size())));
   if (!list.is_valid()) throw nb::python_error();
-  for (size_t i = 0; i < out.ids.size(); ++i) {
-    PyObject* id = shared_int(out.ids[i]);
-    if (id == nullptr) throw nb::python_error();
-    PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), id);
-  }
+  fill_list(list.ptr(), out.ids);
   return list;
 }
 
@@ -145,24 +160,32 @@ nb::tuple encode_batch(const Engine& engine, const nb::sequence& texts, bool add
   return nb::make_tuple(to_array(std::move(ids)), to_array(std::move(offsets)));
 }
 
-std::string decode_any(const Engine& engine, nb::handle ids, bool skip_special, bool strip_space,
-                       bool as_text) {
+text::ByteBuffer decode_any(const Engine& engine, nb::handle ids, bool skip_special,
+                            bool strip_space, bool as_text) {
   const IdsInput input(ids);
   const nb::gil_scoped_release release;
   return engine.decode(input.data(), input.size(), skip_special, strip_space, as_text);
 }
 
 nb::bytes decode(const Engine& engine, nb::handle ids, bool skip_special, bool strip_space) {
-  const std::string out = decode_any(engine, ids, skip_special, strip_space, false);
-  return nb::bytes(out.data(), out.size());
+  const auto out = decode_any(engine, ids, skip_special, strip_space, false);
+  return nb::bytes(out.view().data(), out.size());
 }
 
 // What is not UTF-8 becomes U+FFFD, one for each longest start of a sequence.
 nb::object decode_text(const Engine& engine, nb::handle ids, bool skip_special, bool strip_space) {
-  const std::string out = decode_any(engine, ids, skip_special, strip_space, true);
-  PyObject* text = PyUnicode_DecodeUTF8(out.data(), static_cast<Py_ssize_t>(out.size()), "replace");
-  if (text == nullptr) throw nb::python_error();
-  return nb::steal(text);
+  const auto out = decode_any(engine, ids, skip_special, strip_space, true);
+  const auto size = static_cast<Py_ssize_t>(out.size());
+  if (size == 0) return nb::str("");
+  if (!out.ascii()) {
+    PyObject* text = PyUnicode_DecodeUTF8(out.view().data(), size, "replace");
+    if (text == nullptr) throw nb::python_error();
+    return nb::steal(text);
+  }
+  nb::object text = nb::steal(PyUnicode_New(size, 127));
+  if (!text.is_valid()) throw nb::python_error();
+  std::memcpy(PyUnicode_1BYTE_DATA(text.ptr()), out.view().data(), out.size());
+  return text;
 }
 
 text::Step step_of(nb::handle t) {

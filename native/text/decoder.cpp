@@ -57,6 +57,7 @@ class ByteLevel final : public Decoder {
 
 class WordPiece final : public Decoder {
  public:
+  bool is_local() const override { return true; }
   WordPiece(std::string prefix, bool tidy) : prefix_(std::move(prefix)), tidy_(tidy) {}
   void apply(std::vector<std::string>& tokens) const override {
     for (size_t i = 0; i < tokens.size(); ++i) {
@@ -78,6 +79,7 @@ class WordPiece final : public Decoder {
 
 class Metaspace final : public Decoder {
  public:
+  bool is_local() const override { return true; }
   Metaspace(std::string symbol, bool drop_first)
       : symbol_(std::move(symbol)), drop_first_(drop_first) {}
   void apply(std::vector<std::string>& tokens) const override {
@@ -113,6 +115,7 @@ class Ctc final : public Decoder {
 
 class Replace final : public Decoder {
  public:
+  bool is_local() const override { return true; }
   explicit Replace(const Step& step)
       : string_(step.text("string")), content_(step.text("content")) {
     if (!step.text("regex").empty()) pattern_ = Pattern::compile(step.text("regex"));

@@ -17,6 +17,8 @@ class Decoder {
   virtual ~Decoder() = default;
   // Rewrites the tokens in place; what is left is joined.
   virtual void apply(std::vector<std::string>& tokens) const = 0;
+  // Whether each token is rewritten by itself, and all but the first in the same way.
+  virtual bool is_local() const { return false; }
 };
 
 // Throws UnsupportedError for a step that is not known.

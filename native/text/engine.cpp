@@ -392,7 +392,7 @@ std::vector<std::vector<int32_t>> Engine::encode_batch(const std::vector<std::st
 }
 
 size_t Engine::nbytes() const {
-  return parts_.model->nbytes() + parts_.texts.nbytes() + cache_nbytes();
+  return parts_.model->nbytes() + parts_.texts.nbytes() + decode_nbytes_ + cache_nbytes();
 }
 
 size_t Engine::cache_nbytes() const {

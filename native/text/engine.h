@@ -2,6 +2,7 @@
 // used from any number of threads; every call borrows a workspace of its own.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,7 @@
 
 #include "text/added.h"
 #include "text/cache.h"
+#include "text/decode_table.h"
 #include "text/decoder.h"
 #include "text/model.h"
 #include "text/normalize.h"
@@ -88,8 +90,8 @@ class Engine {
   // Bytes of the text; as_text: with U+FFFD for runs of byte tokens that are
   // no UTF-8, where decoding says so. Throws InvalidParams
   // with index and value of the first id outside the vocabulary.
-  std::string decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
-                     bool as_text) const;
+  ByteBuffer decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
+                    bool as_text) const;
   bool is_byte(uint32_t id) const { return parts_.is_byte[id]; }
   void check_ids(const int32_t* ids, size_t count) const;
   std::string_view text_of(uint32_t id) const { return parts_.texts[id]; }
@@ -126,8 +128,12 @@ class Engine {
                      Workspace& w) const;
   void encode_rare(std::string_view word, Workspace& w) const;
   void encode_parts(std::string_view word, size_t cut, Workspace& w) const;
-  std::string join(const int32_t* ids, size_t count, size_t total) const;
-  std::string decode_by_steps(const std::vector<uint32_t>& ids) const;
+  const DecodeTable* decode_table(size_t count) const;
+  Arena followers() const;
+  size_t decode_start(const int32_t* ids, size_t count, ByteBuffer& out) const;
+  void decode_runs(const DecodeTable& table, const int32_t* ids, size_t first, size_t count,
+                   ByteBuffer& out) const;
+  std::string decode_by_steps(const int32_t* ids, size_t count) const;
 
   EngineParts parts_;
   std::unique_ptr<Normalizer> replace_invalid_;
@@ -135,7 +141,11 @@ class Engine {
   std::vector<std::shared_ptr<const Pattern>> patterns_;
   bool only_patterns_ = false;
   bool cacheable_ = false;
-  const RawCut* raw_cut_ = nullptr;  // in use
+  const RawCut* raw_cut_ = nullptr;         // in use
+  mutable std::atomic<size_t> decoded_{0};  // ids so far
+  mutable std::once_flag decode_once_;
+  mutable std::unique_ptr<const DecodeTable> decode_table_;
+  mutable std::atomic<size_t> decode_nbytes_{0};
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Workspace>> idle_;
 };

@@ -1,6 +1,7 @@
 // Token ids to text: the other half of the engine.
 #include <algorithm>
-#include <cstring>
+#include <mutex>
+#include <utility>
 
 #include "base/error.h"
 #include "text/engine.h"
@@ -20,84 +21,118 @@ void Engine::check_ids(const int32_t* ids, size_t count) const {
   }
 }
 
-std::string Engine::decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
-                           bool as_text) const {
+// The table of what ids decode to after the first; null where tokens are not decoded one by one, or
+// so few have been that making it would not pay.
+const DecodeTable* Engine::decode_table(size_t count) const {
+  const bool stepwise = !parts_.decoders.empty() || parts_.join_with_space;
+  const auto each = [](const auto& d) { return d->is_local(); };
+  if (!std::all_of(parts_.decoders.begin(), parts_.decoders.end(), each)) return nullptr;
+  const size_t so_far = decoded_.fetch_add(count, std::memory_order_relaxed) + count;
+  if (stepwise && so_far < vocab_size() / 8) return nullptr;
+  std::call_once(decode_once_, [&] {
+    decode_table_ = stepwise ? std::make_unique<DecodeTable>(followers())
+                             : std::make_unique<DecodeTable>(&parts_.texts);
+    decode_nbytes_ = decode_table_->nbytes();
+  });
+  return decode_table_.get();
+}
+
+// What each id decodes to where it is not the first.
+Arena Engine::followers() const {
+  std::vector<std::string> tokens(1);
+  for (uint32_t id = 0; id < vocab_size(); ++id) tokens.emplace_back(parts_.texts[id]);
+  for (const auto& decoder : parts_.decoders) decoder->apply(tokens);
+  Arena arena;
+  for (size_t i = 1; i < tokens.size(); ++i) {
+    if (parts_.join_with_space) tokens[i].insert(0, 1, ' ');
+    arena.add(tokens[i]);
+  }
+  return arena;
+}
+
+ByteBuffer Engine::decode(const int32_t* ids, size_t count, bool skip_special, bool strip_space,
+                          bool as_text) const {
   check_ids(ids, count);
-  const auto shown = [&](uint32_t id) {
-    return !(skip_special && parts_.is_special[id]) && !parts_.is_absent[id];
-  };
-  if (!parts_.decoders.empty() || parts_.join_with_space) {
-    std::vector<uint32_t> kept;
+  const bool stepwise = !parts_.decoders.empty() || parts_.join_with_space;
+  std::vector<int32_t> kept;
+  if (skip_special || stepwise) {  // elsewhere absent ids have no text
+    kept.reserve(count);
     for (size_t i = 0; i < count; ++i) {
-      if (shown(static_cast<uint32_t>(ids[i]))) kept.push_back(static_cast<uint32_t>(ids[i]));
+      const auto id = static_cast<uint32_t>(ids[i]);
+      if (!(skip_special && parts_.is_special[id]) && !parts_.is_absent[id]) kept.push_back(ids[i]);
     }
-    return decode_by_steps(kept);
+    ids = kept.data();
+    count = kept.size();
   }
-  std::string out;
-  size_t total = 0;
-  for (size_t i = 0; i < count; ++i) {
-    if (i + 16 < count) parts_.texts.prefetch_place(static_cast<uint32_t>(ids[i + 16]));
-    total += parts_.texts[static_cast<uint32_t>(ids[i])].size();
+  ByteBuffer out;
+  if (count == 0) return out;
+  const DecodeTable* table = decode_table(count);
+  if (stepwise) {
+    out.append(decode_by_steps(ids, table == nullptr ? count : 1));
+    if (table != nullptr) table->append(ids + 1, count - 1, out);
+    return out;
   }
-  out.reserve(total);
-  size_t run = 0;  // bytes at the end that came from byte tokens
-  const auto close_run = [&]() {
-    const std::string_view bytes = std::string_view(out).substr(out.size() - run);
+  size_t first = 0;
+  if (strip_space && parts_.options.strip_space) first = decode_start(ids, count, out);
+  if (!as_text || !parts_.byte_runs) {
+    table->append(ids + first, count - first, out);
+  } else {
+    decode_runs(*table, ids, first, count, out);
+  }
+  return out;
+}
+
+// The first ids, whose one space in front is dropped, up to where there is text; how many.
+size_t Engine::decode_start(const int32_t* ids, size_t count, ByteBuffer& out) const {
+  size_t i = 0;
+  for (bool strip = true; i < count && strip && out.size() == 0; ++i) {
+    const auto id = static_cast<uint32_t>(ids[i]);
+    std::string_view text = parts_.texts[id];
+    if (text.empty()) continue;
+    if (text[0] == ' ' && id != parts_.surface_id) text.remove_prefix(1);
+    strip = parts_.options.strip_each;
+    out.append(text);
+  }
+  return i;
+}
+
+// As text: a run of byte tokens that is not UTF-8 becomes one U+FFFD per byte. Those before `first`
+// are in `out`.
+void Engine::decode_runs(const DecodeTable& table, const int32_t* ids, size_t first, size_t count,
+                         ByteBuffer& out) const {
+  const auto is_byte = [&](size_t i) { return parts_.is_byte[static_cast<uint32_t>(ids[i])]; };
+  size_t run = first != 0 && is_byte(first - 1) ? out.size() : 0;  // bytes at the end of `out`
+  const auto close_run = [&] {
+    const std::string_view bytes = out.view().substr(out.size() - run);
     if (run != 0 && valid_until(bytes, 0) != run) {
-      out.resize(out.size() - run);
+      out.shrink(out.size() - run);
       for (; run > 0; --run) out.append("\xEF\xBF\xBD");
     }
     run = 0;
   };
-  bool strip = strip_space && parts_.options.strip_space;
-  const auto is_byte = [&](int32_t id) { return parts_.is_byte[static_cast<uint32_t>(id)]; };
-  const bool runs = as_text && parts_.byte_runs && std::any_of(ids, ids + count, is_byte);
-  const bool strip_whole = strip && !parts_.options.strip_each && parts_.surface_id == kNone;
-  if (!runs && !skip_special && (!strip || strip_whole)) {  // absent ids have no text
-    out = join(ids, count, total);
-    if (strip_whole && out.starts_with(' ')) out.erase(0, 1);
-    return out;
-  }
-  for (size_t i = 0; i < count; ++i) {
-    const auto id = static_cast<uint32_t>(ids[i]);
-    if (!shown(id)) continue;
-    if (runs && !parts_.is_byte[id]) close_run();
-    std::string_view text = parts_.texts[id];
-    if (strip && out.empty() && !text.empty()) {
-      if (text[0] == ' ' && id != parts_.surface_id) text.remove_prefix(1);
-      strip = parts_.options.strip_each;
+  for (size_t i = first; i < count;) {
+    size_t stop = i;
+    while (stop < count && !is_byte(stop)) ++stop;
+    if (stop != i) {
+      close_run();
+      table.append(ids + i, stop - i, out);
     }
-    out.append(text);
-    if (runs && parts_.is_byte[id]) run += text.size();  // 0: a space that was stripped
+    for (; stop < count && is_byte(stop); ++stop) {
+      const std::string_view text = parts_.texts[static_cast<uint32_t>(ids[stop])];
+      out.append(text);
+      run += text.size();
+    }
+    i = stop;
   }
-  if (runs) close_run();
-  return out;
+  close_run();
 }
 
-// The texts of ids, one after the other: `total` bytes. Copies 16 bytes at a time, past the end of
-// short ones.
-std::string Engine::join(const int32_t* ids, size_t count, size_t total) const {
-  std::string out(total + Arena::kPadding, '\0');
-  char* at = out.data();
-  constexpr size_t kAhead = 8;
-  for (size_t i = 0; i < count; ++i) {
-    if (i + 2 * kAhead < count) {
-      parts_.texts.prefetch_place(static_cast<uint32_t>(ids[i + 2 * kAhead]));
-      parts_.texts.prefetch_bytes(static_cast<uint32_t>(ids[i + kAhead]));
-    }
-    const std::string_view text = parts_.texts[static_cast<uint32_t>(ids[i])];
-    std::memcpy(at, text.data(), Arena::kPadding);
-    if (text.size() > Arena::kPadding) std::memcpy(at, text.data(), text.size());
-    at += text.size();
-  }
-  out.resize(total);
-  return out;
-}
-
-std::string Engine::decode_by_steps(const std::vector<uint32_t>& ids) const {
+std::string Engine::decode_by_steps(const int32_t* ids, size_t count) const {
   std::vector<std::string> tokens;
-  tokens.reserve(ids.size());
-  for (const uint32_t id : ids) tokens.emplace_back(parts_.texts[id]);
+  tokens.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    tokens.emplace_back(parts_.texts[static_cast<uint32_t>(ids[i])]);
+  }
   for (const auto& decoder : parts_.decoders) decoder->apply(tokens);
   std::string out;
   for (size_t i = 0; i < tokens.size(); ++i) {

@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -82,10 +83,14 @@ class IdsInput {
     if (PyList_Check(object.ptr()) || PyTuple_Check(object.ptr())) {
       const Py_ssize_t count = PySequence_Fast_GET_SIZE(object.ptr());
       PyObject** items = PySequence_Fast_ITEMS(object.ptr());
-      values_.resize(static_cast<size_t>(count));
-      for (Py_ssize_t i = 0; i < count; ++i) values_[static_cast<size_t>(i)] = one(items[i], i);
-      data_ = values_.data();
-      size_ = values_.size();
+      values_ = std::make_unique_for_overwrite<int32_t[]>(static_cast<size_t>(count));
+      constexpr Py_ssize_t kAhead = 16;
+      for (Py_ssize_t i = 0; i < count; ++i) {
+        if (i + kAhead < count) __builtin_prefetch(items[i + kAhead]);
+        values_[static_cast<size_t>(i)] = one(items[i], i);
+      }
+      data_ = values_.get();
+      size_ = static_cast<size_t>(count);
       return;
     }
     const auto array = nb::cast<Ids>(object);
@@ -98,6 +103,17 @@ class IdsInput {
 
  private:
   static int32_t one(PyObject* item, Py_ssize_t i) {
+#if PY_VERSION_HEX < 0x030C0000 && !defined(Py_LIMITED_API)
+    if (PyLong_CheckExact(item) && Py_SIZE(item) == 1) {  // one digit of 30 bits
+      return static_cast<int32_t>(reinterpret_cast<PyLongObject*>(item)->ob_digit[0]);
+    }
+#elif !defined(Py_LIMITED_API)
+    if (PyLong_CheckExact(item) &&
+        PyUnstable_Long_IsCompact(reinterpret_cast<PyLongObject*>(item))) {
+      return static_cast<int32_t>(
+          PyUnstable_Long_CompactValue(reinterpret_cast<PyLongObject*>(item)));
+    }
+#endif
     int overflow = 0;
     const long value = PyLong_Check(item) ? PyLong_AsLongAndOverflow(item, &overflow) : 0;
     if (!PyLong_Check(item)) {
@@ -117,7 +133,7 @@ class IdsInput {
     return static_cast<int32_t>(value);
   }
 
-  std::vector<int32_t> values_;
+  std::unique_ptr<int32_t[]> values_;
   nb::object alive_;
   const int32_t* data_ = nullptr;
   size_t size_ = 0;
