@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+
 import numpy as np
 import pytest
 
@@ -54,6 +57,11 @@ ROUTED = {
     "qk_rope_head_dim": 4,
     "v_head_dim": 12,
 }
+HYBRID = {"layer_types": ["mamba", "attention"], "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 1}
+HYBRID |= {"shared_intermediate_size": 24, "position_embedding_type": "rope"}
+SCAN = dict.fromkeys(("num_attention_heads", "num_key_value_heads", "intermediate_size"))
+# Second forms of a model_type.
+FORMS = {"falcon-40b": "falcon", "granitemoehybrid-dense": "granitemoehybrid"}
 CASES = {
     "llama": {},
     "bitnet": {},
@@ -107,6 +115,34 @@ CASES = {
     | {"partial_rotary_factor": 0.5, "use_qk_norm": True, "head_dim": 8, "attention_bias": True},
     "minimax_m2": LOCAL | {"head_dim": 8, "rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},
     "ministral3": {"head_dim": 8, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}},
+    "falcon": {"num_kv_heads": 1, "num_key_value_heads": None, "ffn_hidden_size": 48},
+    "falcon-40b": {"new_decoder_architecture": True, "num_kv_heads": 2, "num_key_value_heads": None},
+    "mpt": GPT
+    | {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128, "attn_config": {"clip_qkv": 0.8}},
+    "mamba": SCAN | {"time_step_rank": 4},
+    "falcon_mamba": SCAN | {"time_step_rank": 4},
+    "mamba2": SCAN | {"num_heads": 8, "head_dim": 8, "state_size": 16, "n_groups": 2},
+    "jamba": {"num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2}
+    | {"expert_layer_offset": 1, "mamba_dt_rank": 2, "use_mamba_kernels": False},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "lfm2_moe": OWN | {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "granitemoehybrid": FACTORS | LOCAL | HYBRID,
+    "granitemoehybrid-dense": FACTORS | HYBRID | {"num_local_experts": 0, "num_experts_per_tok": 0},
+    "qwen3_5_text": {"head_dim": 8, "layer_types": ["linear_attention", "full_attention"]}
+    | {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    | {"linear_key_head_dim": 8, "linear_value_head_dim": 8},
+    "llama4_text": {"num_local_experts": 4, "head_dim": 8, "intermediate_size_mlp": 56}
+    | {"interleave_moe_layer_step": 2, "num_hidden_layers": 4, "attention_chunk_size": 16},
+    "ernie4_5_moe": {
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_intermediate_size": 24,
+        "moe_num_shared_experts": 1,
+    }
+    | {"moe_layer_start_index": 1, "head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8, "num_experts": 4, "moe_topk": 2, "num_shared_expert": 1},
+    "minicpm3": {"q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4}
+    | {"v_head_dim": 8, "num_key_value_heads": 4, "dim_model_base": 256},
     "gptj": GPT | {"rotary_dim": 4},
     "bloom": GPT,
     "gpt_oss": LOCAL | {"head_dim": 16, "sliding_window": 16, "rope_parameters": ROPE},
@@ -116,7 +152,7 @@ CASES = {
 def save(kind, folder):
     torch.manual_seed(0)
     options = {k: v for k, v in {**SIZES, **CASES[kind]}.items() if v is not None}
-    config = transformers.AutoConfig.for_model(kind, **options)
+    config = transformers.AutoConfig.for_model(FORMS.get(kind, kind), **options)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -181,4 +217,22 @@ def test_a_directory_that_reads_a_text_gives_the_logits_of_transformers(kind, fo
 
 def test_every_family_has_a_case():
     decoders = {kind for kind, f in HF_FAMILIES.items() if not models.is_encoder(f.architecture)}
-    assert {*CASES, *READERS} == decoders
+    assert {FORMS.get(kind, kind) for kind in (*CASES, *READERS)} == decoders
+
+
+@pytest.mark.parametrize(
+    "kind", ["jamba", "qwen3_5_text", "falcon", "lfm2", "granitemoehybrid", "llama4_text"]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_settings_that_are_missing_or_odd_are_refused(kind, tmp_path):
+    transformers.utils.logging.disable_progress_bar()
+    save(kind, tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    for name, value in config.items():
+        if not isinstance(value, int) or isinstance(value, bool) or name.endswith("_id"):
+            continue
+        for odd in ("x", [], -1):
+            path.write_text(json.dumps(config | {name: odd}))
+            with contextlib.suppress(tokamak.TokamakError):
+                open_checkpoint(tmp_path)

@@ -99,7 +99,7 @@ def open_directory(path: str | Path) -> GgufModel:
         keys.put(f"{hf.architecture}.pooling_type", pooling)
     stored = unpacked(files, config)
     _check_ranked(config, hf, stored)
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = bool(config.get("tie_word_embeddings", hf.defaults.get("tie_word_embeddings", False)))
     made = dict(_Maker(hf, family, keys, stored).tensors(tied=tied))
     part = _Directory(keys, made, sum(t.nbytes for t in files.values()))
     infos = {
@@ -147,7 +147,7 @@ class _Maker:
         self.used: set[str] = set()
         facts = {k.removeprefix(f"{hf.architecture}."): v for k, v in keys.metadata.items()}
         self.num_layers = int(facts["block_count"])
-        self.head_dim = int(facts["attention.key_length"])
+        self.head_dim = int(facts.get("attention.key_length", 0))
         self.rotary = int(facts.get("rope.dimension_count", self.head_dim))
         self.heads = int(facts["attention.head_count"])
         self.facts = facts
@@ -205,7 +205,9 @@ class _Maker:
             return None
         if row.path in self.hf.behind and self.hf.behind[row.path] not in self.stored:
             return None
-        if row.path in self.hf.made:
+        if self.hf.lacks and self.hf.lacks(row.tensor, self.facts):
+            return None
+        if row.path in self.hf.made or row.path in self.hf.values:
             return self.computed(row, layer)
         found = self.find(self.hf.whole.get(row.tensor, row.path), layer)
         made = self.stack(row.path, layer) if found is None else _plain(found)
@@ -217,14 +219,17 @@ class _Maker:
 
     def computed(self, row: Row, layer: str) -> _Made | None:
         """A tensor that is a part of another one, in another order."""
-        name, change = self.hf.made[row.path]
+        numbers = row.path in self.hf.values
+        name, change = (self.hf.values if numbers else self.hf.made)[row.path]
         found = self.find(name, layer)
         if found is None:
+            if row.optional:
+                return None
             raise ModelFileError(f"has no tensor {next(self.names(name, layer))}")
-        made = _plain(found)
+        made = _in_f32(_plain(found)) if numbers else _plain(found)
         try:
-            shape = change(np.empty(made.shape, np.uint8), self.facts).shape
-        except ValueError:
+            shape = change(np.zeros(made.shape, np.uint8), self.facts).shape
+        except (ValueError, IndexError):
             raise ModelFileError(f"tensor {found.name} has the shape {list(made.shape)}") from None
         return self.adapted(row, _changed(made, lambda x: change(x, self.facts), shape))
 
@@ -240,7 +245,7 @@ class _Maker:
         if row.heads and self.family.interleaved and not self.hf.paired:
             order = np.argsort(half_split_order(made.shape[0], self.head_dim, self.rotary))
             made = _ordered(made, order)
-        if self.hf.one_more and row.path.endswith("norm.weight"):
+        if self.hf.one_more and row.path.endswith("norm.weight") and row.tensor != "ssm_norm.weight":
             made = _changed(_in_f32(made), lambda x: x + np.float32(1), made.shape)
         small = (
             len(made.shape) == 1
@@ -251,9 +256,13 @@ class _Maker:
         return _in_f32(made) if small or made.format not in KEPT else made
 
     def parted(self, made: _Made) -> _Made:
-        """Rows of Q, then of K, then of V, from rows of each head's three."""
-        order = np.arange(made.shape[0]).reshape(self.heads, 3, self.head_dim).transpose(1, 0, 2).reshape(-1)
-        return _ordered(made, order)
+        """Rows of Q, then of K, then of V, from rows of each group: its queries, its key, its value."""
+        groups = int(self.facts["attention.head_count_kv"])
+        if made.shape[0] != (self.heads + 2 * groups) * self.head_dim:
+            raise ModelFileError(f"tensor {made.sources[0].name} has the shape {list(made.shape)}")
+        rows = np.arange(made.shape[0]).reshape(groups, -1, self.head_dim)
+        parts = (rows[:, :-2], rows[:, -2], rows[:, -1])
+        return _ordered(made, np.concatenate([part.reshape(-1) for part in parts]))
 
     def stack(self, path: str, layer: str) -> _Made | None:
         """The matrices of all experts, from one tensor each or from one that has gates and ups."""

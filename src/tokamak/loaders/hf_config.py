@@ -6,9 +6,9 @@ Strict too: a setting that is neither read here, nor known to be harmless, nor e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from tokamak.loaders.names.hf import HfFamily
 from tokamak.types import Floats
 
 __all__ = ["Keys", "keys_of"]
+
+_T = TypeVar("_T")
 
 # Settings that say nothing about what one step computes, or that the tensors say again.
 HARMLESS = frozenset(
@@ -169,13 +171,14 @@ def _number(value: Any, name: str) -> float:
 def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys:
     """The GGUF keys of a configuration. Raises: ModelFileError, UnsupportedError naming the setting."""
     _needed(config, hf)
-    config = {**config, **(hf.derive(config) if hf.derive else {})}
+    config = {**config, **(_told(hf.derive, config) if hf.derive else {})}
     keys, reader, arch = Keys(), _Reader(config, hf), hf.architecture
     reader.read.update(hf.understood)
     _check_fixed(config, hf, reader)
-    hidden, heads = reader.integer("hidden_size"), reader.integer("num_attention_heads")
-    head_dim = reader.integer("head_dim", hidden // heads or None)
-    context = reader.integer("max_position_embeddings")
+    hidden, context = reader.integer("hidden_size"), reader.integer("max_position_embeddings")
+    heads = reader.integer("num_attention_heads") if names.attends else 0
+    head_dim = reader.integer("head_dim", hidden // heads or None) if heads else 0
+    wide = 4 * hidden if hf.layers == "h" else None
     if (scalar := reader.get("query_pre_attn_scalar", head_dim)) != head_dim:
         raise UnsupportedError(
             f"config.json: query_pre_attn_scalar is {scalar!r:.80}, implemented: the head's {head_dim}"
@@ -184,15 +187,14 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
         "block_count": reader.integer("num_hidden_layers"),
         "context_length": context,
         "embedding_length": hidden,
-        "feed_forward_length": reader.integer("intermediate_size", 4 * hidden if hf.layers == "h" else None),
+        "feed_forward_length": reader.integer("intermediate_size", wide) if heads else 0,
         "attention.head_count": heads,
-        "attention.head_count_kv": reader.integer("num_key_value_heads", heads),
-        "attention.key_length": head_dim,
-        "attention.value_length": head_dim,
         names.norm_key: reader.number(names.norm_name, reader.get("layer_norm_eps")),
         "vocab_size": reader.integer("vocab_size"),
     }.items():
         keys.put(f"{arch}.{suffix}", value)
+    if heads:
+        _heads(keys, reader, hf, heads, head_dim)
     tables = (names.numbers, reader.number), (names.counts, reader.integer), (names.some, reader.count)
     for table, read in tables:
         for suffix, name in table.items():
@@ -216,6 +218,32 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
     reader.read |= set(ROPE)
     reader.finish()
     return keys
+
+
+def _heads(keys: Keys, reader: _Reader, hf: HfFamily, heads: int, head_dim: int) -> None:
+    """Heads of keys, and how wide they are; where only some layers attend, a count for each."""
+    arch, kv_heads = hf.architecture, reader.integer("num_key_value_heads", heads)
+    if hf.attends:
+        layers = _told(hf.attends, reader.config)
+        if len(layers) != reader.integer("num_hidden_layers"):
+            raise ModelFileError("config.json: layer_types does not name every layer")
+        counts = np.where(layers, kv_heads, 0).astype(np.int32)
+        keys.metadata[f"{arch}.attention.head_count_kv"] = counts
+        keys.types[f"{arch}.attention.head_count_kv"] = "array[int32]"
+    else:
+        keys.put(f"{arch}.attention.head_count_kv", kv_heads)
+    keys.put(f"{arch}.attention.key_length", head_dim)
+    keys.put(f"{arch}.attention.value_length", head_dim)
+
+
+def _told(read: Callable[[Mapping[str, Any]], _T], config: Mapping[str, Any]) -> _T:
+    """What a family's own function makes of a configuration.  Raises: ModelFileError for missing and odd values."""
+    try:
+        return read(config)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise ModelFileError(
+            f"config.json: a setting is missing or no number: {type(error).__name__} {error}"
+        ) from None
 
 
 def _needed(config: Mapping[str, Any], hf: HfFamily) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from tokamak.loaders.names.hf_encoders import HF_ENCODERS
 from tokamak.loaders.names.hf_family import HfFamily, named
+from tokamak.loaders.names.hf_more import HF_MORE
+from tokamak.loaders.names.hf_recurrent import HF_RECURRENT
 from tokamak.types import Array
 
 __all__ = ["HF_FAMILIES", "HfFamily"]
@@ -183,6 +185,8 @@ HF_FAMILIES: Mapping[str, HfFamily] = {
         ignored=("embed_tokens.weight", "EncDecAttention.relative_attention_bias.weight"),
     ),
     **HF_ENCODERS,
+    **HF_RECURRENT,
+    **HF_MORE,
     "bitnet": HfFamily("bitnet-b1.58", acts=("relu2",)),
     "llama": HfFamily("llama"),
     "mistral": HfFamily("llama"),

@@ -26,7 +26,8 @@ class HfFamily:
     and again. alternating: gates and ups of experts lie by turns, and inputs of experts before outputs. ahead: layers past
     the last predict further tokens and are left out. sides: names of the layers of `rows.Stack`, by its paths; `paths` then
     has those of the model, without numbers. others: second names, by path. behind: tensors, by the path of what is read only
-    where they are there. ranked: values of settings that a head for ranking needs.
+    where they are there. ranked: values of settings that a head for ranking needs. values: as made, of numbers in f32. attends:
+    which layers have heads, by configuration. lacks: whether a tensor of GGUF is not made, by its name and the keys.
     """
 
     architecture: str
@@ -49,6 +50,11 @@ class HfFamily:
     halves: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     whole: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, tuple[str, Callable[[Array, Mapping[str, Any]], Array]]] = field(default_factory=dict)
+    values: Mapping[str, tuple[str, Callable[[Array, Mapping[str, Any]], Array]]] = field(
+        default_factory=dict
+    )
+    attends: Callable[[Mapping[str, Any]], list[bool]] | None = None
+    lacks: Callable[[str, Mapping[str, Any]], bool] | None = None
     derive: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     understood: tuple[str, ...] = ()
     locals_: str = "s"
@@ -57,7 +63,7 @@ class HfFamily:
     ignored: tuple[str, ...] = ("rotary_emb.inv_freq",)
 
 
-def named(**renamed: str) -> Mapping[str, str]:
+def named(**renamed: str) -> dict[str, str]:
     """Paths of modules, "__" for a dot, to names of modules: their weight and bias."""
     return {
         f"{ours.replace('__', '.')}.{kind}": f"{theirs}.{kind}"
