@@ -82,3 +82,60 @@ def test_a_model_without_an_image_encoder_says_so(app):
 def test_a_body_with_a_large_image_meets_the_limit_of_bodies(seeing):
     app = create_app(seeing, ServerConfig(model="m", max_body_nbytes=1000))
     assert request(app, CHAT, asked("data:image/png;base64," + "A" * 2000)).status_code == 413
+
+
+def test_ollama_and_anthropic_show_the_same_image(seeing):
+    app, content = create_app(seeing, ServerConfig(model="m")), base64.b64encode(PNG).decode()
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{content}"}}
+    direct = seeing.chat(
+        [{"role": "user", "content": [image, {"type": "text", "text": "Hi"}]}], max_tokens=4, temperature=0.0
+    )
+    options = {"temperature": 0, "num_predict": 4}
+    message = {"role": "user", "content": "Hi", "images": [content]}
+    body = {"model": "m", "messages": [message], "stream": False, "options": options}
+    chat = request(app, "/api/chat", body).json()
+    assert (chat["message"]["content"], chat["prompt_eval_count"]) == (
+        direct.text,
+        direct.usage.prompt_tokens,
+    )
+    body = {"model": "m", "prompt": "Hi", "images": [content], "stream": False, "options": options}
+    assert request(app, "/api/generate", body).json()["response"] == direct.text
+    raw = request(app, "/api/generate", {**body, "raw": True}).json()
+    assert raw["prompt_eval_count"] == len(seeing.illustrate("Hi", [PNG]))
+    source = {"type": "base64", "media_type": "image/png", "data": content}
+    parts = [{"type": "image", "source": source}, {"type": "text", "text": "Hi"}]
+    body = {"model": "m", "max_tokens": 4, "temperature": 0, "messages": [{"role": "user", "content": parts}]}
+    answer = request(app, "/v1/messages", body).json()
+    assert (
+        answer["content"][0]["text"],
+        answer["usage"]["input_tokens"] + answer["usage"].get("cache_read_input_tokens", 0),
+    ) == (
+        direct.text,
+        direct.usage.prompt_tokens,
+    )
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}],
+            }
+        ],
+        [{"role": "user", "content": [{"type": "image"}]}],
+        [
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
+                ],
+            }
+        ],
+    ],
+    ids=["address", "no source", "of the assistant"],
+)
+def test_images_of_anthropic_without_content_are_refused(seeing, messages):
+    body = {"model": "m", "max_tokens": 4, "messages": messages}
+    assert request(create_app(seeing, ServerConfig(model="m")), "/v1/messages", body).status_code == 400

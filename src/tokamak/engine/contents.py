@@ -58,6 +58,8 @@ def of_image_encoder(path: Path) -> dict[str, Any]:
     both = {**checkpoint.tower, **{f"projector.{name}": w for name, w in checkpoint.weights.items()}}
     by_format = formats(both)
     size, rows = checkpoint.preprocessing.size, checkpoint.num_rows
+    most = checkpoint.preprocessing.tiles[1]
+    tile = f", or each of its up to {most} tiles and the whole," if most > 1 else ""
     return {
         "file": path.name,
         "architecture": f"image encoder with projector {checkpoint.projector}, no model by itself (--mmproj)",
@@ -71,7 +73,7 @@ def of_image_encoder(path: Path) -> dict[str, Any]:
             "kv_nbytes": {},
             "arena_nbytes_per_row": max(sum(plan(graph).row_nbytes.values()) for graph in graphs),
         },
-        "notes": [f"an image becomes {size} x {size} pixels and takes {rows} tokens of the context"],
+        "notes": [f"an image{tile} becomes {size} x {size} pixels and takes {rows} tokens of the context"],
         "metadata": plain(checkpoint.metadata),
         "tensors": tensors(both),
         "graph": "\n\n".join(map(str, graphs)),

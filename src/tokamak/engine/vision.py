@@ -51,7 +51,7 @@ class Vision:
 
     @property
     def num_rows(self) -> int:
-        """Rows that a picture takes."""
+        """Rows that a picture takes, or each of its tiles."""
         return self.checkpoint.num_rows
 
     def see(self, given: PictureLike) -> Seen:
@@ -64,7 +64,8 @@ class Vision:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-            seen = Seen(next(NUMBERS), self.encode(pixels(picture, self.checkpoint.preprocessing)))
+            tiles = pixels(picture, self.checkpoint.preprocessing)
+            seen = Seen(next(NUMBERS), np.concatenate([self.encode(tile) for tile in tiles]))
             self._kept[key] = seen
             self._kept_nbytes += seen.vectors.nbytes
             while self._kept_nbytes > KEPT_NBYTES and len(self._kept) > 1:

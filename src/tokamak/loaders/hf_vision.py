@@ -224,6 +224,9 @@ def _preprocessing(folder: Path, size: int) -> dict[str, Any]:
     cropped = set(crop.values()) if isinstance(crop, dict) else {crop}
     keys = {f"clip.vision.{k}": found[k] for k in ("image_mean", "image_std") if k in found}
     keys["tokamak.vision.resample"] = found.get("resample", 3)
+    for name, key in (("min_patches", "min"), ("max_patches", "max")):
+        if name in found:
+            keys[f"clip.vision.preproc_{key}_tiles"] = found[name]
     if "shortest_edge" in sides and found.get("do_center_crop", True) and cropped == {size}:
         keys |= {"tokamak.vision.mode": "crop", "tokamak.vision.shortest": sides["shortest_edge"]}
     elif {sides.get("height"), sides.get("width")} == {size} and not found.get("do_center_crop"):

@@ -35,6 +35,7 @@ ARCHITECTURE = "clip"
 MOST = 1 << 16  # of every size
 MOST_PATCHES = 1 << 14  # of an image
 MOST_LAYERS = 1 << 10
+MOST_TILES = 64  # of a picture
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP
 # Keys that say nothing about what is computed, or that others say again.
 IGNORED = frozenset(
@@ -61,7 +62,8 @@ class Preprocessing:
     """From a picture to pixels. size: of the square that the tower sees. mean, std: of the channels, of values 0 .. 1.
 
     mode: "crop" (the shorter side becomes `shortest`, then the middle is cut out) or "squash" (both sides become `size`).
-    resample: as numbered by Pillow.
+    resample: as numbered by Pillow. tiles: a large picture is cut into at least and at most so many squares, and seen as a
+    whole besides; (1, 1): never.
     """
 
     size: int
@@ -70,6 +72,7 @@ class Preprocessing:
     mode: str
     shortest: int
     resample: int = 3
+    tiles: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class VisionCheckpoint:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the decoder that one picture takes."""
+        """Rows of the decoder that one picture takes, or each of its tiles."""
         return (self.side // self.merge) ** 2
 
 
@@ -214,7 +217,8 @@ class _Reader:
             std,
             mode,
             self.integer("tokamak.vision.shortest", size),
-            int(self.get("tokamak.vision.resample", 3)),
+            self.integer("tokamak.vision.resample", 3, most=5),
+            self.tiles(),
         )
         side = size // config["patch_size"]
         class_rows = int(CLASS in self.model.tensors)
@@ -276,6 +280,16 @@ class _Reader:
             "hidden_act": self.names.tower_act if self.get("clip.use_gelu", False) else "quick_gelu",
             "projector_act": self.names.act,
         }
+
+    def tiles(self) -> tuple[int, int]:
+        least, most = self.names.tiles
+        least = self.integer("preproc_min_tiles", least, most=MOST_TILES)
+        most = self.integer("preproc_max_tiles", most, most=MOST_TILES)
+        if least > most:
+            raise ModelFileError(
+                f"key clip.vision.preproc_min_tiles is {least}, above preproc_max_tiles {most}"
+            )
+        return least, most
 
     def merge(self) -> int:
         if self.names.merge:

@@ -22,6 +22,7 @@ MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
 MAX_BIASES = 1024
 MAX_TOOLS = 256
+MAX_IMAGES = 64  # of a message
 MAX_SCHEMA = 256 << 10  # characters of a schema, a grammar, an expression
 WHITE_SPACE = r"( |\n {0,12})?"
 MASK64 = (1 << 64) - 1
@@ -301,6 +302,17 @@ def of_parts(parts: list[TextPart | ImagePart]) -> str | list[dict[str, Any]]:
         else {"type": "image_url", "image_url": {"url": part.image_url.url}}
         for part in parts
     ]
+
+
+def image_url(content: str, kind: str = "image/png") -> str:
+    """Base64 of an image's file as a data: URL."""
+    return f"data:{kind};base64,{content}"
+
+
+def with_images(text: str, urls: list[str]) -> str | list[dict[str, Any]]:
+    """A message's content: images, then text; the text alone where there are none."""
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [*parts, {"type": "text", "text": text}] if parts else text
 
 
 def called(call_id: str, name: str, arguments: str) -> dict[str, Any]:

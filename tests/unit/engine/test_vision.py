@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tokamak
 import vision_models
 from tokamak import executors
 from tokamak.engine.illustrated import Illustrated, Placed, expanded, keys
-from tokamak.engine.pictures import pixels, read_picture
+from tokamak.engine.pictures import grid, pixels, read_picture
 from tokamak.engine.vision import open_vision, side_by_side
 from tokamak.errors import InvalidParams, ModelFileError, UnsupportedError
 from tokamak.loaders import open_checkpoint
@@ -172,7 +173,7 @@ def test_pixels_are_resized_cut_and_normalised(height, width, how):
     from PIL import Image
 
     array = vision_models.picture(2, height, width)
-    found = pixels(array, Preprocessing(12, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), how, 14))
+    (found,) = pixels(array, Preprocessing(12, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), how, 14))
     size = (
         (12, 12)
         if how == "squash"
@@ -184,6 +185,29 @@ def test_pixels_are_resized_cut_and_normalised(height, width, how):
     top, left = ((n - 12) // 2 for n in resized.shape[:2])
     wanted = (resized[top : top + 12, left : left + 12] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     assert np.abs(found - wanted.transpose(2, 0, 1)).max() < 1e-6
+
+
+@needs_pillow
+@pytest.mark.parametrize(
+    ("height", "width", "tiles"),
+    [
+        (12, 12, (1, 1)),
+        (12, 24, (2, 1)),
+        (40, 12, (1, 3)),
+        (100, 100, (2, 2)),
+        (30, 240, (4, 1)),
+        (20, 20, (2, 2)),
+        (14, 14, (1, 1)),
+    ],
+)
+def test_a_large_picture_is_cut_into_tiles_of_its_proportions(height, width, tiles):
+    how = Preprocessing(12, (0.5,) * 3, (0.5,) * 3, "squash", 12, 3, (1, 4))
+    array = vision_models.picture(2, height, width)
+    assert grid(width, height, how) == tiles
+    found, whole = pixels(array, how), pixels(array, replace(how, tiles=(1, 1)))
+    count = tiles[0] * tiles[1]
+    assert len(found) == (1 if count == 1 else count + 1)
+    assert np.array_equal(found[-1:], whole)
 
 
 @needs_pillow

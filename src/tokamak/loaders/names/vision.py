@@ -47,8 +47,8 @@ class VisionNames:
 
     tensors: of the projector, as TOWER. act: of its matrices, "gelu_erf" or "gelu". tower_act: where clip.use_gelu is set.
     merge: patches of a side that become one row (0: what the file says). before, after: text around an image where the
-    chat template writes none. tokens: what the placeholder of a row may be called in the vocabulary. mode: of resizing,
-    see `Preprocessing`. last: whether the norm behind the last layer is applied.
+    chat template writes none. tokens: what the placeholder of a row may be called in the vocabulary. mode, tiles: see
+    `Preprocessing`. last: whether the norm behind the last layer is applied.
     """
 
     tensors: Mapping[str, str]
@@ -59,6 +59,7 @@ class VisionNames:
     after: str = ""
     tokens: tuple[str, ...] = ()
     mode: str = "squash"
+    tiles: tuple[int, int] = (1, 1)
     last: bool = True
 
 
@@ -76,6 +77,7 @@ VISION: Mapping[str, VisionNames] = {
         merge=0,
         before="<img>",
         after="</img>\n",
+        tiles=(1, 12),
         tokens=("<IMG_CONTEXT>",),
         last=False,
     ),

@@ -23,7 +23,7 @@ from tokamak.server.dialogue import Dialogue, prepare, reader_of, resumes, write
 from tokamak.server.guard import read_body
 from tokamak.server.problems import Problem
 from tokamak.server.routes.generation import Context, Generate, Work
-from tokamak.server.schemas import MAX_MESSAGES, MAX_TOOLS, Text, bounded
+from tokamak.server.schemas import MAX_MESSAGES, MAX_TOOLS, Text, bounded, image_url, with_images
 from tokamak.server.state import State
 from tokamak.server.stream import SSE, Form, named, usage_of
 from tokamak.server.tools import Block, Blocks, Reader, Tool
@@ -33,10 +33,19 @@ PATH, COUNT_PATH = "/v1/messages", "/v1/messages/count_tokens"
 _VOLATILE = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*\n?")
 
 
-class Part(Struct):
-    """A block of a message: text, tool_use, tool_result, thinking. Pictures and documents are refused."""
+class ImageSource(Struct, forbid_unknown_fields=True):
+    """The content of an image. Addresses and files are refused."""
 
-    type: Literal["text", "tool_use", "tool_result", "thinking", "redacted_thinking"]
+    type: Literal["base64"]
+    media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+    data: str
+
+
+class Part(Struct):
+    """A block of a message: text, image, tool_use, tool_result, thinking. Documents are refused."""
+
+    type: Literal["text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"]
+    source: ImageSource | None = None
     text: str = ""
     id: str = ""
     name: str = ""
@@ -224,6 +233,18 @@ def text_of(parts: str | list[Part]) -> str:
     return parts if isinstance(parts, str) else "\n".join(part.text for part in parts if part.type == "text")
 
 
+def images_of(turn: Turn) -> list[ImageSource]:
+    """The images of a user's message.  Raises: InvalidParams for one elsewhere, or without content."""
+    parts = [] if isinstance(turn.content, str) else turn.content
+    inside = [p for part in parts if not isinstance(part.content, str) for p in part.content]
+    found = [part for part in parts if part.type == "image"]
+    if (found and turn.role != "user") or any(p.type == "image" for p in inside):
+        raise InvalidParams("messages has an image that is not in a message of the user itself")
+    if any(part.source is None for part in found):
+        raise InvalidParams("messages has an image without a source")
+    return [part.source for part in found if part.source]
+
+
 def plain(turn: Turn) -> list[dict[str, Any]]:
     """A message as templates read it; results of tools become messages of their own."""
     if isinstance(turn.content, str):
@@ -235,6 +256,7 @@ def plain(turn: Turn) -> list[dict[str, Any]]:
         raise InvalidParams(
             f"messages has tool_use or tool_result in a message of the {turn.role}, where it cannot be"
         )
+    images = images_of(turn)
     out: list[dict[str, Any]] = [
         {"role": "tool", "tool_call_id": part.tool_use_id, "content": text_of(part.content)}
         for part in of_kind["tool_result"]
@@ -250,7 +272,8 @@ def plain(turn: Turn) -> list[dict[str, Any]]:
                 for p in of_kind["tool_use"]
             ]
         return [message]
-    return [*out, {"role": turn.role, "content": text}] if text or not out else out
+    content = with_images(text, [image_url(image.data, image.media_type) for image in images])
+    return [*out, {"role": turn.role, "content": content}] if content or not out else out
 
 
 class MessageForm:

@@ -26,7 +26,15 @@ from tokamak.server.guard import read_body
 from tokamak.server.problems import Problem
 from tokamak.server.registry import Served
 from tokamak.server.routes.generation import Context, Generate, Work
-from tokamak.server.schemas import MAX_MESSAGES, MAX_TOOLS, ToolGiven, bounded
+from tokamak.server.schemas import (
+    MAX_IMAGES,
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    ToolGiven,
+    bounded,
+    image_url,
+    with_images,
+)
 from tokamak.server.state import State
 from tokamak.server.stream import NDJSON, Form, encode
 from tokamak.server.tools import FreeReader, Piece, Reader
@@ -60,14 +68,14 @@ class CallEntry(Struct):
 
 
 class OllamaMessage(Struct):
-    """One message. images: refused."""
+    """One message. images: base64 of files, for models with an image encoder."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     thinking: str | None = None
     tool_calls: list[CallEntry] | None = None
     tool_name: str | None = None
-    images: Annotated[list[Any], Meta(max_length=0)] | None = None
+    images: Annotated[list[str], Meta(max_length=MAX_IMAGES)] | None = None
 
 
 class Asking(bodies.Body, kw_only=True):
@@ -122,13 +130,13 @@ class OllamaChatRequest(Asking, kw_only=True):
 
 
 class OllamaGenerateRequest(Asking, kw_only=True):
-    """Body of /api/generate. raw: the prompt is not put into the template. template, images: refused."""
+    """Body of /api/generate. raw: the prompt is not put into the template. images: as of a message. template: refused."""
 
     prompt: str = ""
     system: str | None = None
     raw: bool = False
     template: None = None
-    images: Annotated[list[Any], Meta(max_length=0)] | None = None
+    images: Annotated[list[str], Meta(max_length=MAX_IMAGES)] | None = None
 
 
 class ShowRequest(bodies.Body, kw_only=True):
@@ -219,6 +227,7 @@ def shown(served: Served) -> dict[str, Any]:
     architecture = listed["details"]["family"]
     info = {"general.architecture": architecture, f"{architecture}.context_length": llm.context}
     capabilities = ["completion", *(["tools"] if template and "tools" in template else [])]
+    capabilities += ["vision"] if llm.vision else []
     return {
         "modelfile": "",
         "parameters": "",
@@ -249,16 +258,21 @@ def plan_generate(context: Context, asked: OllamaGenerateRequest) -> Work:
     if not asked.prompt:
         return loading(context, "response", asked.stream)
     params, llm = asked.params(context.llm), context.llm
+    urls = [image_url(image) for image in asked.images or ()]
     if asked.raw:
 
         def ready(salt: str) -> tuple[list[Prepared], Form]:
-            prepared = llm.prepare(asked.prompt, params, salt=salt)
+            prompt = llm.illustrate(asked.prompt, urls) if urls else asked.prompt
+            prepared = llm.prepare(prompt, params, salt=salt)
             return [prepared], OllamaForm(context, "response", FreeReader("", ()))
 
         context.scope["ignored"] += asked.idle()
         return Work(1, ready, asked.stream)
     system = [{"role": "system", "content": asked.system}] if asked.system else []
-    messages = [*system, {"role": "user", "content": asked.prompt}]
+    messages: list[dict[str, Any]] = [
+        *system,
+        {"role": "user", "content": with_images(asked.prompt, urls)},
+    ]
     dialogue = Dialogue(messages=messages, params=params, variables=asked.variables(), capped=True)
     return _work(context, asked, dialogue.checked(), "response")
 
@@ -289,7 +303,8 @@ def loading(context: Context, key: str, stream: bool) -> Work:
 
 def plain(message: OllamaMessage, number: int) -> dict[str, Any]:
     """As templates read it; calls have no ids here, so they get the message's number."""
-    out: dict[str, Any] = {"role": message.role, "content": message.content}
+    urls = [image_url(image) for image in message.images or ()]
+    out: dict[str, Any] = {"role": message.role, "content": with_images(message.content, urls)}
     if message.tool_calls:
         if message.role != "assistant":
             raise InvalidParams(f"messages has tool_calls in a message of the {message.role}")
