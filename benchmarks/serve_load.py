@@ -3,8 +3,9 @@
     python benchmarks/serve_load.py MODEL.gguf [--threads 2] [--context 8192] [--clients 1,4,16,32] [--against llama-server]
 
 Every client has one connection and streams one completion after another; what the generator itself costs is counted, it runs
-beside the server. TTFT: from sending a request to the first piece of text at the client. Engine: `LLM.generate` of the
-same prompts in one call, in a process that has ended before the server starts. Three more laws: a long prompt that is read
+beside the server, and its share of the processor time is printed. TTFT: from sending a request to the first piece of text at the
+client. Engine: `LLM.generate` of the same prompts in one call, in a process that waits while the server is measured; they take
+turns (--pairs), and medians are printed with the lowest and highest share. Three more laws: a long prompt that is read
 in while four clients decode, a system prompt of 1,500 tokens asked for twice, and what is left afterwards. --against: a
 llama-server, started here on the same file with the same threads and context, gets the same load, in turns; --peer: any server
 of OpenAI's API that runs already.
@@ -51,10 +52,11 @@ WORDS = [
 ]
 ENGINE = """
 import json, sys, time, tokamak
-path, threads, context, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.stdin.read())
+path, threads, context = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with tokamak.load(path, threads=threads, context=context, max_sequences=64) as llm:
     llm.generate(["warm up"] * 2, max_tokens=4, ignore_eos=True)
-    for prompts, tokens in rounds:
+    for line in sys.stdin:
+        prompts, tokens = json.loads(line)
         began = time.perf_counter()
         done = llm.generate(prompts, max_tokens=tokens, ignore_eos=True, temperature=0.8, seed=1)
         print(json.dumps(sum(d.usage.completion_tokens for d in done) / (time.perf_counter() - began)), flush=True)
@@ -181,10 +183,22 @@ async def repeated(url: str, words: int) -> dict[str, float]:
     }
 
 
-def engine_rates(args: argparse.Namespace, rounds: list[tuple[list[str], int]]) -> list[float]:
-    words = [sys.executable, "-c", ENGINE, args.model, str(args.threads), str(args.context)]
-    done = subprocess.run(words, input=json.dumps(rounds), capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.split()]
+class Engine:
+    """The engine without HTTP, in a process of its own. Nothing of a prompt is found again in its cache: prompts differ by turn."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        words = [sys.executable, "-c", ENGINE, args.model, str(args.threads), str(args.context)]
+        self._child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def rate(self, prompts: list[str], tokens: int) -> float:
+        """Tokens a second."""
+        self._child.stdin.write(json.dumps((prompts, tokens)) + "\n")
+        self._child.stdin.flush()
+        return json.loads(self._child.stdout.readline())
+
+    def close(self) -> None:
+        self._child.stdin.close()
+        self._child.wait()
 
 
 def free_port() -> int:
@@ -214,6 +228,44 @@ def against(args: argparse.Namespace, slots: int) -> Iterator[None]:
             server.terminate()
 
 
+def compared(
+    args: argparse.Namespace, engine: Engine, url: str, rng: random.Random, num: int
+) -> dict[str, object]:
+    """Medians over turns of so many clients, each turn with prompts of its own, and ratios of every turn."""
+    turns: list[dict[str, float]] = []
+    for turn in range(args.pairs):
+        prompts = [prompt_of(rng, args.words) for _ in range(num)]
+        alone = engine.rate(prompts, args.tokens) if turn % 2 == 0 else 0.0
+        before, began = time.process_time(), time.perf_counter()
+        row = line_of(*asyncio.run(load(url, prompts, args.tokens, num)))
+        row["client_cpu_share"] = (time.process_time() - before) / (time.perf_counter() - began)
+        if args.peer:
+            peer = line_of(*asyncio.run(load(args.peer, prompts, args.tokens, num)))
+            row |= {f"peer_{name}": value for name, value in peer.items()}
+            row["peer_ratio"] = row["tok_s"] / peer["tok_s"]
+        row["engine_tok_s"] = alone or engine.rate(prompts, args.tokens)
+        row["share"] = row["tok_s"] / row["engine_tok_s"]
+        turns.append(row)
+    result: dict[str, object] = {name: statistics.median(t[name] for t in turns) for name in turns[0]}
+    return result | {"shares": [round(t["share"], 3) for t in turns]}
+
+
+def printed(num: int, row: dict[str, object]) -> None:
+    """Two lines for people."""
+    print(
+        f"{num:7}  {row['tok_s']:12.1f}  {row['engine_tok_s']:12.1f}  {row['share']:5.2f}  "
+        f"{row['ttft_p50_ms']:7.0f}/{row['ttft_p95_ms']:<7.0f}  {row['gap_p95_ms']:9.1f}  "
+        f"client {100 * row['client_cpu_share']:.1f} % of a core, shares {row['shares']}",
+        flush=True,
+    )
+    if "peer_ratio" in row:
+        print(
+            f"   peer  {row['peer_tok_s']:12.1f}  ratio {row['peer_ratio']:.2f}, "
+            f"TTFT p95 {row['peer_ttft_p95_ms']:.0f} ms",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -222,6 +274,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--clients", default="1,4,16,32")
+    parser.add_argument("--pairs", type=int, default=3, help="turns of engine and server")
     parser.add_argument("--tokens", type=int, default=32, help="of a completion")
     parser.add_argument("--words", type=int, default=24, help="of a prompt")
     parser.add_argument("--long-words", type=int, default=4000, help="of the prompt that disturbs")
@@ -232,32 +285,24 @@ def main() -> None:
     args = parser.parse_args()
     counts = [int(text) for text in args.clients.split(",")]
     rng = random.Random(1)
-    rounds = [([prompt_of(rng, args.words) for _ in range(n)], args.tokens) for n in counts]
     if args.against:
         args.peer = f"http://127.0.0.1:{free_port()}"
     results: dict[str, object] = {"machine": Machine.here().facts()}
     print(Machine.here().line())
-    engine = engine_rates(args, rounds)
     words = [sys.executable, "-m", "tokamak", "serve", args.model, "--port", "0", "--json", "--no-history"]
     words += ["--threads", str(args.threads), "--context", str(args.context)]
-    with against(args, max(counts)), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+    with (
+        against(args, max(counts)),
+        contextlib.closing(Engine(args)) as engine,
+        subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server,
+    ):
         try:
             url = json.loads(server.stdout.readline())["url"]
             asyncio.run(complete(url, "warm up", 4))
             print("clients  server tok/s  engine tok/s  share  TTFT p50/p95 ms  gap p95 ms")
-            for n, (prompts, tokens), alone in zip(counts, rounds, engine, strict=True):
-                row = line_of(*asyncio.run(load(url, prompts, tokens, n)))
-                results[f"clients_{n}"] = {**row, "engine_tok_s": alone, "share": row["tok_s"] / alone}
-                print(
-                    f"{n:7}  {row['tok_s']:12.1f}  {alone:12.1f}  {row['tok_s'] / alone:5.2f}  "
-                    f"{row['ttft_p50_ms']:7.0f}/{row['ttft_p95_ms']:<7.0f}  {row['gap_p95_ms']:9.1f}"
-                )
-                if args.peer:
-                    other = line_of(*asyncio.run(load(args.peer, prompts, tokens, n)))
-                    results[f"peer_{n}"] = other
-                    print(
-                        f"   peer  {other['tok_s']:12.1f}  ratio {row['tok_s'] / other['tok_s']:.2f}, TTFT p95 {other['ttft_p95_ms']:.0f} ms"
-                    )
+            for num in counts:
+                row = results[f"clients_{num}"] = compared(args, engine, url, rng, num)
+                printed(num, row)
             if args.only_load:
                 return
             results["interference"] = asyncio.run(interference(url, args.tokens, args.long_words))

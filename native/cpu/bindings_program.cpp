@@ -211,10 +211,16 @@ nb::list records(Handle& self) {
 }
 
 nb::dict memory(Handle& self) {
+  size_t huge = 0;
+  {
+    const nb::gil_scoped_release
+        release;  // the kernel is asked about every page, which takes milliseconds
+    huge = self.program.weights().huge_nbytes();
+  }
   nb::dict sizes;
   sizes["weights"] = self.program.weights().nbytes();
   sizes["weights_mapped"] = self.program.weights().mapped_nbytes();
-  sizes["weights_on_huge_pages"] = self.program.weights().huge_nbytes();
+  sizes["weights_on_huge_pages"] = huge;
   sizes["weights_interleaved"] =
       self.program.weights().interleaved() ? nb::object(sizes["weights"]) : nb::object(nb::int_(0));
   sizes["cache"] = self.program.cache_nbytes();

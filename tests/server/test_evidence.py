@@ -104,9 +104,11 @@ def test_short_memory_is_degraded_then_unavailable(app, monkeypatch):
     monkeypatch.setattr(health, "total_nbytes", lambda: 100 << 20)
     for free, status, code in ((30, "ok", 200), (15, "degraded", 200), (5, "unavailable", 503)):
         monkeypatch.setattr(health, "available_nbytes", lambda free=free: free << 20)
+        health.memory_at.cache_clear()
         answer = request(app, "/health")
         assert (answer.json()["status"], answer.status_code) == (status, code)
         assert answer.headers["cache-control"] == "no-store"
+    health.memory_at.cache_clear()
 
 
 def test_every_series_of_the_dashboard_file_is_one_of_ours(app):

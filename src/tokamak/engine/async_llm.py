@@ -4,11 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
+from collections import deque
 from collections.abc import AsyncIterator
 
 from tokamak.engine.completion import Completion
 from tokamak.engine.request import StepOutput
 from tokamak.engine.ticket import UNREAD, Inbox, Submit
+
+
+class Bell:
+    """Wakes what waits in one event loop, with one call across threads for all that arrived in a step."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._arrived: deque[asyncio.Event] = deque()
+        self._rung = False
+
+    def ring(self, arrived: asyncio.Event) -> None:
+        """From any thread: set the event soon."""
+        self._arrived.append(arrived)
+        if self._rung:
+            return  # whoever answers takes everything that was there when it said that it answers
+        self._rung = True
+        loop = self._loop()
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody reads any more
+            if loop is not None:
+                loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        self._rung = False  # before the events are taken: one that comes now rings again
+        while self._arrived:
+            self._arrived.popleft().set()
+
+
+_bells: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bell] = weakref.WeakKeyDictionary()
 
 
 class AsyncStream(AsyncIterator[str]):
@@ -19,12 +49,11 @@ class AsyncStream(AsyncIterator[str]):
 
     def __init__(self, submit: Submit) -> None:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-
-        def notify() -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody reads any more
-                loop.call_soon_threadsafe(arrived.set)
-
-        self._arrived, self._inbox, self._num_open = arrived, Inbox(notify), 0
+        bell = _bells.get(loop)
+        if bell is None:
+            bell = _bells[loop] = Bell(loop)
+        ring = bell.ring
+        self._arrived, self._inbox, self._num_open = arrived, Inbox(lambda: ring(arrived)), 0
         self._ticket = submit(self._inbox.put, self._inbox.room)
         self._num_open = self._ticket.request.num_samples
 

@@ -90,6 +90,7 @@ class LLM:
         self._loop = EngineLoop(EngineCore(program, max_unheld=unheld, drafters=drafters))
         if inter_token_target_ms is not None:
             self._loop.core.scheduler.pace.target_s = inter_token_target_ms / 1000.0
+        self._weights_nbytes = program.memory().get("weights", 0)
         self._closer = weakref.finalize(self, _close, self._loop, program, draft, vision)
 
     @overload
@@ -347,7 +348,7 @@ class LLM:
             "rows_max": core.work.rows_max,
             "rows_last": core.work.rows_last if scheduler.running else 0,
             "sequences_stepped": core.work.sequences,
-            "read_nbytes": core.work.steps * self.program.memory().get("weights", 0),
+            "read_nbytes": core.work.steps * self._weights_nbytes,
         }
 
     def sequences(self) -> list[dict[str, int]]:

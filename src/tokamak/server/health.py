@@ -5,6 +5,9 @@ live: the process should go on (503: restart it). ready: it should get requests 
 
 from __future__ import annotations
 
+import time
+from functools import lru_cache
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +27,7 @@ OPERATIONS = (
 )
 
 MUCH_USED, MOST_USED = 0.8, 0.9  # shares of memory: degraded, unavailable
+MEMORY_S = 0.5  # between two looks at the memory
 NEEDED = ("engine", "admission", "queue", "memory")  # the history is not: answers go on without it
 
 
@@ -40,10 +44,16 @@ def components(state: State) -> dict[str, str | None]:
 
 def memory_problem(most: float) -> str | None:
     """Why the next request may find no memory: a greater share than `most` is used, the control group's limit included."""
-    free, total = available_nbytes(), total_nbytes()
+    free, total = memory_at(int(time.monotonic() / MEMORY_S))
     if free is None or not total or free >= (1 - most) * total:
         return None
     return f"{100 * (1 - free / total):.0f} % is used, {free >> 20} MB are left"
+
+
+@lru_cache(maxsize=1)
+def memory_at(_: int) -> tuple[int | None, int | None]:
+    """(free, total) bytes, read once a turn: each of the files gives the interpreter away, and getting it back under load takes long."""
+    return available_nbytes(), total_nbytes()
 
 
 def warnings(state: State) -> list[str]:

@@ -38,6 +38,7 @@ class Served:
         self.num_users = 0
         self.used_s = time.monotonic()
         self._llm: LLM | None = None
+        self.nbytes = 0  # held in memory now: weights, cache and working memory
         self.set(llm)
         self.lock = asyncio.Lock()
         self.turned = (-1, 0.0)  # the engine's turns when they last changed, and when
@@ -59,14 +60,11 @@ class Served:
         """Whether it is in memory."""
         return self._llm is not None
 
-    @property
-    def nbytes(self) -> int:
-        """Held in memory now."""
-        return sum(self._llm.program.memory().values()) if self._llm else 0
-
     def set(self, llm: LLM | None) -> None:
         """In memory from now on, or no more."""
         self._llm = llm
+        memory = llm.program.memory() if llm else {}  # asked once: part of it takes the kernel milliseconds
+        self.nbytes = sum(memory.get(name, 0) for name in ("weights", "cache", "arena"))
         if llm is not None:
             self.line = Line(llm.program.limits.max_sequences, self.most_waiting, self.most_each)
             self.turned = (-1, 0.0)

@@ -80,7 +80,8 @@ class TextForm:
         described = self._prepared[prompt][1]
         begins = index not in self._offsets
         echo_text = self._echo_text(prompt) if begins else ""
-        offsets = self._offsets.setdefault(index, Offsets(self._llm, echo_text))
+        if begins:
+            self._offsets[index] = Offsets(self._llm, echo_text)
         text = echo_text + output.text if begins else output.text
         entry, logprobs = content_entry(output), None
         if self._asked.logprobs is not None:
@@ -88,7 +89,7 @@ class TextForm:
             ids, entries = self._echoed(prompt) if echoed else ([], [])
             if entry is not None:
                 ids, entries = [*ids, entry.token_id], [*entries, entry]
-            logprobs = logprobs_of(self._llm, ids, entries, offsets) if ids else None
+            logprobs = logprobs_of(self._llm, ids, entries, self._offsets[index]) if ids else None
         finish = finish_of(output.finish_reason)
         if not (text or logprobs or finish):
             return []
