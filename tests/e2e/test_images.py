@@ -33,6 +33,29 @@ def test_an_image_is_shown_to_a_model(files):
     assert "nowhere.png" in missing.stderr
 
 
+def test_a_conversation_shows_images_and_keeps_them(files, tmp_path):
+    text, mmproj, picture = files
+    lines = [
+        "/image nowhere.png",
+        f"/image {picture}",
+        "What is it?",
+        "/tokens",
+        "/retry",
+        "And now?",
+    ]
+    lines += [f"/save {tmp_path / 'a.json'}", "/tokens", "/clear", f"/load {tmp_path / 'a.json'}", "/tokens"]
+    shown = tokamak("chat", text, "--mmproj", mmproj, "-n", "2", "--temp", "0", stdin="\n".join(lines))
+    assert shown.returncode == 0, shown.stderr
+    counts = [
+        int(line.split()[0])
+        for line in shown.stdout.splitlines()
+        if " messages" in line and "tokens of" in line
+    ]
+    assert counts[0] > 16
+    assert counts[1] == counts[2] > counts[0]
+    assert "nowhere.png" in shown.stdout + shown.stderr
+
+
 def test_inspect_says_what_a_mmproj_file_is(files):
     shown = tokamak("inspect", files[1], "--tensors")
     assert shown.returncode == 0, shown.stderr

@@ -23,6 +23,7 @@ HELP = """/help     this text
 /retry    answer the last question anew    /system T  another system message, and a new conversation
 /set N V  a sampling setting: /set temperature 0.2     /settings  those that are not usual
 /file F   ask with the text of a file      /save F   /load F   the conversation as JSON
+/image F  show an image with the next question
 /tokens   tokens of the conversation       /metrics  tokens and speed so far
 /exit     leave (also Ctrl-D)
 Lines that end in \\ go on; \"\"\" alone on a line begins and ends a text of several lines.
@@ -37,6 +38,7 @@ class Conversation:
         self.system = [] if system is None else [{"role": "system", "content": system}]
         self.messages = list(self.system)
         self.answers: list[Completion] = []
+        self.images: list[str] = []  # of the next question
 
     def clear(self) -> None:
         """Forget everything but the system message."""
@@ -44,7 +46,7 @@ class Conversation:
 
     def ask(self, text: str) -> Completion | None:
         """Stream the answer to `text` and remember both; None, and nothing remembered, when it was stopped."""
-        messages = [*self.messages, {"role": "user", "content": text}]
+        messages = [*self.messages, {"role": "user", "content": self.shown(text)}]
         prompt = self.llm.chat_prompt(messages)
         params = self.params
         if params.max_tokens is None and not params.context_shift:
@@ -54,9 +56,14 @@ class Conversation:
             done = stream_out(self.llm, prompt, params)
         except (KeyboardInterrupt, Cancelled):
             return None
-        self.messages = [*messages, {"role": "assistant", "content": done.text}]
+        self.messages, self.images = [*messages, {"role": "assistant", "content": done.text}], []
         self.answers.append(done)
         return done
+
+    def shown(self, text: str) -> Any:
+        """A question with the images that wait for it."""
+        parts = [{"type": "image", "image": image} for image in self.images]
+        return [*parts, {"type": "text", "text": text}] if parts else text
 
     def last_question(self) -> str:
         """Take the last question and its answer back.  Raises: InvalidParams if there is none."""
@@ -67,7 +74,10 @@ class Conversation:
             raise InvalidParams("nothing has been asked yet")
         question = self.messages[at]["content"]
         self.messages = self.messages[:at]
-        return question
+        if isinstance(question, str):
+            return question
+        self.images = [part["image"] for part in question if part["type"] == "image"]
+        return str(question[-1]["text"])
 
     def metrics(self) -> str:
         """What /metrics prints."""
@@ -84,7 +94,7 @@ class Conversation:
 
     def tokens(self) -> str:
         """What /tokens prints."""
-        count = len(self.llm.chat_ids(self.messages)) if self.messages else 0
+        count = len(self.llm.chat_prompt(self.messages)) if self.messages else 0
         return f"{count} tokens of {self.llm.context}, {len(self.messages)} messages"
 
 
@@ -102,6 +112,15 @@ def _system(conversation: Conversation, rest: str) -> str:
     conversation.system = [{"role": "system", "content": rest}] if rest else []
     conversation.clear()
     return "A new conversation begins."
+
+
+def _image(conversation: Conversation, rest: str) -> str:
+    if conversation.llm.vision is None:
+        raise InvalidParams("the model was loaded without an image encoder; give --mmproj")
+    if not Path(rest).is_file():
+        raise InvalidParams(f"{rest or '/image'}: is no file; write /image FILE")
+    conversation.images.append(rest)
+    return f"{rest} goes with the next message"
 
 
 def _clear(conversation: Conversation, _: str) -> str:
@@ -125,10 +144,18 @@ def _save(conversation: Conversation, rest: str) -> str:
     return f"{len(conversation.messages)} messages are in {rest}"
 
 
+def _loaded(content: Any) -> Any:
+    """A message's content: a text, or images and then a text, as _save writes them."""
+    if not isinstance(content, list):
+        return str(content)
+    images = [{"type": "image", "image": str(part["image"])} for part in content[:-1]]
+    return [*images, {"type": "text", "text": str(content[-1]["text"])}]
+
+
 def _load(conversation: Conversation, rest: str) -> str:
     try:
         messages = json.loads(file_text(rest))
-        kept = [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
+        kept = [{"role": str(m["role"]), "content": _loaded(m["content"])} for m in messages]
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidParams(f"{rest}: is no conversation: {error}") from error
     conversation.messages = kept
@@ -146,6 +173,7 @@ ANSWERS: dict[str, Callable[[Conversation, str], str]] = {
     "undo": _undo,
     "save": _save,
     "load": _load,
+    "image": _image,
 }
 QUESTIONS: dict[str, Callable[[Conversation, str], str]] = {  # give a text to ask
     "retry": lambda c, _: c.last_question(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokamak.engine.pictures import PictureLike, is_picture_part, picture_of
-from tokamak.errors import InvalidParams, UnsupportedError
+from tokamak.errors import ContextOverflow, InvalidParams, UnsupportedError
 from tokamak.types import Floats, Given, Ints
 
 if TYPE_CHECKING:
@@ -106,9 +106,11 @@ def _joined(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Writer:
-    """Writes prompts with pictures for one model. template: the chat template's source."""
+    """Writes prompts with pictures for one model. template: the chat template's source. context: of the model."""
 
-    def __init__(self, tokenizer: Tokenizer | None, vision: Vision | None, template: str = "") -> None:
+    def __init__(
+        self, tokenizer: Tokenizer | None, vision: Vision | None, context: int, template: str = ""
+    ) -> None:
         if tokenizer is None:
             raise UnsupportedError("the model file has no tokenizer, so no text around images")
         if vision is None:
@@ -116,7 +118,7 @@ class Writer:
                 "a message holds an image, and the model was loaded without an image encoder: give its mmproj file "
                 "(mmproj=, --mmproj)"
             )
-        self.tokenizer, self.vision = tokenizer, vision
+        self.tokenizer, self.vision, self.context = tokenizer, vision, context
         self.placeholder = self._placeholder()
         self.name = tokenizer.id_to_token(self.placeholder) if self.placeholder is not None else ""
         self.lists = bool(self.name) and self.name in template
@@ -186,7 +188,16 @@ class Writer:
             raise InvalidParams(
                 f"the prompt has {len(pieces) - 1} places for images and {len(pictures)} images"
             )
-        return expanded(pieces, [self.vision.see(picture) for picture in pictures], self.placeholder or 0)
+        return expanded(pieces, self.seen(pictures), self.placeholder or 0)
+
+    def seen(self, pictures: Sequence[PictureLike]) -> list[Seen]:
+        """Rows of pictures.  Raises: ContextOverflow, before any is encoded, if they cannot all fit."""
+        least = len(pictures) * self.vision.num_rows
+        if least >= self.context:
+            raise ContextOverflow(
+                f"{len(pictures)} images take at least {least} tokens, the context holds {self.context}"
+            ).counted(least, self.context)
+        return [self.vision.see(picture) for picture in pictures]
 
     def continued(self, text: str, pictures: Sequence[PictureLike]) -> Illustrated:
         """A text to go on with, whose pictures stand where it says `<image>`, or else before it."""
@@ -200,7 +211,7 @@ class Writer:
             encode(one, add_special=not i, parse_special=True) if one or not i else []
             for i, one in enumerate(pieces)
         ]
-        return expanded(ids, [self.vision.see(picture) for picture in pictures], self.placeholder or 0)
+        return expanded(ids, self.seen(pictures), self.placeholder or 0)
 
 
 def split(ids: list[int], at: int) -> list[list[int]]:

@@ -175,7 +175,7 @@ class LLM:
         if self.tokenizer is None or (self.vision is None and not has_pictures(messages)):
             return self.chat_ids(messages, *form, **variables), messages
         template = form[1] if len(form) > 1 and form[1] else self.tokenizer.spec.chat_template
-        writer = Writer(self.tokenizer, self.vision, template or "")
+        writer = Writer(self.tokenizer, self.vision, self.context, template or "")
         messages, pictures = writer.written(messages)
         if not pictures:
             return self.chat_ids(messages, *form, **variables), messages
@@ -187,7 +187,7 @@ class LLM:
         images: bytes of files, paths, data: URLs, uint8[H, W, 3] or PIL images.
         Raises: InvalidParams for what is no picture or another number of places; UnsupportedError without an image encoder.
         """
-        return Writer(self.tokenizer, self.vision).continued(text, images)
+        return Writer(self.tokenizer, self.vision, self.context).continued(text, images)
 
     def chat_ids(self, messages: Messages, *form: Any, **variables: Any) -> list[int]:
         """Token ids of a conversation in the model's own form, ready for the answer."""

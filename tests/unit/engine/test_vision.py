@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -298,7 +299,13 @@ def test_a_noncharacter_of_a_user_makes_no_place_for_an_image(llm):
         llm.chat(parts, **GREEDY)
 
 
-def test_more_images_than_a_context_holds_are_counted(llm):
-    pytest.importorskip("PIL")
-    with pytest.raises(tokamak.ContextOverflow):
+def test_more_images_than_a_context_holds_are_refused_before_one_is_read(llm, monkeypatch):
+    monkeypatch.setattr(llm.vision, "see", None)
+    with pytest.raises(tokamak.ContextOverflow, match="17 images"):
         llm.chat(about("What?", *[PNG] * 17), **GREEDY)
+
+
+def test_without_pillow_files_are_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(tokamak.UnavailableError, match="vision"):
+        read_picture(PNG)
