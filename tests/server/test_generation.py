@@ -46,7 +46,9 @@ def test_a_chat_is_what_the_engine_answers(app, llm):
 
 
 def test_without_a_limit_a_chat_ends_with_the_context_and_a_text_after_16(app, llm):
-    assert request(app, TEXT, {"prompt": "Once", "ignore_eos": True}).json()["usage"]["completion_tokens"] == 16
+    assert (
+        request(app, TEXT, {"prompt": "Once", "ignore_eos": True}).json()["usage"]["completion_tokens"] == 16
+    )
     body = {"messages": HELLO, "ignore_eos": True}
     assert request(app, CHAT, body).json()["usage"]["total_tokens"] == llm.context
 
