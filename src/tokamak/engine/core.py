@@ -126,6 +126,9 @@ class EngineCore:
         """Schedule, batch, run, sample, update: the next token of each sequence. Empty if nothing could run."""
         failed = self._prepare()
         plan = self.scheduler.schedule()
+        if plan.stuck is not None and not plan.chosen:
+            text = "the cache is full of sequences whose contexts were shifted; load with a larger cache"
+            failed += self._fail([plan.stuck], CapacityError(text))
         self.stalled = not plan.chosen and not failed
         if not plan.chosen:
             return failed
@@ -162,7 +165,10 @@ class EngineCore:
                 wanted.setdefault(request.speculation.kind, []).append(sequence)
         for kind, sequences in wanted.items():
             share = self.scheduler.limits.max_rows // max(1, len(self.scheduler.running)) - 1
-            self.drafters[kind].propose(sequences, share)
+            try:
+                self.drafters[kind].propose(sequences, share)
+            except Exception as error:  # noqa: BLE001  # a draft model's defect ends those who asked for it, not the engine
+                outputs += self._fail(sequences, error)
         return outputs
 
     def _update(self, plan: Schedule, logits: Floats) -> list[StepOutput]:

@@ -140,7 +140,8 @@ class EngineLoop:
                 self.num_turns += 1
         except Exception as error:  # noqa: BLE001  # a defect of the engine: nobody may wait forever for it
             self._failure = error
-        self._closed = True
+        with self._changed:  # whoever was let in before has put its command there; nobody is let in after
+            self._closed = True
         while self._commands:  # requests handed in too late are cancelled with the others
             self._commands.popleft()()
         for request_id in list(self._deliver):

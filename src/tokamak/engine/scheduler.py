@@ -9,6 +9,7 @@ are kept, and most of its prefix is usually still filed).
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 
 from tokamak.engine.batch import unread
@@ -16,7 +17,6 @@ from tokamak.engine.blocks import BlockPool
 from tokamak.engine.pace import Pace
 from tokamak.engine.recent import RecentPool, hold_prefix
 from tokamak.engine.sequence import Sequence
-from tokamak.errors import CapacityError
 from tokamak.types import Limits
 
 
@@ -28,6 +28,7 @@ class Schedule:
     copies: list[tuple[int, int]] = field(default_factory=list)  # (source, destination)
     recent_copies: list[tuple[int, int]] = field(default_factory=list)  # the same in the other pool
     preempted: list[Sequence] = field(default_factory=list)
+    stuck: Sequence | None = None  # who has to end where nobody can go on and nobody can start over
     num_rows: int = 0
     num_single: int = 0  # of the rows: next tokens and their drafts
 
@@ -113,9 +114,12 @@ class Scheduler:
             and budget > 0
             and len(self.running) < self.limits.max_sequences
         ):
-            sequence = self._first_waiting()
-            if not self._can_run(sequence):
-                break
+            sequence = self._first_waiting(self.waiting)
+            if not self._can_run(sequence):  # started over, and its reader lags: nobody waits for that
+                ready = [s for s in self.waiting if self._can_run(s)]
+                if not ready:
+                    break
+                sequence = self._first_waiting(ready)
             self._reuse_prefix(sequence)
             if not self._admit(sequence) or not self.hold_source(sequence):
                 self._give_back(sequence)
@@ -125,16 +129,16 @@ class Scheduler:
             sequence.start()
             budget -= self._choose(sequence, budget, plan)
 
-    def _first_waiting(self) -> Sequence:
+    def _first_waiting(self, waiting: Many[Sequence]) -> Sequence:
         """Whose turn it is: highest priority, then the tenant with the fewest that run, then who came first."""
-        first = self.waiting[0]
+        first = waiting[0]
         if all(
             s.request.priority == first.request.priority and s.request.tenant == first.request.tenant
-            for s in self.waiting
+            for s in waiting
         ):
             return first
         running = Counter(s.request.tenant for s in self.running)
-        return min(self.waiting, key=lambda s: (-s.request.priority, running[s.request.tenant]))
+        return min(waiting, key=lambda s: (-s.request.priority, running[s.request.tenant]))
 
     def _break_knot(self, plan: Schedule) -> None:
         """Every sequence that runs waits for one of its group that waits for blocks: the latest gives its own back."""
@@ -163,8 +167,9 @@ class Scheduler:
             rows = min(rows, self.max_collect_rows)
         while not self._take_blocks(sequence, rows, plan):
             victim = next((s for s in reversed(self.running) if not s.shifted), None)
-            if victim is None:
-                raise CapacityError("the cache is full of sequences whose contexts were shifted")
+            if victim is None:  # all were shifted: the others' blocks may become free yet
+                plan.stuck = self.running[-1]
+                return 0
             self._preempt(victim, plan)
             if victim is sequence:
                 return 0

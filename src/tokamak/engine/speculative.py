@@ -14,6 +14,7 @@ from tokamak.engine.batch import make_batch
 from tokamak.engine.blocks import BlockPool
 from tokamak.engine.request import Request
 from tokamak.engine.sequence import Sequence
+from tokamak.errors import InvalidParams
 from tokamak.sampling import Sampler
 from tokamak.types import Floats, Ints, Program
 
@@ -103,10 +104,13 @@ class ModelDrafter:
                 if reader.num_missing:  # a long text is read over several steps of the large model
                     counts[sequence] = 0
                     continue
-                drawn = reader.sampler.sample(
-                    logits[row], reader.history, position=sequence.position + len(drafts[sequence])
-                )
                 row += 1
+                position = sequence.position + len(drafts[sequence])
+                try:
+                    drawn = reader.sampler.sample(logits[row - 1], reader.history, position=position)
+                except InvalidParams:  # every token that the draft model knows is banned
+                    counts[sequence] = 0
+                    continue
                 drafts[sequence].append(drawn.token_id)
                 reader.append(drawn.token_id)
         for sequence, draft in drafts.items():

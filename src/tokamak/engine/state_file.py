@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def write(path: str | os.PathLike[str], kind: Kind, saved: Saved) -> None:
     }
     header = json.dumps({**asdict(kind), **facts}).encode()
     digest = hashlib.blake2b(digest_size=32)
-    partial = Path(f"{os.fspath(path)}.partial-{os.getpid()}")
+    partial = Path(f"{os.fspath(path)}.partial-{os.getpid()}-{threading.get_ident()}")
     try:
         with partial.open("wb") as f:
             pieces: list[Any] = [MAGIC, len(header).to_bytes(8, "little"), header]
