@@ -109,12 +109,17 @@ class Builder {
   // Hugging Face finds them in normalized text by their own normalized form.
   std::vector<AddedToken> normalized_tokens(
       const std::vector<std::unique_ptr<Normalizer>>& normalizers) const {
-    std::vector<AddedToken> tokens = parts_.normalized;
-    for (AddedToken& t : tokens) {
+    std::vector<AddedToken> tokens;
+    for (AddedToken t : parts_.normalized) {
       Buffer buffer;
       buffer.assign(t.content, 0);
       for (const auto& n : normalizers) n->apply(buffer);
       if (!t.verbatim) t.content = buffer.text;
+      if (t.content.empty()) {  // it would be found between any two bytes
+        throw Error(ErrorKind::unsupported, "added token " + std::to_string(t.id) +
+                                                " normalizes to nothing: not supported");
+      }
+      tokens.push_back(std::move(t));
     }
     return tokens;
   }

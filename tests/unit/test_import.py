@@ -55,6 +55,13 @@ def test_import_loads_no_heavy_package():
     assert heavy & set(watch("import tokamak")["modules"]) == set()
 
 
+def test_the_tokenizer_is_imported_without_the_engine_or_numpy():
+    got = set(watch("import tokamak; tokamak.Tokenizer")["modules"])
+    assert {"torch", "numpy", "jinja2", "asyncio"} & got == set()
+    ours = {name.split(".")[1] for name in got if name.startswith("tokamak.")}
+    assert ours == {"_native", "errors", "tokenizers"}
+
+
 def test_import_takes_less_than_150_ms():
     """Best of three: a fresh interpreter on a busy machine may lose its core once."""
     assert min(watch("import tokamak")["seconds"] for _ in range(3)) < 0.150

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tokamak.errors import InvalidParams
 
-Ints = NDArray[np.int32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Ints: TypeAlias = "NDArray[np.int32]"
 STRATEGIES = ("longest_first", "only_first", "only_second")
 DIRECTIONS = ("right", "left")
 
@@ -108,6 +109,8 @@ class Encoding:
 
     def of_text(self, text: int, type_id: int | None = None, overflow_too: bool = False) -> Encoding:
         """The same as the first (0) or second (1) text; parts that overflow keep their type ids unless overflow_too."""
+        import numpy as np
+
         inner = type_id if overflow_too else None
         size = len(self)
         return replace(
@@ -123,6 +126,8 @@ _ARRAYS = ("ids", "byte_spans", "char_spans", "mask", "type_ids", "special_mask"
 
 def around(token_id: int, piece: str, type_id: int = 0, count: int = 1, mask: int = 1) -> Encoding:
     """`count` tokens that stand for no text."""
+    import numpy as np
+
     spans = np.zeros((count, 2), np.int64)
     types, none = np.full(count, type_id, np.int32), np.full(count, -1, np.int32)
     masks = (np.full(count, mask, np.int32), types, np.ones(count, np.int32))
@@ -151,6 +156,8 @@ def joined(parts: Sequence[Encoding]) -> Encoding:
 
 
 def _plain_join(parts: Sequence[Encoding]) -> Encoding:
+    import numpy as np
+
     if len(parts) == 1:
         return replace(parts[0], overflowing=())
     arrays: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
@@ -270,12 +277,16 @@ class Batch(Sequence[Ints]):
     @classmethod
     def of(cls, rows: Sequence[Ints]) -> Batch:
         """Rows one after the other."""
+        import numpy as np
+
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(r) for r in rows], out=offsets[1:])
         return cls(np.concatenate([np.empty(0, np.int32), *rows]), offsets)
 
     def padded(self, padding: Padding, token_id: int, type_ids: Ints | None = None) -> PaddedBatch:
         """As a rectangle. type_ids: of `ids`, flat; zeros if None. Raises: InvalidParams for a row that is too long."""
+        import numpy as np
+
         lengths = np.diff(self.offsets)
         longest = int(lengths.max(initial=0))
         width = padding.width(longest)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from tokamak.tokenizers.encoding import (
     Batch,
@@ -23,6 +20,10 @@ from tokamak.tokenizers.encoding import (
     room_for,
 )
 from tokamak.tokenizers.spec import Slot, TokenizerSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Text = str | bytes | bytearray | memoryview
 Name = Callable[[int], str]
@@ -57,6 +58,8 @@ def one_text(
     engine: Any, spec: TokenizerSpec, name_of: Name, text: Text, parse_special: bool, type_id: int = 0
 ) -> Encoding:
     """A text by itself, nothing around it."""
+    import numpy as np
+
     text = plain(text)
     ids, flat, words = engine.encode_spans(text, False, parse_special)
     spans = flat.reshape(-1, 2)
@@ -135,6 +138,8 @@ def _char_spans(text: Text, spans: NDArray[np.int64]) -> NDArray[np.int64]:
     decoded = data.decode("utf-8", "surrogateescape")
     if len(decoded) == len(data):
         return spans.copy()
+    import numpy as np
+
     widths = np.array(
         [1 if 0xDC80 <= ord(c) <= 0xDCFF else len(c.encode("utf-8")) for c in decoded], np.int64
     )
@@ -156,6 +161,8 @@ def rectangle(
     padding: Padding,
 ) -> PaddedBatch:
     """Rows of one or two texts each, cut and put in the template, as a rectangle. columns: first texts, second texts."""
+    import numpy as np
+
     template = [s for s in template_of(spec, len(columns)) if s.text or add_special]
     if not any(s.text for s in template):
         template = [Slot("AB"[i], -1, i) for i in range(len(columns))]

@@ -10,12 +10,13 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from tokamak.errors import TokenizerFileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Roles of tokens, numbered as `tokenizer.ggml.token_type` in GGUF files; ABSENT: no token has this id.
 ABSENT, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
@@ -38,6 +39,8 @@ class Strings(Sequence[bytes]):
         """From a native string table (borrowed) or an iterable of str and bytes (copied)."""
         if isinstance(strings, Strings):
             return strings
+        import numpy as np
+
         if hasattr(strings, "blob") and hasattr(strings, "offsets"):
             return cls(np.asarray(strings.blob, np.uint8), np.asarray(strings.offsets, np.int64))
         parts = [s.encode("utf-8", "surrogateescape") if isinstance(s, str) else bytes(s) for s in strings]
@@ -175,6 +178,8 @@ class TokenizerSpec:
 
     def digest(self) -> bytes:
         """32 bytes that are equal exactly for equal tokenizers."""
+        import numpy as np
+
         hasher = hashlib.sha256()
         for f in fields(self):
             value = getattr(self, f.name)
@@ -192,6 +197,8 @@ class TokenizerSpec:
 
     def parts(self) -> dict[str, Any]:
         """What `_native.make_text_engine` takes."""
+        import numpy as np
+
         parts: dict[str, Any] = {
             "kind": self.kind,
             "tokens_blob": np.ascontiguousarray(self.tokens.blob),
@@ -238,6 +245,8 @@ def _added_parts(t: AddedToken) -> tuple[Any, ...]:
 
 def roles_of(count: int, marks: Iterable[tuple[int, int]] = ()) -> NDArray[np.uint8]:
     """uint8[count] of NORMAL with (id, role) marks."""
+    import numpy as np
+
     roles = np.full(count, NORMAL, np.uint8)
     for token_id, role in marks:
         roles[token_id] = role

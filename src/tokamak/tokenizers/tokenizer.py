@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tokamak import _native
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
 from tokamak.tokenizers.encoding import Batch, Encoding, MemoryStats, PaddedBatch, Padding, Truncation, padded
@@ -27,6 +24,9 @@ from tokamak.tokenizers.unicode_tables import COMPAT, load_tables
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from tokamak.tokenizers.chat import ChatTemplate
     from tokamak.tokenizers.images import Image
@@ -489,6 +489,8 @@ def _id_array(ids: Iterable[int]) -> Any:
     """What native code reads in place: a list, a tuple or an int32 array."""
     if isinstance(ids, (list, tuple)):
         return ids
+    import numpy as np
+
     array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
     if array.size == 0:
         return np.empty(0, np.int32)
