@@ -1,6 +1,7 @@
 #include "text/model.h"
 
 #include <algorithm>
+#include <mutex>
 
 #include "base/error.h"
 #include "text/utf8.h"
@@ -94,8 +95,35 @@ void MergeModel::finish() {
   seams_.finish();
 }
 
+// Where words that are tokens are those tokens, a part of a word must not be one that its merges do
+// not make: such a word stays whole.
 size_t MergeModel::first_cut(std::string_view word) const {
-  return seams_.empty() ? word.size() : seams_.first_cut(word);
+  if (seams_.empty()) return word.size();
+  const size_t cut = seams_.first_cut(word);
+  if (cut == word.size() || !options_.whole_words) return cut;
+  find_unmade();
+  const bool holds =
+      unmade_.empty() || !(is_unmade(word.substr(0, cut)) || is_unmade(word.substr(cut)));
+  return holds ? cut : word.size();
+}
+
+bool MergeModel::is_unmade(std::string_view part) const {
+  const uint32_t id = find(part);
+  return id < num_tokens_ && std::binary_search(unmade_.begin(), unmade_.end(), id);
+}
+
+// When first needed: it takes tens of milliseconds.
+void MergeModel::find_unmade() const {
+  std::call_once(unmade_once_, [this] {
+    ModelScratch merged;
+    for (uint32_t id = 0; id < num_tokens_; ++id) {
+      const std::string_view piece = pieces_[id];
+      if (piece.empty() || find(piece) != id) continue;
+      start_bytes(piece, merged);
+      merge_symbols(pairs_, merged.symbols, merged.merge, true);
+      if (merged.symbols.size() != 1) unmade_.push_back(id);
+    }
+  });
 }
 
 void MergeModel::tables(Archive& archive) {

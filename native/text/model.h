@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -139,6 +140,8 @@ class MergeModel final : public Model {
   size_t nbytes() const override;
 
  private:
+  void find_unmade() const;
+  bool is_unmade(std::string_view part) const;
   void start_characters(std::string_view word, std::vector<Symbol>& symbols) const;
   void start_bytes(std::string_view word, ModelScratch& scratch) const;
   void add_unknown(std::string_view bytes, Tokens& out, bool& previous_unknown) const;
@@ -151,6 +154,8 @@ class MergeModel final : public Model {
   Table<uint32_t> byte_pairs_;  // place of the merge of each pair of bytes, byte_symbols only
   Seams seams_;
   MergeOptions options_;
+  mutable std::once_flag unmade_once_;
+  mutable std::vector<uint32_t> unmade_;  // tokens that merges do not make of their bytes, rising
   bool splits_at_spaces_ = false;
   bool unique_ = false;  // no two strings that can be found are equal, while it is built
 };

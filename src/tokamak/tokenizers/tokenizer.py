@@ -495,7 +495,6 @@ def _id_array(ids: Iterable[int]) -> Any:
     if array.size == 0:
         return np.empty(0, np.int32)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise InvalidParams(
-            f"token ids must be a list of integers, not {array.dtype} of {array.ndim} dimensions"
-        )
+        what = f"{array.dtype} of {array.ndim} dimensions"
+        raise InvalidParams(f"token ids must be a list of integers, not {what}")
     return np.ascontiguousarray(array) if array.dtype == np.int32 else array.tolist()

@@ -3,6 +3,8 @@
 import pytest
 
 from tokamak.tokenizers import Tokenizer
+from tokamak.tokenizers.bpe import BYTE_TO_CHAR
+from tokamak.tokenizers.files.hf_json import spec_from_data
 from vocabularies import byte_level
 
 
@@ -17,3 +19,28 @@ def test_a_long_word_that_comes_again_has_the_same_ids(letters, size):
     for other in others:
         assert tokenizer.decode(tokenizer.encode(other), skip_special=True) == other
     assert tokenizer.encode(word) == first == fresh.encode(word)
+
+
+def test_a_part_of_a_word_is_not_a_token_that_merges_do_not_make():
+    """Llama 3 has 588 such tokens: as words of their own they are looked up, inside of others they cannot come up."""
+    tokens = [bytes([b]) for b in range(256)] + [
+        "\u044f".encode(),
+        "\u0436".encode(),
+        "\u044f\u044f".encode(),
+    ]
+    text = {t: "".join(BYTE_TO_CHAR[b] for b in t) for t in tokens}
+    merges = [[text[t[:1]], text[t[1:]]] for t in tokens[256:258]]
+    model = {"type": "BPE", "vocab": {text[t]: i for i, t in enumerate(tokens)}, "merges": merges}
+    data = {
+        "model": model | {"ignore_merges": True},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+        "decoder": {"type": "ByteLevel"},
+    }
+    tokenizer = Tokenizer(spec_from_data(data))
+    assert tokenizer.encode("\u044f\u044f") == [258]
+    for word, ids in (
+        ("\u044f\u044f" + "\u0436" * 20, [256, 256] + [257] * 20),
+        ("\u0436" * 20 + "\u044f\u044f", [257] * 20 + [256, 256]),
+        ("\u044f\u0436" * 20, [256, 257] * 20),
+    ):
+        assert tokenizer.encode(word) == tokenizer.encode(word) == ids
