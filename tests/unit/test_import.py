@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
+import tokamak
+
+PACKAGE = Path(tokamak.__file__).resolve().parents[1]
+"""Where the package under test lies: the installed one has the extension, the sources may not."""
 
 WATCH = """
 import json, sys, threading, time
@@ -37,7 +40,7 @@ def watch(statement: str) -> dict:
     """Run `statement` in a fresh interpreter and say what it did."""
     code = WATCH.format(statement=statement)
     done = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n" + code],
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE)!r})\n" + code],
         capture_output=True,
         text=True,
         check=True,
