@@ -5,7 +5,8 @@ other processes took more than a tenth of a CPU is done again. llama.cpp runs wi
 layouts; llama-bench of ik_llama.cpp (`--ik PATH`) with the best of plain, `-rtr 1` and huge pages from malloc, each
 chosen by a trial. A peer that is not there is said to be absent, one that does not read a file to refuse it; neither
 counts as a pass. Before each pair the load average must fall below 0.3, for at most `--idle` seconds; the most that it
-was is printed. Limits of the machine are measured in the same run.
+was is printed. Limits of the machine are measured in the same run; the read limit is that of the very pages which hold
+our packed weights, read straight on before every pair.
 
 A model is a file, or SHAPE:FORMAT[:LAYERS], which is made for the run and removed after it (make_model.py): a mix such
 as q4_k_m, or pure-FORMAT; fewer layers than the shape has are said in its name. `--every-format` adds a model of
@@ -211,13 +212,14 @@ def compare(
 ) -> tuple[dict[str, list[float]], float, float]:
     """Rates of every engine in quiet pairs, the most that others took in one of them, the largest load before one."""
     able = [p for p in peers if not hasattr(p, "can") or p.can(test)]
-    rates: dict[str, list[float]] = {p.name: [] for p in able}
+    rates: dict[str, list[float]] = {"read": [], **{p.name: [] for p in able}}
     worst, load, seed = 0.0, 0.0, 1
     for attempt in range(3 * pairs):
         if len(rates["tokamak"]) == pairs:
             break
         before = wait_until_idle(idle_s)
         watch = Neighbours([p for p in able if p.process is not None])
+        read = able[0].peer.ask("read", 0, 0)["rates"]
         order = able if attempt % 2 == 0 else able[::-1]
         got = {p.name: p.rate(test, seed := seed + 1) for p in order}
         foreign = watch.cpus() if all(p.process is not None for p in able) else 0.0
@@ -225,6 +227,7 @@ def compare(
         if foreign > QUIET_CPUS and not last:
             continue
         worst, load = max(worst, foreign), max(load, before)
+        rates["read"].append(statistics.median(read))
         for name, rate in got.items():
             rates[name].append(rate)
     return rates, worst, load
@@ -245,7 +248,10 @@ def rows_of(model: str, args: argparse.Namespace, limits: probes.Limits) -> list
         row["load"] = load
         row["tokamak"] = statistics.median(ours)
         row["bandwidth"] = (
-            row["tokamak"] / test.batch * facts["weight_nbytes"] / limits.read_bytes_s
+            statistics.median(
+                rate / test.batch * facts["weight_nbytes"] / read
+                for rate, read in zip(ours, rates["read"], strict=True)
+            )
             if test.kind == "tg"
             else None
         )

@@ -1,7 +1,8 @@
 """One engine of compare_llama_cpp.py and compare_engines.py: loads a model, then answers lines.
 
 `pp COUNT SEED`: read a prompt of COUNT tokens. `tg:BATCH:DEPTH COUNT SEED`: make COUNT tokens for each of BATCH
-sequences at once, after a prompt of DEPTH tokens (without a prompt: of one). `memory 0 0`.
+sequences at once, after a prompt of DEPTH tokens (without a prompt: of one). `memory 0 0`. `read 0 0`: bytes per second of
+reading the packed weights straight on (tokamak only).
 
 usage: compare_worker.py tokamak|llama.cpp MODEL THREADS CONTEXT REPACK KV_DTYPE SEQUENCES
 """
@@ -158,6 +159,9 @@ def main() -> None:
         kind, count, seed = line.split()[0], *map(int, line.split()[1:])
         if kind == "memory":
             reply(peak_nbytes=memory("VmHWM"), resident_nbytes=memory("VmRSS"))
+            continue
+        if kind == "read":
+            reply(rates=peer.llm.program.read_rates(int(threads)))
             continue
         kind, batch, depth = [*kind.split(":"), "1", "0"][:3]
         cpu = time.process_time()

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "cpu/bindings_batch.h"
 #include "cpu/builder.h"
+#include "cpu/probe.h"
 #include "cpu/topology.h"
 
 namespace nb = nanobind;
@@ -478,6 +479,17 @@ void bind_program(nb::module_& m) {
   c.def("write_blocks", &write_blocks, "store"_a, "blocks"_a, "bytes"_a);
   c.def("records", &records,
         nb::sig("def records(self) -> list[tuple[str, str, str, int, int, int, int]]"));
+  c.def(
+      "read_rates",
+      [](Handle& h, int threads, int repeats) {
+        nb::gil_scoped_release release;
+        const auto arena = h.program.weights().arena();
+        auto rates = cpu::read_seconds(arena, threads, repeats);
+        for (double& r : rates) r = static_cast<double>(arena.size()) / r;
+        return rates;
+      },
+      "threads"_a, "repeats"_a,
+      "Bytes per second of reading the packed weights once, by pass; none if they lie in a file.");
   c.def("memory", &memory, nb::sig("def memory(self) -> dict[str, int]"));
 }
 

@@ -23,6 +23,7 @@ namespace tokamak::cpu {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr size_t kPage = 4096;
 
 // Keeps a result alive that nobody reads, so that the compiler cannot drop the loop that made it.
 std::atomic<uint64_t> sink;
@@ -204,23 +205,31 @@ void check_threads(int threads) {
 
 }  // namespace
 
+std::vector<double> read_seconds(std::span<const std::byte> memory, int threads, int repeats) {
+  check_threads(threads);
+  const auto count = static_cast<size_t>(threads);
+  const size_t slice = memory.size() / count / kPage * kPage;
+  const Read read = best_read();
+  std::vector<double> seconds;
+  for (int r = 0; r <= repeats && slice > 0; ++r) {
+    const double s = timed(threads, [&](int i) {
+      sink.fetch_xor(read(memory.data() + slice * static_cast<size_t>(i), slice));
+    });
+    const double whole = static_cast<double>(memory.size()) / static_cast<double>(slice * count);
+    if (r > 0) seconds.push_back(s * whole);
+  }
+  return seconds;
+}
+
 std::vector<double> read_seconds(int threads, size_t nbytes, int repeats) {
   check_threads(threads);
-  constexpr size_t kPage = 4096;
   const auto count = static_cast<size_t>(threads);
   const size_t slice = (nbytes / count + kPage) / kPage * kPage;
   const Buffer buffer = huge_buffer(slice * count);
-  const Read read = best_read();
   timed(threads,
         [&](int i) { std::memset(buffer.get() + slice * static_cast<size_t>(i), i + 1, slice); });
-  std::vector<double> seconds;
-  for (int r = 0; r <= repeats; ++r) {
-    const double s = timed(threads, [&](int i) {
-      sink.fetch_xor(read(buffer.get() + slice * static_cast<size_t>(i), slice));
-    });
-    if (r > 0)
-      seconds.push_back(s * static_cast<double>(nbytes) / static_cast<double>(slice * count));
-  }
+  auto seconds = read_seconds({buffer.get(), slice * count}, threads, repeats);
+  for (double& s : seconds) s *= static_cast<double>(nbytes) / static_cast<double>(slice * count);
   return seconds;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -14,6 +15,10 @@ namespace tokamak::cpu {
 // grants them. threads in [1, 1024]; nbytes is rounded up to 4 KiB per thread. Throws
 // Error(capacity) without memory.
 std::vector<double> read_seconds(int threads, size_t nbytes, int repeats);
+
+// The same over memory that is there: a share for each thread, one pass before those that count.
+// `memory` is aligned to 64 bytes; its end may be left out, less than a page for each thread.
+std::vector<double> read_seconds(std::span<const std::byte> memory, int threads, int repeats);
 
 // Unsigned-by-signed int8 multiply-adds per second of `threads` threads, from registers: the
 // ceiling of every integer kernel of this instruction set. `isa` is "scalar", "avx2", "avxvnni" or

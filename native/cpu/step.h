@@ -45,9 +45,9 @@ struct BatchView : RowsView {
       recent;  // the same rows, with their places in caches that keep the latest part of a text
   std::span<const float> gates;  // [T * num_gates]
   int64_t num_gates = 0;
-  Ints given_rows;                       // [R], rising: rows that are given instead of computed
-  std::span<const float> given_vectors;  // [R * given_width]
-  int64_t given_width = 0;               // 0: none are given
+  Ints given_rows = {};  // [R], rising: rows that are given instead of computed
+  std::span<const float> given_vectors = {};  // [R * given_width]
+  int64_t given_width = 0;                    // 0: none are given
 
   float gate(int64_t t, int64_t index) const {
     return gates[static_cast<size_t>(t * num_gates + index)];

@@ -37,6 +37,8 @@ class Weights {
   std::span<const float> vector(int64_t index) const;
 
   size_t nbytes() const noexcept { return used_ + mapped_nbytes_ + vector_nbytes_; }
+  // The packed matrices that are not the caller's, one after another.
+  std::span<const std::byte> arena() const noexcept { return {pages_.data(), used_}; }
   // Of them, in the caller's memory: mapped from a packed file.
   size_t mapped_nbytes() const noexcept { return mapped_nbytes_; }
   size_t huge_nbytes() const { return pages_.huge_nbytes(); }

@@ -465,6 +465,11 @@ class CpuProgram:
         bytes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)],
     ) -> None: ...
     def records(self) -> list[tuple[str, str, str, int, int, int, int]]: ...
+    def read_rates(self, threads: int, repeats: int) -> list[float]:
+        """
+        Bytes per second of reading the packed weights once, by pass; none if they lie in a file.
+        """
+
     def memory(self) -> dict[str, int]: ...
 
 def probe_read_seconds(threads: int, nbytes: int, repeats: int) -> list[float]:

@@ -84,7 +84,7 @@ def show(report: dict[str, Any]) -> None:
     print(report["machine_line"])
     print(f"{report['model']}: {report['threads']} threads; load {report['load_s']:.2f} s")
     print(
-        f"in this run: {limits['read_bytes_s'] / 1e9:.1f} GB/s read, "
+        f"in this run: {limits['read_bytes_s'] / 1e9:.1f} GB/s read from {limits['read_from']}, "
         f"{limits['int8_macs_s'] / 1e9:.0f} G int8 multiply-adds/s ({limits['isa']})\n"
     )
     rows = []
@@ -174,7 +174,7 @@ def execute(args: argparse.Namespace) -> int:
     args.context = max(needed)
     with load_model(args) as llm:
         args.threads = llm.facts["threads"]
-        limits = probes.measure(args.threads)
+        limits = probes.measure(args.threads, program=llm.program)
         results = measured(args, llm, checkpoint)
         report: dict[str, Any] = {
             "machine": Machine.here().facts(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import tokamak
 from tokamak import _native
 from tokamak.bench import probes
 from tokamak.errors import InvalidParams, UnavailableError
@@ -42,3 +43,13 @@ def test_int8_probe_refuses_what_the_processor_lacks():
         pytest.skip("this processor has every probed instruction set")
     with pytest.raises((UnavailableError, InvalidParams)):
         probes.measure(1, isa=missing.pop(), repeats=1, nbytes=8192)
+
+
+def test_the_pages_of_the_weights_are_read_where_they_say_something_about_memory(tiny_model, monkeypatch):
+    with tokamak.load(tiny_model, executor="cpu", threads=2) as llm:
+        rates = llm.program.read_rates(2, 3)
+        assert len(rates) == 3
+        assert min(rates) > 0
+        assert probes.measure(1, repeats=1, nbytes=1 << 20, program=llm.program).read_from == "a buffer"
+        monkeypatch.setattr(probes, "READ_NBYTES", 4096)
+        assert probes.measure(1, repeats=1, program=llm.program).read_from == "the weights"
