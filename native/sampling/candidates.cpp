@@ -136,6 +136,7 @@ void Candidates::top_p(double p, int32_t min_keep) {
   // What is within a few nats of the largest nearly always reaches p: the rest is not looked at
   // twice.
   for (const float depth : {8.0F, 10.0F, 12.0F, 14.0F, 16.0F, 20.0F}) {
+    if (min_keep > 1) break;  // more may have to stay than reach p
     if (weight_from(logits_, weights_.data(), largest_ - depth) < target * (1.0 + 1e-12)) continue;
     keep_from(largest_ - depth);
     weigh();

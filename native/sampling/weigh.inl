@@ -51,7 +51,7 @@ inline void exponential(Floats& x, Floats& w) noexcept {
 template <bool with_moment>
 inline void weigh_rest(const float* logits, size_t count, float largest, float* weights,
                        Doubles& sum, Doubles& moment) noexcept {
-  Floats x = Floats{} - 1e30F, w;
+  Floats x = Floats{} + lowest, w;
   std::memcpy(&x, logits, count * sizeof(float));
   x -= largest;
   exponential(x, w);

@@ -142,3 +142,15 @@ def test_repetitions_are_found_as_the_readable_twin_finds_them(limit):
     tokens = np.random.default_rng(1).integers(0, 3, 400).astype(np.int32)
     found = _native.suffix_matches(tokens, limit)
     assert found.tolist() == penalties.suffix_matches(tokens.tolist(), limit)
+
+
+def test_what_has_to_stay_stays_where_one_token_has_nearly_everything():
+    logits = np.linspace(-90, 0, 300).astype(np.float32)
+    ids, _, _ = _native.FilterChain([("top_p", 0.5, 0, 0, 5)]).filtered(logits, False)
+    assert ids.tolist() == [299, 298, 297, 296, 295]
+
+
+def test_the_lowest_logits_there_are_still_share_the_whole():
+    logits = np.full(3, -3e38, dtype=np.float32)
+    drawn = [_native.FilterChain([]).draw(logits, coin, False, 0.0) for coin in (0.1, 0.5, 0.9)]
+    assert drawn == [(i, pytest.approx(1 / 3)) for i in range(3)]
