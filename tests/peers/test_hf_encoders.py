@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
 
+import http_client
 import tokamak
 from tokamak import models
+from tokamak.cli.main import main
 from tokamak.errors import UnsupportedError
 from tokamak.loaders.names.hf import HF_FAMILIES
+from tokamak.server.app import create_app
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -160,3 +164,75 @@ def test_pooling_that_is_not_implemented_is_refused(tmp_path):
 
 def test_every_encoder_has_a_case():
     assert set(CASES) == {kind for kind, f in HF_FAMILIES.items() if models.is_encoder(f.architecture)}
+
+
+class Piped(io.StringIO):
+    """Standard input that is no terminal."""
+
+    buffer = property(lambda self: io.BytesIO(self.getvalue().encode()))
+
+
+def test_documents_are_ranked_as_by_transformers_in_python_on_the_command_line_and_over_http(
+    tmp_path, capsys, monkeypatch
+):
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "where",
+        "do",
+        "pandas",
+        "live",
+        "in",
+        "china",
+        "on",
+        "mars",
+        "they",
+        "eat",
+        "the",
+        "bamboo",
+        "of",
+        "a",
+        "hill",
+    ]
+    sizes = {"vocab_size": len(words), "type_vocab_size": 1, "pad_token_id": 0, "num_labels": 1}
+    model = saved("bert", tmp_path, "AutoModelForSequenceClassification", **sizes)
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    theirs = transformers.BertTokenizerFast({word: i for i, word in enumerate(words)})
+    query, documents = (
+        "where do pandas live",
+        ["they live in china", "on mars", "pandas eat the bamboo of china"],
+    )
+    with torch.no_grad():
+        ids = [theirs(query, document, return_tensors="pt")["input_ids"] for document in documents]
+        expected = np.array([model(one).logits[0, 0].item() for one in ids])
+    best = np.argsort(-expected).tolist()
+    with tokamak.load(tmp_path, threads=1) as llm:
+        assert np.abs(llm.rerank(query, documents) - expected).max() <= LIMIT
+        body = {"query": query, "documents": documents}
+        got = http_client.request(create_app(llm), "/v1/rerank", body).json()["results"]
+    assert [one["index"] for one in got] == best
+    assert [one["relevance_score"] for one in got] == pytest.approx(expected[best].tolist(), abs=LIMIT)
+    monkeypatch.setattr("sys.stdin", Piped("\n".join(documents)))
+    assert main(["rerank", str(tmp_path), "-q", query, "--top", "2", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)["results"]
+    assert [one["index"] for one in found] == best[:2]
+    assert main(["rerank", str(tmp_path), "-q", query, "-d", "a hill"]) == 0
+    assert "a hill" in capsys.readouterr().out
+
+
+def test_embed_prints_vectors(tmp_path, capsys):
+    saved("bert", tmp_path, vocab_size=8)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nthe\nhill")
+    assert main(["embed", str(tmp_path), "-p", "the hill", "-p", "a", "--json"]) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert got["dimensions"] == 32
+    assert np.linalg.norm(got["embeddings"], axis=1) == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_several_classes_do_not_rank(tmp_path):
+    saved("bert", tmp_path, "AutoModelForSequenceClassification", num_labels=3)
+    with tokamak.load(tmp_path) as llm, pytest.raises(UnsupportedError, match="3 classes"):
+        llm.rerank("a", ["b"])

@@ -215,6 +215,41 @@ def test_a_directory_that_reads_a_text_gives_the_logits_of_transformers(kind, fo
         assert np.abs(found - expected).max() <= LIMIT * expected.std()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_experts_in_mxfp4_are_what_transformers_makes_of_them(tmp_path):
+    unpack = pytest.importorskip("transformers.integrations.mxfp4").convert_moe_packed_tensors
+    safetensors = pytest.importorskip("safetensors.torch")
+    transformers.utils.logging.disable_progress_bar()
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "tie_word_embeddings": False}
+    config = transformers.AutoConfig.for_model("gpt_oss", **SIZES | CASES["gpt_oss"] | sizes)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    model.save_pretrained(tmp_path)
+    held = safetensors.load_file(str(tmp_path / "model.safetensors"))
+    generator = torch.Generator().manual_seed(0)
+    for i, layer in enumerate(model.model.layers):
+        for name, (outputs, inputs) in {"gate_up_proj": (192, 64), "down_proj": (64, 96)}.items():
+            path = f"model.layers.{i}.mlp.experts.{name}"
+            blocks = torch.randint(
+                0, 256, (4, outputs, inputs // 32, 16), generator=generator, dtype=torch.uint8
+            )
+            scales = torch.randint(120, 126, blocks.shape[:3], generator=generator, dtype=torch.uint8)
+            with torch.no_grad():
+                getattr(layer.mlp.experts, name).copy_(unpack(blocks, scales, dtype=torch.float32))
+            del held[path]
+            held |= {f"{path}_blocks": blocks, f"{path}_scales": scales}
+    safetensors.save_file(held, str(tmp_path / "model.safetensors"))
+    path = tmp_path / "config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}})
+    )
+    ids = np.random.default_rng(0).integers(1, 97, 40)
+    with torch.no_grad():
+        expected = model(torch.tensor(ids)[None]).logits[0].numpy()
+    assert open_checkpoint(tmp_path).weights["layers.1.mlp.experts.down_proj"].format == "mxfp4"
+    with tokamak.load(tmp_path, executor="reference", kv_dtype="f32") as llm:
+        assert np.abs(llm.logits(ids.tolist()) - expected).max() <= LIMIT * expected.std()
+
+
 def test_every_family_has_a_case():
     decoders = {kind for kind, f in HF_FAMILIES.items() if not models.is_encoder(f.architecture)}
     assert {FORMS.get(kind, kind) for kind in (*CASES, *READERS)} == decoders

@@ -24,6 +24,8 @@ VERBS = {
     "serve": "answer over HTTP, as OpenAI's API does",
     "tokenize": "text to token ids",
     "detokenize": "token ids to text",
+    "embed": "vectors of texts",
+    "rerank": "documents by how well they answer a question",
     "train-tokenizer": "a new vocabulary from text files",
     "inspect": "metadata, tensors, formats, memory and graph of a model file",
     "convert": "a directory with safetensors as GGUF, or a model packed for this machine",

@@ -28,13 +28,13 @@ def encoder_limits(limits: Limits, context: int) -> Limits:
 
 
 class Encoder(LLM):
-    """An LLM that only embeds and ranks. pooling: one of POOLINGS, what the model says it was trained for."""
+    """An LLM that only embeds and ranks. pooling: one of POOLINGS, what the model says it was trained for. labels: of its head."""
 
-    def __init__(self, *args: Any, pooling: str = "mean", **options: Any) -> None:
+    def __init__(self, *args: Any, pooling: str = "mean", labels: int = 0, **options: Any) -> None:
         super().__init__(*args, **options)
         if pooling not in POOLINGS:
             raise UnsupportedError(f"pooling {pooling!r} is none of {', '.join(POOLINGS)}")
-        self.pooling = pooling
+        self.pooling, self.labels = pooling, labels
         self.hidden_size = self.program.vocab_size
         self._step = threading.Lock()
 
@@ -70,12 +70,16 @@ class Encoder(LLM):
     def rerank(self, query: str, documents: Sequence[str]) -> Floats:
         """Scores f32[n] of n documents for a query, higher is nearer: raw, before any sigmoid.
 
-        Raises: UnsupportedError for a model without a ranking head, else as `embed`.
+        Segment ids are 0 throughout, as llama.cpp has it: a BERT that learned to tell two texts apart by segments scores
+        otherwise in transformers. RoBERTa, XLM-R and ModernBERT have no segments.
+        Raises: UnsupportedError for a model without a ranking head, or with one of several classes, else as `embed`.
         """
         if self.pooling != "rank":
             raise UnsupportedError(
                 f"this model has no ranking head; its pooling is {self.pooling!r}. Use embed"
             )
+        if self.labels > 1:
+            raise UnsupportedError(f"the model tells {self.labels} classes apart; one score ranks")
         if self.tokenizer is None:
             raise UnsupportedError("the model file has no tokenizer")
         pairs = [self.tokenizer.encode_pair(query, document) for document in documents]

@@ -194,8 +194,9 @@ def _kind(checkpoint: Checkpoint) -> Callable[..., LLM]:
     """What is made of a program: an `LLM`, or an `Encoder` that pools as the file says."""
     if not models.is_encoder(checkpoint.architecture):
         return LLM
-    ranks = bool(checkpoint.config.get("num_labels"))
-    return partial(Encoder, pooling=pooling_of(checkpoint.metadata, checkpoint.architecture, ranks=ranks))
+    labels = int(str(checkpoint.config.get("num_labels") or 0))
+    pooling = pooling_of(checkpoint.metadata, checkpoint.architecture, ranks=labels > 0)
+    return partial(Encoder, pooling=pooling, labels=labels)
 
 
 def default_model() -> Path:

@@ -19,6 +19,7 @@ import numpy as np
 from tokamak.errors import ModelFileError, UnsupportedError
 from tokamak.loaders.gguf import GgufModel, TensorInfo, half_split_order
 from tokamak.loaders.hf_config import Keys, keys_of
+from tokamak.loaders.hf_mxfp4 import with_experts_unpacked
 from tokamak.loaders.hf_quantised import Unpacked, unpacked
 from tokamak.loaders.hf_vision import text_part
 from tokamak.loaders.names import FAMILIES, FamilyNames, Row
@@ -34,7 +35,7 @@ NAMED = {
     "pooling_mode_mean": "pooling_mode_mean_tokens",
     "pooling_mode_cls": "pooling_mode_cls_token",
 }
-PACKED = ("q4_0", "q8_0", "tq2_0")  # of matrices that were quantised already
+PACKED = ("q4_0", "q8_0", "tq2_0", "mxfp4")  # of matrices that were quantised already
 KEPT = ("f32", "f16", "bf16", *PACKED)  # formats that stay; others become f32
 Source = StoredTensor | Unpacked
 
@@ -97,7 +98,9 @@ def open_directory(path: str | Path) -> GgufModel:
     keys.put("general.name", str(config.get("_name_or_path") or folder.resolve().name))
     if (pooling := _pooling(folder)) is not None:
         keys.put(f"{hf.architecture}.pooling_type", pooling)
-    stored = unpacked(files, config)
+    settings = config.get("quantization_config")
+    in_mxfp4 = isinstance(settings, dict) and settings.get("quant_method") == "mxfp4"
+    stored = with_experts_unpacked(files) if in_mxfp4 else unpacked(files, config)
     _check_ranked(config, hf, stored)
     tied = bool(config.get("tie_word_embeddings", hf.defaults.get("tie_word_embeddings", False)))
     made = dict(_Maker(hf, family, keys, stored).tensors(tied=tied))
@@ -237,7 +240,8 @@ class _Maker:
         """Orders of rows and offsets of values as GGUF has them; vectors and tables of positions in f32."""
         if self.hf.transposed and len(made.shape) == 2 and row.path.split(".")[-2].endswith("_proj"):
             made = _changed(made, lambda x: x.T, (made.shape[1], made.shape[0]))
-        if self.hf.alternating and row.tensor == "ffn_down_exps.weight":
+        turns = self.hf.alternating and made.format not in PACKED
+        if turns and row.tensor == "ffn_down_exps.weight":
             count, inner, outer = made.shape
             made = _changed(made, lambda x: x.transpose(0, 2, 1), (count, outer, inner))
         if self.hf.mixed_heads and "qkv_proj" in row.path:
@@ -291,7 +295,15 @@ class _Maker:
 
 
 def _every_other(made: _Made, half: int) -> _Made:
-    """Of [experts, (inputs,) outputs] the gates or the ups, outputs before inputs."""
+    """Of [experts, (inputs,) outputs], packed ones [experts, outputs, inputs], the gates or the ups, outputs before inputs."""
+    if made.format in PACKED:
+        experts, both, inputs = made.shape
+        rows = (experts, both, -1)
+        return replace(
+            made,
+            shape=(experts, both // 2, inputs),
+            read=lambda: np.ascontiguousarray(made.read().reshape(rows)[:, half::2]).reshape(-1),
+        )
     *rest, both = made.shape
     shape = (rest[0], both // 2, *rest[1:])
     return _changed(made, lambda x: np.moveaxis(x[..., half::2], -1, 1), shape)
