@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = "TOKAMAK_LLAMA_SUITE"  # JSON: the models, and the server to start
-PORT = "18100"
+PORT = os.environ.get("PORT", "18100")
 # What llama-server calls it, what `tokamak serve` does; None: nothing, its value is dropped.
 WITH_VALUE = {
     **{
@@ -32,24 +32,25 @@ WITH_VALUE = {
     },
     "--alias": "--alias",
     "--chat-template-file": "--chat-template-file",
+    "--chat-template": "--chat-template",
+    "--reasoning": "--reasoning",
     "--parallel": "--max-sequences",
     "--reasoning-format": "--reasoning-format",
     "--cors-origins": "--cors-origin",
     **dict.fromkeys(("--batch-size", "--ubatch-size", "--n-gpu-layers", "-ctk", "-ctv", "-fa", "--pooling")),
-    **dict.fromkeys(
-        ("--grp-attn-n", "--grp-attn-w", "--cache-ram", "--tags", "--slot-save-path", "--reasoning")
-    ),
+    **dict.fromkeys(("--grp-attn-n", "--grp-attn-w", "--cache-ram", "--tags", "--slot-save-path")),
     **dict.fromkeys(("--spec-type", "--spec-draft-n-max", "--spec-draft-n-min", "--media-path")),
 }
-SWITCHES = {"--context-shift": "--context-shift"}
+SWITCHES = {"--context-shift": "--context-shift", "--no-slots": "--no-slots", "--verbose": "--verbose"}
+# What llama-server does without an option, which ours has to be told.
+UNASKED = {"--cors-origins": ("--cors-origin", "*"), "--metrics": ("--no-metrics",)}
+ALWAYS = ("--any-name", "--today")  # llama-server looks at no name, and tells templates the date
 IDLE = {
     *(
         "--offline",
         "--cont-batching",
         "--metrics",
         "--slots",
-        "--no-slots",
-        "--verbose",
         "--no-ui",
         "--jinja",
     ),
@@ -66,12 +67,17 @@ def models(folder: Path) -> dict[str, str]:
     decoder = tiny.gguf(folder / "tiny.gguf", "llama", "q8_0", context=2048)
     kinds = {"tokenizer.ggml.token_type_count": 2}
     encoder = tiny.gguf(folder / "bert.gguf", "bert", "q8_0", context=512, metadata=kinds)
-    return {"decoder": str(decoder), "encoder": str(encoder)}
+    ranker = tiny.gguf(
+        folder / "ranker.gguf", "bert", "q8_0", context=512, metadata=kinds, keys={"pooling_type": 4}
+    )
+    return {"decoder": str(decoder), "encoder": str(encoder), "ranker": str(ranker)}
 
 
 def model_of(words: list[str], known: dict[str, str]) -> str:
     """The file in the place of the one that is asked for by name."""
-    return known["encoder" if any(re.search("bert|bge|reranker", word) for word in words) else "decoder"]
+    kinds = {"reranker": "ranker", "bert|bge": "encoder"}
+    found = (kind for names, kind in kinds.items() if any(re.search(names, word) for word in words))
+    return known[next(found, "decoder")]
 
 
 def start(words: list[str]) -> None:
@@ -99,11 +105,13 @@ def theirs(words: list[str], model: str) -> list[str]:
 def ours(words: list[str], model: str) -> list[str]:
     """The options of `tokamak serve`.  Exits for one that is not known: the test asks for something else."""
     said, left, context, sequences = (
-        [model, "--threads", "2", "--drain", "1", "--no-history"],
+        [model, "--threads", "2", "--drain", "1", "--no-history", *ALWAYS],
         list(words),
         0,
         1,
     )
+    for option, instead in UNASKED.items():
+        said += () if option in words else instead
     while left:
         word = left.pop(0)
         if word in ("--hf-repo", "--hf-file", "--model-url"):

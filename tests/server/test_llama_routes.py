@@ -13,6 +13,7 @@ from http_client import events, request
 from tokamak.errors import InvalidParams
 from tokamak.server.app import create_app
 from tokamak.server.routes.embeddings import shortened
+from tokamak.server.state import ServerConfig
 
 
 def ask(app, path, **body):
@@ -164,13 +165,12 @@ def test_an_answer_that_is_begun_is_gone_on_with(app, llm):
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Once upon"}]
     asked = {"messages": turns, "max_tokens": 4, "temperature": 0, "verbose": True}
     got = ask(app, "/chat/completions", **asked).json()
-    prompt = llm.tokenizer.render_chat(turns[:1]) + "Once upon"
-    assert got["__verbose"]["prompt"] == prompt
+    assert got["__verbose"]["prompt"] == "<s> " + llm.tokenizer.render_chat(turns[:1]) + "Once upon"
     assert got["usage"]["prompt_tokens"] == len(llm.tokenizer.encode_chat(turns[:1], begun="Once upon"))
     counted = ask(app, "/v1/chat/completions/input_tokens", messages=turns).json()
     assert counted["input_tokens"] == got["usage"]["prompt_tokens"]
     answered = ask(app, "/chat/completions", **asked, continue_final_message=False).json()
-    assert answered["__verbose"]["prompt"] == llm.tokenizer.render_chat(turns)
+    assert answered["__verbose"]["prompt"] == "<s> " + llm.tokenizer.render_chat(turns)
     both = {"add_generation_prompt": True, "continue_final_message": True}
     assert request(app, "/chat/completions", asked | both).status_code == 400
     assert request(app, "/chat/completions", asked | {"messages": [*turns, turns[1]]}).status_code == 400
@@ -214,3 +214,54 @@ def test_peers_names_say_the_same_numbers(app):
     assert numbers["vllm:time_to_first_token_seconds_count"] == numbers["tokamak_ttft_seconds_count"] == 1
     assert numbers["tokamak_steps_total"] >= 6
     assert numbers["tokamak_weights_read_bytes_total"] > 0
+
+
+def test_a_stream_says_how_much_of_the_prompt_is_read(app, llm):
+    asked = {"prompt": "Once upon a time " * 16, "n_predict": 2, "stream": True, "timings_per_token": True}
+    got = events(request(app, "/completion", {**asked, "return_progress": True}).text)
+    said = [chunk for chunk in got if "prompt_progress" in chunk]
+    num = len(llm.tokenizer.encode(asked["prompt"]))
+    assert [(c["prompt_progress"]["processed"], c["prompt_progress"]["total"]) for c in said][
+        :: len(said) - 1
+    ] == [
+        (0, num),
+        (num, num),
+    ]
+    assert said[0]["timings"]["prompt_n"] == said[0]["timings"]["prompt_ms"] == 0
+    assert got.index(said[-1]) < next(i for i, chunk in enumerate(got) if chunk["content"])
+    assert not any("prompt_progress" in chunk for chunk in events(request(app, "/completion", asked).text))
+
+
+def test_what_is_switched_off_is_501_behind_the_key(llm):
+    app = create_app(llm, ServerConfig(closed=("/slots",), api_keys=("a-long-key",)))
+    assert request(app, "/slots").status_code == 401
+    assert request(app, "/slots", headers={"x-api-key": "a-long-key"}).status_code == 501
+
+
+def test_pieces_of_a_text_are_one_text_and_tei_gets_a_list(encoder, tiny_gguf):
+    parts = {"content": [{"type": "text", "text": "the "}, {"type": "text", "text": "fish"}]}
+    one, other = ask(create_app(encoder), "/v1/embeddings", input=["the fish", parts]).json()["data"]
+    assert one["embedding"] == other["embedding"]
+    with tokamak.load(tiny_gguf("bert", keys={"pooling_type": 4}), threads=1) as llm:
+        asked = {"query": "fish", "texts": ["the fish", "a cat"]}
+        found = ask(create_app(llm), "/rerank", **asked).json()
+        assert sorted(entry["index"] for entry in found) == [0, 1]
+        assert request(create_app(llm), "/rerank", {"query": "fish"}).json()["error"]["param"] == "documents"
+
+
+@pytest.mark.parametrize("origin", ["http://localhost", "http://127.0.0.1:3000", "http://[::1]:3000"])
+def test_pages_of_this_machine_may_call_where_localhost_is_named(llm, origin):
+    app = create_app(llm, ServerConfig(cors_origins=("localhost",)))
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    said = request(app, "/completion", method="OPTIONS", headers=asked).headers
+    assert said["access-control-allow-origin"] == origin
+    for other in ("http://localhost.evil.com", "http://notlocalhost", "http://[::1", "null"):
+        said = request(app, "/completion", method="OPTIONS", headers={**asked, "Origin": other}).headers
+        assert "access-control-allow-origin" not in said
+
+
+def test_one_model_answers_every_name_only_if_it_is_told_to(llm):
+    lax = create_app(llm, ServerConfig(any_name=True))
+    assert ask(lax, "/v1/completions", model="made-up", prompt="a", max_tokens=1).status_code == 200
+    asked = {"model": "made-up", "prompt": "a"}
+    assert request(create_app(llm), "/v1/completions", asked).status_code == 404

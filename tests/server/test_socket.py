@@ -131,5 +131,5 @@ def test_serve_takes_defaults_a_template_and_says_the_bandwidth(tiny_model, tmp_
     with serving(tiny_model, *options) as (_, url):
         body = {"messages": [{"role": "user", "content": "Once"}], "verbose": True}
         got = httpx.post(url + "/v1/chat/completions", json=body, timeout=60).json()
-        assert (got["__verbose"]["prompt"], got["usage"]["completion_tokens"]) == ("[Once]", 3)
+        assert (got["__verbose"]["prompt"], got["usage"]["completion_tokens"]) == ("<s> [Once]", 3)
         assert "tokamak_bandwidth_share " in httpx.get(url + "/metrics").text

@@ -17,9 +17,12 @@ from tokamak.cli.sampling import OPTIONS
 from tokamak.engine.loading import default_model
 from tokamak.errors import InvalidParams, UnavailableError
 from tokamak.settings import Settings
+from tokamak.tokenizers import Tokenizer
+from tokamak.tokenizers.chat_formats import FORMATS
 
 if TYPE_CHECKING:
     from tokamak.engine.llm import LLM
+    from tokamak.server.state import ServerConfig
 
 SUMMARY = (
     "Serve models over HTTP: the APIs of OpenAI, Anthropic, Ollama and llama-server, health and metrics."
@@ -37,6 +40,8 @@ ALERTS = (
     ("throughput", 0.0, "tokens made per second at least while requests run, 0: no alert"),
 )
 PROBE_NBYTES = 64 << 20  # more than caches hold, read in some hundredths of a second
+TODAY = {"date_string": "strftime_now('%d %b %Y')", "datetime": "strftime_now('%b %d %Y')"}
+CLOSABLE = ("metrics", "slots")
 NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
 
 
@@ -48,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="model files (default: the embedded one); the first is loaded now, others when they are asked for",
     )
-    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default 127.0.0.1)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="address, or several by commas (default 127.0.0.1)"
+    )
     parser.add_argument(
         "--port", type=int, default=8080, metavar="N", help="port; 0: a free one (default 8080)"
     )
@@ -59,11 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="names of a model for clients, by commas (default: of the file); of several models one --alias each, in order",
     )
-    parser.add_argument(
-        "--exact-names",
-        action="store_true",
-        help="refuse gpt-4o, claude-... and other names clients have built in",
-    )
+    add_names(parser)
     parser.add_argument(
         "--log-requests",
         action="store_true",
@@ -77,14 +80,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--admin-key", action="append", metavar="K", help="opens loading and unloading too")
     group.add_argument("--admin-key-file", metavar="FILE", help="one key a line")
     group.add_argument(
-        "--cors-origin", action="append", default=[], metavar="O", help="a page that may call this; * for all"
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="O",
+        help="a page that may call this; localhost: those of this machine, *: all",
     )
     add_limits(parser)
     add_defaults(parser)
     add_evidence(parser)
     add_loading(parser)
-    parser.add_argument(
+    add_templates(parser)
+
+
+def add_templates(parser: argparse.ArgumentParser) -> None:
+    """What the model's chat template is, and what it is told."""
+    group = parser.add_argument_group("chat template")
+    group.add_argument(
+        "--chat-template", choices=sorted(FORMATS), metavar="NAME",
+        help=f"a known form in the place of the model's own: {', '.join(sorted(FORMATS))}",
+    )  # fmt: skip
+    group.add_argument(
+        "--reasoning", choices=("on", "off", "auto"),
+        help="whether models whose template has a switch for it reason, where a request does not say (default: as the "
+        "template does without; auto: on)",
+    )  # fmt: skip
+    group.add_argument(
         "--chat-template-file", metavar="FILE", help="a Jinja template in the place of the model's own"
+    )
+    group.add_argument(
+        "--today", action="store_true",
+        help="tell templates that ask for date_string or datetime the date (default: as they do without)",
+    )  # fmt: skip
+    group.add_argument(
+        "--verbose", dest="default_verbose", action="store_true", default=None,
+        help="chat answers have the prompt as the model reads it, in __verbose",
+    )  # fmt: skip
+
+
+def add_names(parser: argparse.ArgumentParser) -> None:
+    """Which names of models are answered."""
+    parser.add_argument(
+        "--exact-names",
+        action="store_true",
+        help="refuse gpt-4o, claude-... and other names clients have built in",
+    )
+    parser.add_argument(
+        "--any-name", action="store_true", help="a server of one model answers every model name"
     )
 
 
@@ -127,6 +169,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def limits_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Those that were given, as fields of ServerConfig."""
+    given = {field: getattr(args, field) for _, field, _, _ in LIMITS}
+    return {field: value for field, value in given.items() if value is not None}
+
+
 # Of the options of `tokamak run`, those that are a number or a switch.
 DEFAULTS = tuple(option for option in OPTIONS if option.kind in (int, float, bool))
 
@@ -162,8 +210,8 @@ def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(args, f"default_{name}") for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     SamplingParams(**given)
-    if args.default_reasoning_format is not None:
-        given["reasoning_format"] = args.default_reasoning_format
+    more = {name: getattr(args, f"default_{name}") for name in ("reasoning_format", "verbose")}
+    given |= {name: value for name, value in more.items() if value is not None}
     return given
 
 
@@ -176,6 +224,8 @@ def add_evidence(parser: argparse.ArgumentParser) -> None:
         help="samples of every 10 s, for 90 days (default: in the cache directory)",
     )
     group.add_argument("--no-history", action="store_true", help="keep none")
+    for name in CLOSABLE:
+        group.add_argument(f"--no-{name}", action="store_true", help=f"/{name} is answered with 501")
     group.add_argument(
         "--alert-webhook", metavar="URL", help="gets a JSON object for every alert; the log always does"
     )
@@ -243,12 +293,24 @@ class Loader:
         """The model."""
         names = ("max_batch_rows", "max_sequences", "inter_token_target_ms")
         llm = load_model(self._args, **{name: getattr(self._args, name) for name in names})
-        if self._args.chat_template_file is not None and llm.tokenizer is not None:
-            from tokamak.tokenizers import Tokenizer
-
-            spec, text = llm.tokenizer.spec, file_text(self._args.chat_template_file)
-            llm.tokenizer = Tokenizer(replace(spec, chat_template=text, chat_templates={}))
+        if llm.tokenizer is not None:
+            spec = llm.tokenizer.spec
+            text = template_of(self._args, spec.chat_template)
+            if text != spec.chat_template:
+                llm.tokenizer = Tokenizer(replace(spec, chat_template=text, chat_templates={}))
         return llm
+
+
+def template_of(args: argparse.Namespace, own: str | None) -> str | None:
+    """The chat template that the options make of the model's own.  Raises: InvalidParams."""
+    if args.chat_template is not None and args.chat_template_file is not None:
+        raise InvalidParams("--chat-template and --chat-template-file are given; one is enough")
+    text = file_text(args.chat_template_file) if args.chat_template_file is not None else own
+    text = FORMATS[args.chat_template] if args.chat_template is not None else text
+    told = {"enable_thinking": "false" if args.reasoning == "off" else "true"} if args.reasoning else {}
+    told |= TODAY if args.today else {}
+    heads = "".join(f"{{%- set {name} = {name} | default({value}) %}}" for name, value in told.items())
+    return text if text is None else heads + text
 
 
 def names_of(args: argparse.Namespace) -> list[list[str]]:
@@ -271,6 +333,27 @@ def names_of(args: argparse.Namespace) -> list[list[str]]:
     return names
 
 
+def config_of(args: argparse.Namespace) -> ServerConfig:
+    """What the options say.  Raises: InvalidParams."""
+    from tokamak.server.state import ServerConfig
+    from tokamak.server.traces import tracer_to
+
+    return ServerConfig(
+        api_keys=keys(args.api_key, args.api_key_file),
+        admin_keys=keys(args.admin_key, args.admin_key_file),
+        host=args.host,
+        cors_origins=tuple(args.cors_origin),
+        exact_names=args.exact_names,
+        any_name=args.any_name,
+        closed=tuple(f"/{name}" for name in CLOSABLE if getattr(args, f"no_{name}")),
+        defaults=defaults_of(args),
+        tracer=tracer_to(args.otlp_endpoint) if args.otlp_endpoint else None,
+        read_bytes_s=read_bandwidth(args.threads_given),
+        **limits_of(args),
+        **evidence(args),
+    )
+
+
 def execute(args: argparse.Namespace) -> int:
     """Bind, load, serve until SIGTERM or Ctrl-C."""
     check_installed()
@@ -278,30 +361,18 @@ def execute(args: argparse.Namespace) -> int:
     from tokamak.server.app import create_app
     from tokamak.server.registry import Models, Served
     from tokamak.server.serving import check_exposure, listen, serve
-    from tokamak.server.state import ServerConfig
-    from tokamak.server.traces import tracer_to
 
-    limits = {field: getattr(args, field) for _, field, _, _ in LIMITS if getattr(args, field) is not None}
-    config = ServerConfig(
-        api_keys=keys(args.api_key, args.api_key_file),
-        admin_keys=keys(args.admin_key, args.admin_key_file),
-        host=args.host,
-        cors_origins=tuple(args.cors_origin),
-        exact_names=args.exact_names,
-        defaults=defaults_of(args),
-        tracer=tracer_to(args.otlp_endpoint) if args.otlp_endpoint else None,
-        read_bytes_s=read_bandwidth(args.threads_given),
-        **limits,
-        **evidence(args),
-    )
-    check_exposure(args.host, config.api_keys)
+    config = config_of(args)
+    hosts = [host.strip() for host in args.host.split(",")]
+    for host in hosts:
+        check_exposure(host, config.api_keys)
     if args.drain < 0:
         raise InvalidParams(f"--drain is {args.drain}; it must be 0 or more seconds")
     logs.start(Settings.load().log, requests=args.log_requests)
     names, paths = names_of(args), args.models or [None]
     queue = {"most_waiting": config.max_waiting, "most_each": config.max_each}
     # Bound before the model is loaded, so that a taken port is known at once; not listening yet, so nobody waits.
-    with listen(args.host, args.port) as bound:
+    with listen(hosts, args.port) as bound:
         loaders = [Loader(args, path) for path in paths]
         first = loaders[0]()
         served = [
@@ -311,8 +382,8 @@ def execute(args: argparse.Namespace) -> int:
         models = Models(served)
         try:
             app = create_app(models, config)
-            name = f"[{args.host}]" if ":" in args.host else args.host
-            url = f"http://{name}:{bound.getsockname()[1]}"
+            name = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
+            url = f"http://{name}:{bound[0].getsockname()[1]}"
             serve(
                 app, bound, drain_s=args.drain, ready=lambda: say_ready(args, url, [s.name for s in served])
             )

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from tokamak.compat import openai_shapes as shapes
-from tokamak.compat.chat_formats import FORMATS
 from tokamak.compat.chat_reading import Reading, constraint, plain
 from tokamak.compat.llama_parts import (
     LlamaCache,
@@ -33,6 +32,7 @@ from tokamak.engine.loading import load
 from tokamak.engine.replies import ToolParser
 from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.sampling import SamplingParams
+from tokamak.tokenizers.chat_formats import FORMATS
 from tokamak.types import Floats
 
 __all__ = ["Llama", "LlamaCache", "LlamaGrammar", "LlamaPromptLookupDecoding", "LlamaRAMCache", "LlamaState"]

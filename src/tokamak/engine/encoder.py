@@ -113,7 +113,7 @@ class Encoder(LLM):
         if not ids:
             raise InvalidParams("a text has no token, so there is nothing to embed")
         if len(ids) > self.context:
-            raise ContextOverflow(f"a text has {len(ids)} tokens, the context is {self.context}")
+            raise ContextOverflow(f"a text has {len(ids)} tokens, too large for the context, {self.context}")
         wrong = next((i for i in ids if not 0 <= i < self._num_tokens), None)
         if wrong is not None:
             raise InvalidParams(f"token id {wrong} is not in 0 .. {self._num_tokens - 1}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -81,15 +82,8 @@ class LLM:
             adapters=adapters or Adapters(()),
             picture_width=vision.hidden_size if vision else 0,
         )
-        unheld = None
-        if prefix_cache_nbytes is not None:
-            fewest = min(program.limits.num_blocks, program.limits.blocks(recent=program.reach is not None))
-            block_nbytes = program.memory().get("cache", 0) // fewest
-            unheld = prefix_cache_nbytes // max(1, block_nbytes)
-        drafters = {} if draft is None else {"draft": ModelDrafter(draft, program.vocab_size)}
-        self._loop = EngineLoop(EngineCore(program, max_unheld=unheld, drafters=drafters))
-        if inter_token_target_ms is not None:
-            self._loop.core.scheduler.pace.target_s = inter_token_target_ms / 1000.0
+        self._make_core = partial(_core, program, draft, prefix_cache_nbytes, inter_token_target_ms)
+        self._loop = EngineLoop(self._make_core())
         self._weights_nbytes = program.memory().get("weights", 0)
         self._closer = weakref.finalize(self, _close, self._loop, program, draft, vision)
 
@@ -308,7 +302,9 @@ class LLM:
         for text in [texts] if is_one_prompt(texts) else texts:
             ids = self._preparer.plain_ids(text)
             if len(ids) > self.context:
-                raise ContextOverflow(f"a text has {len(ids)} tokens, the context is {self.context}")
+                raise ContextOverflow(
+                    f"a text has {len(ids)} tokens, too large for the context, {self.context}"
+                )
             states = hidden_states(core, ids, gates)
             vectors.append(pooled(self._loop.each(states), how))
         out = np.array(vectors, dtype=np.float32).reshape(len(vectors), -1)
@@ -320,6 +316,13 @@ class LLM:
     def problem(self) -> str | None:
         """Why no request can be answered any more (closed, or a defect ended the engine), None while one can."""
         return self._loop.problem
+
+    def restart(self) -> bool:
+        """Start the engine again after a defect ended it: the same weights, an empty cache; False if none did.
+
+        Requests that were under way have failed with what it ended with. A closed LLM stays closed.
+        """
+        return self._loop.restart(self._make_core)
 
     def stats(self) -> dict[str, int | float]:
         """What the engine does now and has done: requests, blocks, prefix hits, preemptions, turns of its thread."""
@@ -427,6 +430,21 @@ def _single(params: SamplingParams) -> SamplingParams:
 
 def _ignore(_: StepOutput) -> None:
     pass
+
+
+def _core(
+    program: Program, draft: Program | None, kept_nbytes: int | None, target_ms: float | None
+) -> EngineCore:
+    """An engine over programs that are loaded; kept_nbytes: of prefixes that nobody holds, None: all there is room for."""
+    unheld = None
+    if kept_nbytes is not None:
+        fewest = min(program.limits.num_blocks, program.limits.blocks(recent=program.reach is not None))
+        unheld = kept_nbytes // max(1, program.memory().get("cache", 0) // fewest)
+    drafters = {} if draft is None else {"draft": ModelDrafter(draft, program.vocab_size)}
+    core = EngineCore(program, max_unheld=unheld, drafters=drafters)
+    if target_ms is not None:
+        core.scheduler.pace.target_s = target_ms / 1000.0
+    return core
 
 
 def _close(loop: EngineLoop, program: Program, draft: Program | None, vision: Vision | None) -> None:

@@ -106,6 +106,22 @@ class EngineLoop:
         self.core.program.cancel()  # do not wait for the rest of a long step
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        self._failure = None  # what is closed is not restarted
+        return True
+
+    def restart(self, make: Callable[[], EngineCore]) -> bool:
+        """Go on with another core after a defect ended the thread; False if none did. Waits until whoever had a request has
+        been told."""
+        self._check_process()
+        thread = self._thread
+        if self._failure is None or thread is None or thread is threading.current_thread():
+            return False
+        thread.join()
+        with self._changed:
+            if self._failure is None:  # closed meanwhile, or restarted by another thread
+                return False
+            self._deliver.clear()
+            self.core, self._thread, self._failure, self._closed = make(), None, None, False
         return True
 
     def _check_process(self) -> None:

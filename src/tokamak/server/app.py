@@ -48,6 +48,7 @@ def create_app(llm: LLM | Models, config: ServerConfig | None = None) -> Guard:
     config = config or ServerConfig()
     every = Models([served_alone(llm, config)]) if isinstance(llm, LLM) else llm
     every.budget_nbytes, every.exact = config.memory_nbytes, config.exact_names
+    every.lax = config.any_name
     state = State(every, config)
     routes = [route for group in GROUPS for route in group.routes(state)]
     router = Router([*routes, *openapi.routes(OPERATIONS)], redirect_slashes=False)

@@ -135,6 +135,8 @@ def write(llm: LLM, asked: Dialogue, *, add_generation_prompt: bool = True) -> W
         notes.append(NOTE_TOOLS)
         messages = told(messages, asked.offered)
     template = PLAIN if source is None else None
+    described = [tool.described()["function"] for tool in asked.offered]
+    variables.setdefault("functions", json.dumps(described) if described else "")  # what Firefunction reads
     prompt, shown = llm.write_chat(messages, add_generation_prompt, template, begun, **variables)
     text = tokenizer.render_chat(shown, add_generation_prompt, template, **variables) + begun
     return Written(prompt, text, tuple(notes))

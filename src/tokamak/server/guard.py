@@ -14,7 +14,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,7 +33,7 @@ PUBLIC_FOLDER = "/ui/"  # the page's own files
 CLIENT_GONE = 499  # counted under this status; nobody is left to read it
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 PREFLIGHT = {
-    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
     "access-control-allow-headers": "authorization, content-type, x-api-key, x-request-id, anthropic-version, anthropic-beta",
     "access-control-max-age": "600",
 }
@@ -72,8 +72,8 @@ class Guard:
 
         try:
             try:
-                if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-                    await send_whole(numbered, 204, b"", **PREFLIGHT)
+                if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                    await send_whole(numbered, 200, b"", **(PREFLIGHT if allowed else {}))
                     return
                 scope["app"], scope["salt"] = self, self.check(scope, headers)
                 await self.app(scope, receive, numbered)
@@ -97,8 +97,8 @@ class Guard:
 
     def cors(self, headers: Headers) -> dict[str, str]:
         """Headers that let the page of this origin read the answer; none unless the configuration names it."""
-        origin, origins = headers.get("origin"), self.state.config.cors_origins
-        if origin is None or not (origin in origins or "*" in origins):
+        origin = headers.get("origin")
+        if origin is None or not may_call(origin, self.state.config.cors_origins):
             return {}
         return {
             "access-control-allow-origin": origin,
@@ -123,9 +123,11 @@ class Guard:
             return ""
         if not self.state.num_plain_keys:
             check_local(headers, self.state.config)
-        if self.state.key_digests:
-            return self.salt_of(scope, headers, needed=self.state.num_plain_keys > 0)
-        return ""
+        needed = self.state.num_plain_keys > 0
+        salt = self.salt_of(scope, headers, needed=needed) if self.state.key_digests else ""
+        if scope["path"] in self.state.config.closed:
+            raise Problem(501, f"{scope['path']} is switched off", code="switched_off")
+        return salt
 
     def salt_of(self, scope: Scope, headers: Headers, *, needed: bool) -> str:
         """Which key opened the door: prefixes in the cache are shared under one key only.  Raises: Problem 401 if one is needed.
@@ -195,13 +197,23 @@ def check_local(headers: Headers, config: ServerConfig) -> None:
             host = urlsplit(f"//{value}" if name == "host" else value).hostname or ""
         except ValueError:
             host = ""
-        if name == "origin" and (value in config.cors_origins or "*" in config.cors_origins):
+        if name == "origin" and may_call(value, config.cors_origins):
             continue
-        if not (is_loopback(host) or host == config.host.lower()):
+        if not (is_loopback(host) or host in config.host.lower().replace(" ", "").split(",")):
             text = (
                 f"{name.capitalize()} is {value[:100]!r}; without an API key only loopback names are answered"
             )
             raise Problem(403, text, code="not_local", headers=CLOSE)
+
+
+def may_call(origin: str, origins: Sequence[str]) -> bool:
+    """Whether the configuration lets pages of this origin read answers."""
+    if origin in origins or "*" in origins:
+        return True
+    try:
+        return "localhost" in origins and is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -60,6 +60,11 @@ def warnings(state: State) -> list[str]:
     """What an operator should look at while everything still works."""
     tight = memory_problem(MUCH_USED)
     found = [f"memory: {tight}"] if tight else []
+    found += [
+        f"engine: {served.name!r} was restarted {len(lately)} times lately; {lately[-1]}"
+        for served in state.models.every
+        if (lately := served.recent_restarts())
+    ]
     if state.recorder.problem:
         found.append(f"history: {state.recorder.problem}")
     return found + [f"alert: {name}" for name in state.recorder.alerts.firing]

@@ -189,6 +189,7 @@ def _engine(
             "prefix_queried_tokens",
         ),
         ("tokamak_prefix_cache_hit_tokens_total", "Tokens found in the prefix cache.", "prefix_hit_tokens"),
+        ("tokamak_engine_restarts_total", "Engines that a defect ended and that go on.", "engine_restarts"),
         ("tokamak_preemptions_total", "Sequences that had to give their blocks back.", "preempted"),
     ):
         yield name, text, "counter", (), stats.get(key, 0)

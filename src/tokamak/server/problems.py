@@ -115,7 +115,9 @@ def problem_of(error: Exception, request_id: str) -> Problem:
 
 def too_long(error: ContextOverflow) -> Problem:
     """OpenAI's code, with llama-server's type and counts."""
-    problem = Problem(400, str(error), code="context_length_exceeded")
+    known = error.num_prompt is not None
+    said = "; it exceeds the available context size" if known else ""  # what clients of llama-server look for
+    problem = Problem(400, f"{error}{said}", code="context_length_exceeded")
     problem.facts.type = "exceed_context_size_error"
     if error.num_prompt is not None and error.context is not None:
         problem.facts.n_prompt_tokens, problem.facts.n_ctx = error.num_prompt, error.context

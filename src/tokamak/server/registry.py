@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,12 @@ from tokamak.server.admission import Line
 from tokamak.server.problems import Problem, retry_later
 
 LOOK_S = 5.0  # between looks for idle models
+TEND_S = 1.0  # between looks for engines that ended
+MOST_RESTARTS, RESTARTS_S = (
+    3,
+    600.0,
+)  # of one engine in so many seconds: a defect that comes back is no accident
+log = logging.getLogger("tokamak.server")
 # Names that clients of hosted services have built in. A server of one model answers them, and says its own name.
 HOSTED = re.compile(r"(gpt-[345]|chatgpt-|o[134](-|$)|codex-|claude-|text-embedding-|gemini-)")
 
@@ -42,6 +50,8 @@ class Served:
         self.set(llm)
         self.lock = asyncio.Lock()
         self.turned = (-1, 0.0)  # the engine's turns when they last changed, and when
+        self.restarts: deque[tuple[float, str]] = deque(maxlen=MOST_RESTARTS)  # when, and why
+        self.num_restarts = 0
 
     @property
     def name(self) -> str:
@@ -82,12 +92,32 @@ class Served:
         still_s = now - self.turned[1]
         return f"the engine has not turned for {still_s:.0f} s" if still_s > stuck_s else None
 
+    def recent_restarts(self) -> list[str]:
+        """Why its engine was restarted lately."""
+        now = time.monotonic()
+        return [why for when, why in self.restarts if now - when < RESTARTS_S]
+
+    async def revive(self) -> bool:
+        """Restart an engine that a defect ended, unless that has happened too often lately; whether it did."""
+        async with self.lock:
+            why = self._llm.problem if self._llm else None
+            if self._llm is None or why is None or len(self.recent_restarts()) >= MOST_RESTARTS:
+                return False
+            if not await asyncio.to_thread(self._llm.restart):
+                return False
+            self.restarts.append((time.monotonic(), why))
+            self.num_restarts += 1
+            self.turned = (-1, 0.0)
+            log.error("%s: %s; it was restarted", self.name, why)
+            return True
+
 
 class Models:
-    """All of them. budget_nbytes: of memory for loaded models, 0: no limit. exact: hosted names are not answered."""
+    """All of them. budget_nbytes: of memory for loaded models, 0: no limit. exact: hosted names are not answered.
+    lax: a server of one model answers every name."""
 
     def __init__(self, every: Sequence[Served], *, budget_nbytes: int = 0, exact: bool = False) -> None:
-        self.every, self.budget_nbytes, self.exact = list(every), budget_nbytes, exact
+        self.every, self.budget_nbytes, self.exact, self.lax = list(every), budget_nbytes, exact, False
         self._by_name = {name: served for served in reversed(every) for name in served.names}
 
     def find(self, name: str | None) -> Served:
@@ -95,7 +125,7 @@ class Models:
         if name is None:
             return self.every[0]
         found = self._by_name.get(name) or self._by_name.get(name.removesuffix(":latest"))
-        if found is None and len(self.every) == 1 and not self.exact and HOSTED.match(name):
+        if found is None and len(self.every) == 1 and not self.exact and (self.lax or HOSTED.match(name)):
             found = self.every[0]
         if found is None:
             known = ", ".join(repr(served.name) for served in self.every)
@@ -111,6 +141,8 @@ class Models:
         try:
             if not served.loaded:
                 await self.load(served)
+            if served.llm.problem is not None and not await served.revive():
+                raise retry_later(503, f"{served.name!r}: {served.llm.problem}", "engine_ended")
             yield served
         finally:
             served.num_users -= 1
@@ -179,7 +211,19 @@ class Models:
                 stats[name] = stats.get(name, 0) + value
         waiting = sum(served.line.num_waiting for served in self.every)
         stats["waiting"] = stats.get("waiting", 0) + waiting
-        return stats | {"models_loaded": len(loaded), "memory_nbytes": self.nbytes}
+        restarts = sum(served.num_restarts for served in self.every)
+        return stats | {
+            "models_loaded": len(loaded),
+            "memory_nbytes": self.nbytes,
+            "engine_restarts": restarts,
+        }
+
+    async def tend(self) -> None:
+        """Restart engines that ended, until cancelled."""
+        while True:
+            await asyncio.sleep(TEND_S)
+            for served in self.every:
+                await served.revive()
 
     async def watch(self, after_s: float) -> None:
         """Unload what is idle for after_s, until cancelled; 0: nothing ever is."""

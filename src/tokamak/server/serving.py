@@ -8,10 +8,11 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 import h11
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -66,13 +67,14 @@ class DrainingServer(Server):
         state = self._guard.state
         self._recording = asyncio.create_task(state.recorder.run())
         self._unloading = asyncio.create_task(state.models.watch(state.config.idle_s))
+        self._tending = asyncio.create_task(state.models.tend())
         if self._ready is not None:
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The recorder goes on while requests drain."""
         await super().shutdown(sockets)
-        tasks = (self._recording, self._unloading)
+        tasks = (self._recording, self._unloading, self._tending)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -97,8 +99,22 @@ class DrainingServer(Server):
         super().handle_exit(sig, frame)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 lets the system choose.  Raises: InvalidParams, UnavailableError if it is taken."""
+@contextlib.contextmanager
+def listen(hosts: Sequence[str], port: int) -> Iterator[list[socket.socket]]:
+    """A bound socket for each address, closed at the end; port 0: the system chooses one for all.
+
+    Raises: InvalidParams, UnavailableError if it is taken.
+    """
+    with contextlib.ExitStack() as opened:
+        bound: list[socket.socket] = []
+        for host in hosts:
+            chosen = bound[0].getsockname()[1] if bound else port
+            bound.append(opened.enter_context(bind(host, chosen)))
+        yield bound
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """One of them."""
     if not 0 <= port < 1 << 16:
         raise InvalidParams(f"port is {port}; it must be from 0 to 65535")
     try:
@@ -123,14 +139,28 @@ def check_exposure(host: str, api_keys: tuple[str, ...]) -> None:
         )
 
 
+def written_as_usual(app: ASGIApp) -> ASGIApp:
+    """The names of headers as HTTP/1.1 servers write them: some clients compare them letter by letter."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def titled(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [(name.title(), value) for name, value in message["headers"]]
+            await send(message)
+
+        await app(scope, receive, titled)
+
+    return answer
+
+
 def serve(
-    app: Guard, bound: socket.socket, *, drain_s: int = 30, ready: Callable[[], None] | None = None
+    app: Guard, bound: list[socket.socket], *, drain_s: int = 30, ready: Callable[[], None] | None = None
 ) -> None:
-    """Serve on a bound socket until SIGTERM or SIGINT, then drain for drain_s at most. ready: called when it listens."""
+    """Serve on bound sockets until SIGTERM or SIGINT, then drain for drain_s at most. ready: called when it listens."""
     # One line for everything that is no HTTP: strangers could fill a disk, or a pipe, which then holds the loop up.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = Config(
-        app,
+        written_as_usual(app),
         http=TimedProtocol,
         ws="none",
         loop="asyncio",
@@ -144,4 +174,4 @@ def serve(
         timeout_keep_alive=int(IDLE_S),
         timeout_graceful_shutdown=drain_s,
     )
-    DrainingServer(config, app, ready).run(sockets=[bound])
+    DrainingServer(config, app, ready).run(sockets=bound)

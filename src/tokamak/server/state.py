@@ -29,12 +29,13 @@ class ServerConfig:
 
     model: its name for clients, None: of the file; aliases: further names. api_keys: any of them opens every route; none:
     only loopback names are answered. admin_keys: open loading and unloading too; without any, those routes are closed.
-    host: what it is bound to, a further name that is answered. cors_origins: pages that may call it, "*" for all.
+    host: what it is bound to, a further name that is answered; several by commas. cors_origins: pages that may call it,
+    "localhost": those of this machine, "*": all. closed: paths that are answered with 501, as "/metrics".
     max_waiting: completions that may wait for a place in the engine; max_each: of one key at once, 0: all;
     max_waiting_tokens: of prompts that wait. max_body_nbytes, body_s: of a request. request_s: for an answer.
     ping_s: of silence in a stream. stall_s: a reader that takes nothing for so long is dropped. stuck_s: an engine that
     has work and does not turn for so long is reported dead. idle_s: a model that can be loaded again is unloaded after it, 0:
-    never. memory_nbytes: for loaded models, 0: no limit. exact_names: only names of models here are answered.
+    never. memory_nbytes: for loaded models, 0: no limit. exact_names: only names of models here are answered; any_name: one model answers every name.
     read_bytes_s: what this machine reads from memory, for the metrics, 0: not measured.
     tracer: of OpenTelemetry, gets a span for each request; None: no spans.
     defaults: values of request fields that a request leaves out, as temperature; where a route has such a field.
@@ -47,6 +48,7 @@ class ServerConfig:
     admin_keys: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     cors_origins: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
     max_waiting: int = 64
     max_each: int = 0
     max_waiting_tokens: int = 1 << 20
@@ -59,6 +61,7 @@ class ServerConfig:
     idle_s: float = 0.0
     memory_nbytes: int = 0
     exact_names: bool = False
+    any_name: bool = False
     read_bytes_s: float = 0.0
     tracer: Any = None
     defaults: Mapping[str, Any] = field(default_factory=dict)

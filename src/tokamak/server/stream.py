@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from tokamak.server.state import State
 SSE = b"text/event-stream; charset=utf-8"
 NDJSON = b"application/x-ndjson"
 DONE = b"data: [DONE]\n\n"
+REPORT_S = 0.1  # between reports of what is not generated yet
 COMMENT = b": ping\n\n"
 TOGETHER = 16  # outputs that share one write when they are there at once
 AHEAD = 16  # outputs of several prompts together that may lie between their inboxes and the socket
@@ -36,7 +37,10 @@ encode = msgspec.json.Encoder().encode
 
 
 class Form(Protocol):
-    """How a route writes what was generated. Made anew for each request. Pieces are bytes of the body, in order."""
+    """How a route writes what was generated. Made anew for each request. Pieces are bytes of the body, in order.
+
+    One that has a `progress` is asked for pieces from time to time before the first output.
+    """
 
     media_type: bytes
     ping: bytes  # after a silence, b"" for none
@@ -196,11 +200,15 @@ async def send_events(send: Send, run: Run, form: Form, deadline: Deadline) -> N
         (b"x-accel-buffering", b"no"),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    pings = asyncio.ensure_future(sender.ping(form.ping, config.ping_s)) if form.ping else None
+    beside = [asyncio.ensure_future(sender.ping(form.ping, config.ping_s))] if form.ping else []
+    if (progress := getattr(form, "progress", None)) is not None:
+        beside.append(asyncio.ensure_future(sender.report(progress)))
     try:
         await sender.send_all(form.opening())
         ready, num = list[bytes](), 0
         async for number, output in run.outputs():
+            if progress is not None:
+                beside[-1].cancel()
             ready += form.chunks(number, output)
             num += 1
             if num >= TOGETHER or not any(stream.ready for stream in run.streams):
@@ -215,9 +223,9 @@ async def send_events(send: Send, run: Run, form: Form, deadline: Deadline) -> N
         await sender.send(form.failure(problem_of(error, "in a stream")))
     finally:
         deadline.stop()
-        if pings is not None:
-            pings.cancel()
-            await asyncio.gather(pings, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -247,6 +255,13 @@ class Sender:
         finally:
             self._busy, self._sent_s = False, self._loop.time()
             timer.cancel()
+
+    async def report(self, pieces: Callable[[], list[bytes]]) -> None:
+        """What there is to say from time to time, until cancelled."""
+        while True:
+            await asyncio.sleep(REPORT_S)
+            if not self._busy:
+                await self.send_all(pieces())
 
     async def ping(self, piece: bytes, after_s: float) -> None:
         """A piece after each silence, so that proxies and clients see that somebody is at work."""

@@ -10,9 +10,9 @@ import pytest
 import tiny
 from reference_data import unpacked
 from tokamak import errors
-from tokamak.compat.chat_formats import FORMATS
 from tokamak.compat.llama_cpp import Llama, LlamaGrammar, LlamaPromptLookupDecoding, LlamaRAMCache
 from tokamak.tokenizers.chat import ChatTemplate
+from tokamak.tokenizers.chat_formats import FORMATS
 
 PROMPT = "Once upon a time"
 MESSAGES = [{"role": "user", "content": "Once upon"}]

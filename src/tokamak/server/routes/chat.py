@@ -176,7 +176,8 @@ class ChatForm:
         if self._asked.timings_per_token:
             more["timings"] = timings_of(streams[0].completion)
         if self._asked.verbose:
-            more["verbose"] = {"prompt": self._written.text}
+            tokenizer, written = self._llm.tokenizer, self._written
+            more["verbose"] = {"prompt": tokenizer.decode(written.token_ids) if tokenizer else written.text}
         return ChatCompletion(choices=choices, **{**self._head, **more})
 
     def _choice(self, done: Completion) -> ChatChoice:

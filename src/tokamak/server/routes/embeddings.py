@@ -22,12 +22,23 @@ from tokamak.server.bodies import answer
 from tokamak.server.guard import read_body
 from tokamak.server.problems import Problem
 from tokamak.server.registry import Served
+from tokamak.server.schemas import TextPart
 from tokamak.server.state import State
 from tokamak.types import Floats
 
 MAX_INPUTS = 2048
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
-Texts = str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=MAX_INPUTS)]
+
+
+class Parts(Struct, forbid_unknown_fields=True):
+    """A text in pieces, which are joined."""
+
+    content: Annotated[list[TextPart], Meta(min_length=1)]
+
+
+Texts = (
+    str | Annotated[list[str | TokenId | list[TokenId] | Parts], Meta(min_length=1, max_length=MAX_INPUTS)]
+)
 
 
 class EmbeddingRequest(bodies.Body, kw_only=True, forbid_unknown_fields=True):
@@ -59,12 +70,16 @@ class OllamaEmbedRequest(bodies.Body, kw_only=True):
     dimensions: Annotated[int, Meta(ge=1)] | None = None
 
 
+Documents = Annotated[list[str], Meta(min_length=1, max_length=MAX_INPUTS)]
+
+
 class RerankRequest(bodies.Body, kw_only=True):
-    """Body of /v1/rerank. documents: texts. top_n: only the best so many."""
+    """Body of /v1/rerank. documents: texts. top_n: only the best so many. texts: the same, for an answer as TEI gives it, a list."""
 
     lenient: ClassVar[bool] = True
     query: str
-    documents: Annotated[list[str], Meta(min_length=1, max_length=MAX_INPUTS)]
+    documents: Documents | None = None
+    texts: Documents | None = None
     model: str | None = None
     top_n: Annotated[int, Meta(ge=1)] | None = None
 
@@ -135,12 +150,13 @@ def one_by_one(texts: Texts) -> list[Any]:
     """A text or ids each.  Raises: InvalidParams for texts and single ids mixed."""
     if isinstance(texts, str):
         return [texts]
-    kinds = {isinstance(text, int) for text in texts}
+    joined = ["".join(p.text for p in text.content) if isinstance(text, Parts) else text for text in texts]
+    kinds = {isinstance(text, int) for text in joined}
     if len(kinds) > 1:
         raise InvalidParams(
             "input has texts and single token ids; it must be one text, ids, or a list of such"
         )
-    return [texts] if kinds == {True} else list(texts)
+    return [joined] if kinds == {True} else joined
 
 
 def vectors_of(llm: LLM, texts: Texts) -> Floats:
@@ -203,15 +219,19 @@ def ollama_embed(served: Served, asked: OllamaEmbedRequest) -> object:
 
 def rerank(served: Served, asked: RerankRequest) -> object:
     """/v1/rerank, best first.  Raises: Problem 400 if the model has no head for it."""
-    llm = served.llm
+    llm, documents = served.llm, asked.documents or asked.texts
+    if documents is None:
+        raise Problem(400, "documents is missing", param="documents", code="missing_field")
     if not isinstance(llm, Encoder):
         raise Problem(400, f"{served.name!r} has no head that ranks documents", code="not_supported")
     try:
-        scores = llm.rerank(asked.query, asked.documents)
+        scores = llm.rerank(asked.query, documents)
     except UnsupportedError as error:
         raise Problem(400, str(error), code="not_supported") from error
     best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: asked.top_n]
-    num = sum(num_tokens(llm, text) for text in (*[asked.query] * len(scores), *asked.documents))
+    num = sum(num_tokens(llm, text) for text in (*[asked.query] * len(scores), *documents))
+    if asked.texts:
+        return [{"index": i, "score": float(scores[i])} for i in best]
     return {
         "object": "list",
         "model": served.name,

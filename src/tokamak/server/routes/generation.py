@@ -157,6 +157,21 @@ def timings_of(done: Completion) -> dict[str, float]:
     }
 
 
+def timings_while(num_read: int, ms: float) -> dict[str, float]:
+    """The same while the prompt is read. num_read: tokens of it."""
+    return {
+        "cache_n": 0,
+        "prompt_n": num_read,
+        "prompt_ms": ms,
+        "prompt_per_token_ms": ms / max(1, num_read),
+        "prompt_per_second": 1e3 * num_read / ms if ms > 0 else 0.0,
+        "predicted_n": 0,
+        "predicted_ms": 0.0,
+        "predicted_per_token_ms": 0.0,
+        "predicted_per_second": 0.0,
+    }
+
+
 def token_bytes(llm: LLM, token_id: int) -> bytes:
     """What a token stands for; nothing without a tokenizer, or for a row of padding."""
     tokenizer = llm.tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -32,6 +33,7 @@ from tokamak.server.routes.generation import (
     content_entry,
     failure_event,
     timings_of,
+    timings_while,
     token_bytes,
     token_text,
 )
@@ -49,6 +51,7 @@ class LlamaRequest(Sampling, kw_only=True):
 
     n_predict, max_tokens: -1 until the context ends. n_probs: log-probabilities of so many tokens. logit_bias: {id: bias} or
     [[id or text, bias], ...], false bans. return_tokens: ids in the answer. response_fields: only those, "a/b": b of a, under that name.
+    return_progress: a stream says how much of the prompt is read before the first token.
     """
 
     lenient: ClassVar[bool] = True
@@ -61,6 +64,7 @@ class LlamaRequest(Sampling, kw_only=True):
     stop: str | list[Text] | None = None
     return_tokens: bool | None = None
     response_fields: list[str] | None = None
+    return_progress: bool | None = None
 
     def sampling_params(self) -> SamplingParams:
         """Raises: InvalidParams."""
@@ -312,13 +316,42 @@ class LlamaForm:
     ) -> None:
         self._llm, self._name, self._asked, self._params = context.llm, context.served.name, asked, params
         self._prepared, self._made = prepared, dict[int, int]()
+        self._read, self._began_s = -1, time.perf_counter()
+        self.progress = self._now_read if asked.return_progress else None
 
     def opening(self) -> list[bytes]:
-        """Nothing."""
-        return []
+        """Nothing but that no prompt is read yet, if that is asked for."""
+        return self._progress(0)
+
+    def _now_read(self) -> list[bytes]:
+        """How much of the first prompt is read, when that has changed."""
+        request = self._prepared[0][0]
+        now = [s["computed_tokens"] for s in self._llm.sequences() if s["request"] == request.id]
+        return self._progress(min(now[0], len(request.prompt))) if now else []
+
+    def _progress(self, num: int) -> list[bytes]:
+        total = len(self._prepared[0][0].prompt)
+        if not self._asked.return_progress or not (self._read < num <= total):
+            return []
+        self._read = num
+        ms = 1e3 * (time.perf_counter() - self._began_s) if num else 0.0
+        said = {
+            "total": total,
+            "cache": min(num, self._prepared[0][0].cached_tokens),
+            "processed": num,
+            "time_ms": ms,
+        }
+        chunk: dict[str, Any] = {"content": "", "tokens": [], "stop": False, "prompt_progress": said}
+        if self._asked.timings_per_token:
+            chunk["timings"] = timings_while(num, ms)
+        return [event(chunk)]
 
     def chunks(self, prompt: int, output: StepOutput) -> list[bytes]:
         """Text and ids as they become certain."""
+        read = [] if self._made or prompt else self._progress(len(self._prepared[0][0].prompt))
+        return [*read, *self._chunks(prompt, output)]
+
+    def _chunks(self, prompt: int, output: StepOutput) -> list[bytes]:
         index = prompt * self._asked.num_samples + output.index
         made = self._made[index] = self._made.get(index, 0) + (output.token_id is not None)
         entry = content_entry(output)

@@ -1,4 +1,4 @@
-"""Forms of a conversation by the names llama-cpp-python has for them, as Jinja templates.
+"""Forms of a conversation by the names llama-cpp-python and llama.cpp have for them, as Jinja templates.
 
 The forms are those the models were taught; for llama-2 and zephyr that library writes other white space. A beginning-of-text
 token is added where they are encoded.
@@ -40,4 +40,10 @@ FORMATS = {
         "+ '\n' + m.content + '<end_of_turn>\n' }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
     ),
+    "command-r": (
+        "{% for m in messages %}{{ '<|START_OF_TURN_TOKEN|><|' + ('CHATBOT' if m.role == 'assistant' else m.role | upper) "
+        "+ '_TOKEN|>' + m.content | trim + '<|END_OF_TURN_TOKEN|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"
+    ),
 }  # fmt: skip
+FORMATS |= {"llama2": FORMATS["llama-2"], "llama3": FORMATS["llama-3"]}
