@@ -3,11 +3,13 @@
 // cache line; the others in a log of words that starts afresh when it is full.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include "base/huge_pages.h"
 #include "text/hash.h"
@@ -31,19 +33,46 @@ class WordCache {
  public:
   static constexpr size_t kShort = 15;                 // bytes of a short word
   static constexpr size_t kShortIds = 4;               // of a short word at most
+  static constexpr size_t kMany = 255;                 // more ids than that
   static constexpr size_t kLong = 1000;                // bytes of a long word
   static constexpr size_t kLongest = size_t{1} << 20;  // ... and of the longest that is kept
   static constexpr size_t kMinBytes = 512;
+  static constexpr uint64_t kPart = uint64_t{1} << 63;  // of keys and hashes: not a word, a part
 
   // nbytes: at least kMinBytes.
   explicit WordCache(size_t nbytes)
-      : sets_(std::bit_floor(nbytes / 2 / sizeof(Set))),
-        slots_(std::bit_floor(nbytes / 16 / sizeof(Slot))),
-        log_(nbytes / 16 * 7 / sizeof(uint32_t)) {}
+      : most_sets_(std::bit_floor(nbytes / 2 / sizeof(Set))),
+        most_slots_(std::bit_floor(nbytes / 16 / sizeof(Slot))),
+        sets_(std::min(most_sets_, kFirstNbytes / sizeof(Set))),
+        slots_(std::min(most_slots_, kFirstNbytes / 8 / sizeof(Slot))),
+        most_log_(nbytes / 16 * 7 / sizeof(uint32_t)),
+        log_(std::min(most_log_, kFirstNbytes / sizeof(uint32_t))) {}
   size_t nbytes() const { return sets_.nbytes() + slots_.nbytes() + log_.nbytes(); }
+
+  // Larger tables where many words have come: a short text does not pay for what it leaves empty.
+  // Slots of keys are others from then on.
+  void grow() {
+    if (num_short_ > sets_.size() / 2 && sets_.size() < most_sets_) {
+      HugeArray<Set> old(std::min(most_sets_, sets_.size() * kGrowth));
+      std::swap(old, sets_);
+      for (size_t i = 0; i < old.size(); ++i) {
+        for (const Short& e : {old[i].way[1], old[i].way[0]}) {
+          if (e.key.high != 0) put(e, slot_of(e.key));
+        }
+      }
+    }
+    if (num_long_ > slots_.size() / 4 && slots_.size() < most_slots_) {
+      HugeArray<Slot> old(std::min(most_slots_, slots_.size() * kGrowth));
+      std::swap(old, slots_);
+      for (size_t i = old.size(); i-- > 0;) {
+        if (old[i].place != 0) put(old[i]);
+      }
+    }
+  }
 
   struct Key {
     uint64_t low, high;
+    bool operator==(const Key&) const = default;
   };
   // The bytes of a short word with its length in the last byte. Up to 16 bytes are read if they lie
   // before `readable`, else only the word.
@@ -67,8 +96,10 @@ class WordCache {
   }
   void prefetch(size_t slot) const noexcept { __builtin_prefetch(&sets_[slot]); }
 
-  // Writes the ids to `room`, which has place for kShortIds, and returns their number; 0: not here.
-  // slot: of the key.
+  void prefetch_long(uint64_t hash) const noexcept { __builtin_prefetch(bucket(hash)); }
+
+  // Writes the ids to `room`, which has place for kShortIds, and returns their number; 0: not here;
+  // kMany: the word has more ids and may be found as a long one. slot: of the key.
   size_t find(const Key& key, size_t slot, int32_t* room) const noexcept {
     const Set& set = sets_[slot];
     const uint64_t first = (set.way[0].key.low ^ key.low) | (set.way[0].key.high ^ key.high);
@@ -80,18 +111,28 @@ class WordCache {
     return e.ids[0] >> kCountShift;
   }
 
-  // False where the word has too many ids to be kept so.
-  bool insert(const Key& key, size_t slot, const int32_t* ids, size_t count) noexcept {
-    if (count == 0 || count > kShortIds || static_cast<uint32_t>(ids[0]) > kIdMask) return false;
-    Short e{key, {0, 0, 0, 0}};
-    for (size_t i = 0; i < count; ++i) e.ids[i] = static_cast<uint32_t>(ids[i]);
-    e.ids[0] |= static_cast<uint32_t>(count) << kCountShift;
-    Set& set = sets_[slot];
-    set.way[1] = set.way[0];
-    set.way[0] = e;
-    return true;
+  bool has(const Key& key, size_t slot) const noexcept {
+    return sets_[slot].way[0].key == key || sets_[slot].way[1].key == key;
   }
 
+  // False where the word has too many ids (or none); then insert_long() is to be called.
+  bool insert(const Key& key, size_t slot, const int32_t* ids, size_t count) noexcept {
+    const bool many = count == 0 || count > kShortIds || static_cast<uint32_t>(ids[0]) > kIdMask;
+    Short e{key, {0, 0, 0, 0}};
+    for (size_t i = 0; i < count && !many; ++i) e.ids[i] = static_cast<uint32_t>(ids[i]);
+    e.ids[0] |= static_cast<uint32_t>(many ? kMany : count) << kCountShift;
+    put(e, slot);
+    ++num_short_;
+    return !many;
+  }
+
+  // Whether a word of that hash is there, most likely.
+  bool has_long(uint64_t hash) const noexcept {
+    const Slot* slots = bucket(hash);
+    size_t way = 0;
+    while (way < kWays && slots[way].tag != static_cast<uint32_t>(hash >> 32)) ++way;
+    return way < kWays;
+  }
   // The same for words of any size up to kLongest; hash: of the word.
   bool find_long(std::string_view word, uint64_t hash, IdBuffer& out) const {
     const Slot* slots = bucket(hash);
@@ -111,7 +152,12 @@ class WordCache {
   void insert_long(std::string_view word, uint64_t hash, const int32_t* ids,
                    size_t count) noexcept {
     const size_t words = 2 + (word.size() + 3) / 4 + count;
-    if (word.empty() || word.size() > kLongest || count == 0 || words > log_.size() / 2) return;
+    if (word.empty() || word.size() > kLongest || count == 0 || words > most_log_ / 2) return;
+    while (used_ + words > log_.size() && log_.size() < most_log_) {
+      HugeArray<uint32_t> old(std::min(most_log_, log_.size() * kGrowth));
+      std::swap(old, log_);
+      std::memcpy(&log_[0], &old[0], used_ * sizeof(uint32_t));
+    }
     if (used_ + words > log_.size()) {
       slots_.clear();
       used_ = 0;
@@ -121,10 +167,9 @@ class WordCache {
     entry[1] = static_cast<uint32_t>(count);
     std::memcpy(entry + 2, word.data(), word.size());
     std::memcpy(entry + 2 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
-    Slot* slots = bucket(hash);
-    for (size_t way = kWays - 1; way > 0; --way) slots[way] = slots[way - 1];
-    slots[0] = {static_cast<uint32_t>(hash >> 32), static_cast<uint32_t>(used_ + 1)};
+    put({static_cast<uint32_t>(hash >> 32), static_cast<uint32_t>(used_ + 1)});
     used_ += words;
+    ++num_long_;
   }
 
  private:
@@ -144,17 +189,34 @@ class WordCache {
   };
 
   static constexpr size_t kWays = 4;
-  Slot* bucket(uint64_t hash) noexcept {
-    return &slots_[hash & (slots_.size() - 1) & ~(kWays - 1)];
-  }
+  static constexpr size_t kFirstNbytes = 256 << 10;  // of the sets at first
+  static constexpr size_t kGrowth = 16;
   const Slot* bucket(uint64_t hash) const noexcept {
-    return &slots_[hash & (slots_.size() - 1) & ~(kWays - 1)];
+    return &slots_[(hash >> 32) * kWays & (slots_.size() - 1)];
+  }
+  void put(const Slot& slot) noexcept {
+    Slot* slots = &slots_[size_t{slot.tag} * kWays & (slots_.size() - 1)];
+    for (size_t way = kWays - 1; way > 0; --way) slots[way] = slots[way - 1];
+    slots[0] = slot;
+  }
+  void put(const Short& e, size_t slot) noexcept {
+    Set& set = sets_[slot];
+    if (set.way[1].key == e.key) {
+      set.way[1] = e;
+      return;
+    }
+    if (!(set.way[0].key == e.key)) set.way[1] = set.way[0];
+    set.way[0] = e;
   }
 
+  size_t most_sets_, most_slots_;
   HugeArray<Set> sets_;
   HugeArray<Slot> slots_;
+  size_t most_log_;
   HugeArray<uint32_t> log_;  // entries: size, number of ids, bytes of the word, ids
   size_t used_ = 0;
+  size_t num_short_ = 0;  // words that came in
+  size_t num_long_ = 0;
 };
 
 }  // namespace tokamak::text

@@ -48,6 +48,7 @@ Engine::Engine(EngineParts parts) : parts_(std::move(parts)) {
   if (parts_.options.replace_invalid) replace_invalid_ = make_replace_invalid();
   parts_.texts.pad();
   cacheable_ = parts_.model->cacheable();
+  parts_differ_ = parts_.model->knows_whole_words();
   if (cacheable_) raw_cut_ = parts_.raw_cut.get();
   only_patterns_ = true;
   for (const auto& step : parts_.pre_tokenizers) {
@@ -81,82 +82,13 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
     w.tokens.ids.shrink(kept);
     return;
   }
-  // One that is very long is dear, so it is kept as a whole too.
-  const bool whole =
-      w.cached && word.size() > WordCache::kLong && word.size() <= WordCache::kLongest;
-  const uint64_t hash = whole ? hash_bytes(word) : 0;
-  if (whole && w.cache.find_long(word, hash, w.tokens.ids)) return;
-  const size_t cut =
-      w.cached && word.size() > WordCache::kShort ? parts_.model->first_cut(word) : word.size();
-  if (cut < word.size()) {
-    encode_parts(word, cut, w);
-  } else {
-    encode_part(word, w);
-  }
-  if (!whole) return;
-  w.cache.insert_long(word, hash, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
-}
-
-void Engine::encode_part(std::string_view word, Workspace& w) const {
-  if (word.size() > WordCache::kShort || !w.cached) return encode_rare(word, w);
-  const WordCache::Key key = WordCache::key_of(word.data(), word.size(), w.readable);
-  const size_t slot = w.cache.slot_of(key);
-  const size_t known = w.cache.find(key, slot, w.tokens.ids.room(WordCache::kShortIds));
-  if (known != 0) return w.tokens.ids.add(known);
-  encode_missed(word, key, slot, w);
-}
-
-// A short word that the cache lacks: it is new, or has more ids than fit.
-void Engine::encode_missed(std::string_view word, const WordCache::Key& key, size_t slot,
-                           Workspace& w) const {
-  const size_t before = w.tokens.ids.size();
-  encode_rare(word, w);
-  w.cache.insert(key, slot, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
-}
-
-// A word that is long, or has many ids, or lost its place to others, or is new.
-void Engine::encode_rare(std::string_view word, Workspace& w) const {
-  const size_t before = w.tokens.ids.size();
   if (!w.cached) return parts_.model->encode(word, w.tokens, w.scratch);
-  if (word.size() > WordCache::kLong) return encode_new(word, w);
-  const uint64_t hash = hash_bytes(word);
-  if (w.cache.find_long(word, hash, w.tokens.ids)) return;
-  encode_new(word, w);
-  w.cache.insert_long(word, hash, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
-}
-
-// A long word by the parts that no token joins.
-void Engine::encode_parts(std::string_view word, size_t cut, Workspace& w) const {
-  while (cut < word.size()) {
-    encode_part(word.substr(0, cut), w);
-    word.remove_prefix(cut);
-    cut = parts_.model->first_cut(word);
-  }
-  encode_part(word, w);
-}
-
-// Words wait in a queue while the cache lines that they need are on their way.
-void Engine::flush(Workspace& w) const {
-  const size_t count = std::exchange(w.queued, 0);
-  IdBuffer& ids = w.tokens.ids;
-  int32_t* at = ids.room(count * WordCache::kShortIds);
-  for (size_t i = 0; i < count; ++i) {
-    const Workspace::Waiting& word = w.waiting[i];
-    const bool is_short = word.size <= WordCache::kShort;
-    const size_t known = is_short ? w.cache.find(word.key, word.slot, at) : 0;
-    at += known;
-    if (known != 0) continue;
-    ids.shrink(static_cast<size_t>(at - ids.data()));
-    if (is_short) {
-      encode_missed({word.start, word.size}, word.key, word.slot, w);
-    } else if (w.raw) {
-      encode_rare({word.start, word.size}, w);
-    } else {
-      encode_word({word.start, word.size}, w);
-    }
-    at = ids.room((count - i) * WordCache::kShortIds);
-  }
-  ids.shrink(static_cast<size_t>(at - ids.data()));
+  WaitingWord at;
+  w.place(word, false, at);
+  if (word.size() > WordCache::kShort) return encode_rare(at, w);
+  const size_t known = w.cache.find(at.key, at.slot, w.tokens.ids.room(WordCache::kShortIds));
+  if (known - 1 < WordCache::kShortIds) return w.tokens.ids.add(known);
+  encode_missed(at, known, w);
 }
 
 // Queues the words of a block and returns where the next one starts; p where there are none.
@@ -164,11 +96,11 @@ const char* Engine::queue_block(const Cutter& cutter, const char* p, const char*
                                 Workspace& w) const {
   uint64_t starts = cutter.starts(p, end);
   if ((starts & (starts - 1)) == 0) return p;
-  if (w.queued > Workspace::kQueue - Cutter::kBlock) flush(w);
+  if (w.waiting.count > WordQueue::kSize - Cutter::kBlock) flush(w);
   auto at = static_cast<size_t>(std::countr_zero(starts));
   for (starts &= starts - 1; starts != 0; starts &= starts - 1) {
     const auto next = static_cast<size_t>(std::countr_zero(starts));
-    w.queue({p + at, next - at});
+    w.queue(w.waiting, {p + at, next - at});
     at = next;
   }
   return p + at;
@@ -207,8 +139,8 @@ void Engine::split(std::string_view text, size_t level, Workspace& w) const {
     if (!last) {
       split(word, level + 1, w);
     } else if (batched) {
-      w.queue(word);
-      if (w.queued == Workspace::kQueue) flush(w);
+      w.queue(w.waiting, word);
+      if (w.waiting.count == WordQueue::kSize) flush(w);
     } else {
       ++w.piece;
       encode_word(word, w);

@@ -104,6 +104,8 @@ class Engine {
 
  private:
   struct Workspace;
+  struct WaitingWord;
+  struct WordQueue;
   class Loan;
   void encode_text(std::string_view text, const EncodeFlags& flags,
                    const std::vector<ByteRange>& plain, Workspace& w) const;
@@ -123,11 +125,14 @@ class Engine {
   void flush(Workspace& w) const;
   void split_at_spaces(std::string_view text, Workspace& w) const;
   void encode_word(std::string_view word, Workspace& w) const;
-  void encode_part(std::string_view word, Workspace& w) const;
-  void encode_missed(std::string_view word, const WordCache::Key& key, size_t slot,
-                     Workspace& w) const;
-  void encode_rare(std::string_view word, Workspace& w) const;
-  void encode_parts(std::string_view word, size_t cut, Workspace& w) const;
+  void run(WordQueue& queue, Workspace& w) const;
+  void learn(const WordQueue& queue, size_t from, size_t count, Workspace& w) const;
+  void miss(const WaitingWord& word, Workspace& w) const;
+  void encode_misses(Workspace& w) const;
+  void remember(const WaitingWord& word, const int32_t* ids, size_t count, Workspace& w) const;
+  void encode_missed(const WaitingWord& word, size_t known, Workspace& w) const;
+  void encode_rare(const WaitingWord& word, Workspace& w) const;
+  void encode_parts(const WaitingWord& word, Workspace& w) const;
   const DecodeTable* decode_table(size_t count) const;
   Arena followers() const;
   size_t decode_start(const int32_t* ids, size_t count, ByteBuffer& out) const;
@@ -141,7 +146,8 @@ class Engine {
   std::vector<std::shared_ptr<const Pattern>> patterns_;
   bool only_patterns_ = false;
   bool cacheable_ = false;
-  const RawCut* raw_cut_ = nullptr;         // in use
+  bool parts_differ_ = false;        // a part of a word may have other ids than the same word
+  const RawCut* raw_cut_ = nullptr;  // in use
   mutable std::atomic<size_t> decoded_{0};  // ids so far
   mutable std::once_flag decode_once_;
   mutable std::unique_ptr<const DecodeTable> decode_table_;

@@ -29,8 +29,8 @@ void Engine::encode_raw(std::string_view text, bool at_start, bool parse_special
       const size_t from = static_cast<size_t>(p - text.data());
       const std::string_view piece = text.substr(from, raw_cut_->piece_end(text, from) - from);
       if (piece.size() <= WordCache::kLong) {
-        if (w.queued == Workspace::kQueue) flush(w);
-        w.queue(piece);
+        if (w.waiting.count == WordQueue::kSize) flush(w);
+        w.queue(w.waiting, piece);
       } else {
         flush(w);
         encode_new(piece, w);

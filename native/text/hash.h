@@ -196,6 +196,7 @@ class PairMap {
     merges_.clear();
     merges_.reserve(count);
     ties_ = false;
+    in_step_ = true;
   }
   // Ranks rise or fall as the caller likes; two pairs of one rank become one merge only if their
   // ids are equal too.
@@ -223,7 +224,9 @@ class PairMap {
     __builtin_prefetch(slots_.data() + slot_of(key_of(left, right)));
   }
   size_t size() const noexcept { return merges_.size(); }  // places
-  const Merge* merges() const noexcept { return merges_.data(); }
+  // The symbol that the merge at a place makes. Most vocabularies number tokens as merges go, so
+  // that nothing is looked up.
+  uint32_t result(uint32_t at) const noexcept { return in_step_ ? at + first_id_ : merges_[at].id; }
   // Whether places are ranks: merges were given in order and no two differ only in what they make.
   bool ordered() const noexcept { return !ties_; }
   size_t nbytes() const { return slots_.nbytes() + merges_.nbytes(); }
@@ -238,7 +241,13 @@ class PairMap {
       free |= empty;
       wrong |= !empty & ((slot & kMask) >= merges_.size());
     }
-    for (const Merge& m : merges_) wrong |= m.id >= symbols;
+    first_id_ = merges_.empty() ? 0 : merges_[0].id;
+    uint32_t id = first_id_;
+    in_step_ = true;
+    for (const Merge& m : merges_) {
+      wrong |= m.id >= symbols;
+      in_step_ &= m.id == id++;
+    }
     archive.require(free && !wrong, "slots");
     shift_ = 64u - static_cast<unsigned>(std::countr_zero(slots_.size()));
   }
@@ -256,6 +265,8 @@ class PairMap {
         !merges_.empty() && merges_.back().rank == merge.rank && merges_.back().id == merge.id;
     if (!same) {
       ties_ = ties_ || (!merges_.empty() && merges_.back().rank >= merge.rank);
+      if (merges_.empty()) first_id_ = merge.id;
+      in_step_ = in_step_ && merge.id == first_id_ + merges_.size();
       merges_.push_back(merge);
     }
     return static_cast<uint32_t>(merges_.size() - 1);
@@ -264,6 +275,8 @@ class PairMap {
   Table<Merge> merges_;
   unsigned shift_ = 60;
   bool ties_ = false;
+  bool in_step_ = true;  // the id of each merge is its place + first_id_
+  uint32_t first_id_ = 0;
 };
 
 }  // namespace tokamak::text

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "text/cutter.h"
 
@@ -17,7 +18,6 @@ Merge merge_of(const PairMap& pairs, const Symbol& a, const Symbol& b) {
 // At most kFewSymbols. Dead symbols leave holes, which `alive` skips; nothing moves until the end.
 [[gnu::always_inline]] inline size_t merge_few(const PairMap& pairs, Symbol* symbols, size_t n,
                                                int32_t* keys) {
-  const Merge* merges = pairs.merges();
   const size_t padded = (n + 7) / 8 * 8;
   for (size_t i = n - 1; i < padded; ++i) keys[i] = kNoKey;
   const auto look = [&](unsigned i, unsigned j) {
@@ -33,7 +33,8 @@ Merge merge_of(const PairMap& pairs, const Symbol& a, const Symbol& b) {
     const auto j = static_cast<unsigned>(std::countr_zero(after));
     alive &= ~(uint64_t{1} << j);
     after &= after - 1;
-    symbols[i] = {merges[best >> 6].id, symbols[i].length + symbols[j].length};
+    symbols[i] = {pairs.result(static_cast<uint32_t>(best) >> 6),
+                  symbols[i].length + symbols[j].length};
     keys[j] = keys[i] = kNoKey;
     if (after != 0) look(i, static_cast<unsigned>(std::countr_zero(after)));
     const uint64_t before = alive & ((uint64_t{1} << i) - 1);
@@ -44,9 +45,80 @@ Merge merge_of(const PairMap& pairs, const Symbol& a, const Symbol& b) {
   return kept;
 }
 
+typedef int32_t Eight __attribute__((vector_size(32)));
+
+[[gnu::always_inline]] inline int32_t least_key(const ShortMerge& m) {
+  Eight least;
+  std::memcpy(&least, m.keys, sizeof least);
+  for (size_t i = 8; i < m.padded; i += 8) {
+    Eight more;
+    std::memcpy(&more, m.keys + i, sizeof more);
+    least = more < least ? more : least;
+  }
+  const auto a = least;
+  const auto b = __builtin_shuffle(a, Eight{4, 5, 6, 7, 0, 1, 2, 3});
+  least = b < a ? b : a;
+  const auto c = __builtin_shuffle(least, Eight{2, 3, 0, 1, 2, 3, 0, 1});
+  least = c < least ? c : least;
+  return least[0] < least[1] ? least[0] : least[1];
+}
+
+// One merge of a short word; false where there is none left. The pairs that it makes are looked up
+// when its turn comes again.
+[[gnu::always_inline]] inline bool merge_step(const PairMap& pairs, ShortMerge& m) {
+  for (uint32_t k = 0; k < m.num_made; ++k) {
+    const ShortMerge::Pair& made = m.made[k];
+    m.keys[made.at] = key_of_pair(pairs.place(made.left, made.right), made.at);
+  }
+  const int32_t best = least_key(m);
+  if (best == kNoKey) return false;
+  const unsigned i = static_cast<unsigned>(best) & 63u;
+  uint32_t after = m.alive & (~uint32_t{0} << 1 << i);
+  const auto j = static_cast<unsigned>(std::countr_zero(after));
+  after &= after - 1;
+  m.alive &= ~(uint32_t{1} << j);
+  const uint32_t id = m.ids[i] = pairs.result(static_cast<uint32_t>(best) >> 6);
+  m.keys[j] = m.keys[i] = kNoKey;
+  m.num_made = 0;
+  const auto make = [&](unsigned at, uint32_t left, uint32_t right) {
+    pairs.prefetch(left, right);
+    m.made[m.num_made++] = {at, left, right};
+  };
+  if (after != 0) make(i, id, m.ids[std::countr_zero(after)]);
+  const uint32_t before = m.alive & ((uint32_t{1} << i) - 1);
+  if (before != 0) {
+    const unsigned h = 31u - static_cast<unsigned>(std::countl_zero(before));
+    make(h, m.ids[h], id);
+  }
+  return true;
+}
+
+// Words take turns: while one waits for memory, the others go on.
+[[gnu::always_inline]] inline void merge_in_turns(const PairMap& pairs, ShortMerge* words,
+                                                  size_t count) {
+  constexpr size_t kTurns = 8;
+  ShortMerge* lanes[kTurns];
+  size_t active = 0, next = 0;
+  while (active < kTurns && next < count) lanes[active++] = &words[next++];
+  while (active > 0) {
+    for (size_t lane = 0; lane < active; ++lane) {
+      if (merge_step(pairs, *lanes[lane])) continue;
+      if (next < count) {
+        lanes[lane] = &words[next++];
+      } else {
+        lanes[lane] = lanes[--active];
+      }
+    }
+  }
+}
+
 using MergeFew = size_t (*)(const PairMap&, Symbol*, size_t, int32_t*);
 size_t merge_few_plain(const PairMap& pairs, Symbol* symbols, size_t n, int32_t* keys) {
   return merge_few(pairs, symbols, n, keys);
+}
+using MergeShort = void (*)(const PairMap&, ShortMerge*, size_t);
+void merge_short_plain(const PairMap& pairs, ShortMerge* words, size_t count) {
+  merge_in_turns(pairs, words, count);
 }
 #if defined(__x86_64__)
 // The compiler turns the search for the least key into vector code.
@@ -54,9 +126,15 @@ __attribute__((target("avx2"))) size_t merge_few_avx2(const PairMap& pairs, Symb
                                                       size_t n, int32_t* keys) {
   return merge_few(pairs, symbols, n, keys);
 }
+__attribute__((target("avx2"))) void merge_short_avx2(const PairMap& pairs, ShortMerge* words,
+                                                      size_t count) {
+  merge_in_turns(pairs, words, count);
+}
 const MergeFew merge_few_here = wide_bytes() ? merge_few_avx2 : merge_few_plain;
+const MergeShort merge_short_here = wide_bytes() ? merge_short_avx2 : merge_short_plain;
 #else
 const MergeFew merge_few_here = merge_few_plain;
+const MergeShort merge_short_here = merge_short_plain;
 #endif
 
 class HeapMerger {
@@ -130,6 +208,10 @@ class HeapMerger {
 };
 
 }  // namespace
+
+void merge_short(const PairMap& pairs, ShortMerge* words, size_t count) {
+  merge_short_here(pairs, words, count);
+}
 
 void merge_symbols(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch,
                    bool filled) {

@@ -42,6 +42,22 @@ struct MergeScratch {
   std::vector<Candidate> heap;
 };
 
+// A word of fewer than kShortSymbols symbols on its way.
+constexpr size_t kShortSymbols = 32;
+struct ShortMerge {
+  struct Pair {
+    uint32_t at, left, right;
+  };
+  alignas(32) int32_t keys[kShortSymbols];  // of every pair; kNoKey behind the last
+  uint32_t padded;                          // number of keys, rounded up to a multiple of 8
+  uint32_t alive;                           // bit i: symbol i is there
+  uint32_t num_made;
+  Pair made[2];  // pairs whose keys are yet to be looked up
+  uint32_t ids[kShortSymbols];
+};
+// Merges `count` such words, all at once. Only for ordered pairs.
+void merge_short(const PairMap& pairs, ShortMerge* words, size_t count);
+
 // Merges `symbols` in place. filled: scratch.keys has the keys of the pairs already; only for at
 // most kFewSymbols symbols and ordered pairs.
 void merge_symbols(const PairMap& pairs, std::vector<Symbol>& symbols, MergeScratch& scratch,

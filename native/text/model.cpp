@@ -1,12 +1,18 @@
 #include "text/model.h"
 
 #include <algorithm>
-#include <mutex>
+#include <bit>
 
 #include "base/error.h"
 #include "text/utf8.h"
 
 namespace tokamak::text {
+
+namespace {
+
+constexpr size_t kManyWords = 64;  // that are looked up together
+
+}  // namespace
 
 bool has_inner_space(std::string_view piece) {
   for (size_t at = piece.find(kSpaceSymbol); at != std::string_view::npos;
@@ -93,37 +99,11 @@ void MergeModel::finish() {
   }
   for (uint32_t id = 0; id < num_tokens_; ++id) seams_.add(pieces_[id]);
   seams_.finish();
+  short_words_ = merges_short();
 }
 
-// Where words that are tokens are those tokens, a part of a word must not be one that its merges do
-// not make: such a word stays whole.
 size_t MergeModel::first_cut(std::string_view word) const {
-  if (seams_.empty()) return word.size();
-  const size_t cut = seams_.first_cut(word);
-  if (cut == word.size() || !options_.whole_words) return cut;
-  find_unmade();
-  const bool holds =
-      unmade_.empty() || !(is_unmade(word.substr(0, cut)) || is_unmade(word.substr(cut)));
-  return holds ? cut : word.size();
-}
-
-bool MergeModel::is_unmade(std::string_view part) const {
-  const uint32_t id = find(part);
-  return id < num_tokens_ && std::binary_search(unmade_.begin(), unmade_.end(), id);
-}
-
-// When first needed: it takes tens of milliseconds.
-void MergeModel::find_unmade() const {
-  std::call_once(unmade_once_, [this] {
-    ModelScratch merged;
-    for (uint32_t id = 0; id < num_tokens_; ++id) {
-      const std::string_view piece = pieces_[id];
-      if (piece.empty() || find(piece) != id) continue;
-      start_bytes(piece, merged);
-      merge_symbols(pairs_, merged.symbols, merged.merge, true);
-      if (merged.symbols.size() != 1) unmade_.push_back(id);
-    }
-  });
+  return seams_.empty() ? word.size() : seams_.first_cut(word);
 }
 
 void MergeModel::tables(Archive& archive) {
@@ -151,6 +131,7 @@ void MergeModel::tables(Archive& archive) {
   for (const uint32_t p : byte_pairs_) last = std::max(last, p + 1);
   holds = holds && last <= pairs_.size();
   archive.require(holds, "byte_ids");
+  short_words_ = merges_short();
 }
 
 size_t MergeModel::nbytes() const {
@@ -186,6 +167,10 @@ void MergeModel::encode(std::string_view word, Tokens& out, ModelScratch& scratc
     const uint32_t id = find(word);
     if (id < num_tokens_) return out.add(id, static_cast<uint32_t>(word.size()));
   }
+  encode_part(word, out, scratch);
+}
+
+void MergeModel::encode_part(std::string_view word, Tokens& out, ModelScratch& scratch) const {
   if (options_.byte_symbols) {
     start_bytes(word, scratch);
   } else {
@@ -202,6 +187,71 @@ void MergeModel::encode(std::string_view word, Tokens& out, ModelScratch& scratc
       add_unknown(word.substr(at, s.length), out, previous_unknown);
     }
     at += s.length;
+  }
+}
+
+// Whether every byte is a token, so that no word has anything unknown.
+bool MergeModel::merges_short() const {
+  const auto& ids = options_.byte_ids;
+  return options_.byte_symbols && pairs_.ordered() &&
+         std::none_of(ids.begin(), ids.end(), [this](uint32_t id) { return id >= num_tokens_; });
+}
+
+void MergeModel::start_short(const ShortWord& word, ShortMerge& out) const {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(word.start);
+  out.num_made = 0;
+  out.alive = static_cast<uint32_t>((uint64_t{1} << word.size) - 1);
+  out.padded = std::max<uint32_t>((word.size + 6) / 8 * 8, 8);
+  for (size_t i = 0; i < out.padded; ++i) out.keys[i] = kNoKey;
+  for (size_t i = 0; i < word.size; ++i) {
+    out.ids[i] = options_.byte_ids[bytes[i]];
+    if (i == 0) continue;
+    const size_t pair = static_cast<size_t>(bytes[i - 1]) << 8 | bytes[i];
+    out.keys[i - 1] = key_of_pair(byte_pairs_[pair], i - 1);
+  }
+}
+
+// Words that are tokens; count is 0 of the others. Each step of all before the next: the memory
+// that they need is on its way together.
+void MergeModel::find_many(ShortWord* words, size_t count) const {
+  uint64_t hashes[kManyWords];
+  for (size_t from = 0; from < count; from += kManyWords) {
+    const size_t n = std::min(count - from, kManyWords);
+    ShortWord* part = words + from;
+    for (size_t i = 0; i < n; ++i) {
+      hashes[i] = hash_bytes({part[i].start, part[i].size});
+      map_.prefetch(hashes[i]);
+    }
+    for (size_t i = 0; i < n; ++i) map_.prefetch_place(pieces_, hashes[i]);
+    for (size_t i = 0; i < n; ++i) map_.prefetch_bytes(pieces_, hashes[i]);
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t id = map_.find(pieces_, {part[i].start, part[i].size}, hashes[i]);
+      part[i].count = id < num_tokens_ && !part[i].part ? 1 : 0;
+      part[i].ids[0] = static_cast<int32_t>(id);
+    }
+  }
+}
+
+void MergeModel::encode_many(ShortWord* words, size_t count, ModelScratch& scratch) const {
+  if (!short_words_) return Model::encode_many(words, count, scratch);
+  if (options_.whole_words) find_many(words, count);
+  ShortWord* waiting[ModelScratch::kTogether];
+  for (size_t i = 0; i < count;) {
+    size_t n = 0;
+    for (; i < count && n < ModelScratch::kTogether; ++i) {
+      if (options_.whole_words && words[i].count != 0) continue;
+      start_short(words[i], scratch.short_words[n]);
+      waiting[n++] = &words[i];
+    }
+    merge_short(pairs_, scratch.short_words, n);
+    for (size_t k = 0; k < n; ++k) {
+      const ShortMerge& m = scratch.short_words[k];
+      uint32_t kept = 0;
+      for (uint32_t alive = m.alive; alive != 0; alive &= alive - 1) {
+        waiting[k]->ids[kept++] = static_cast<int32_t>(m.ids[std::countr_zero(alive)]);
+      }
+      waiting[k]->count = kept;
+    }
   }
 }
 

@@ -5,7 +5,6 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,7 +39,19 @@ struct ViterbiNode {
   uint32_t id;
 };
 
+// A short word of several that a model encodes at once.
+struct ShortWord {
+  static constexpr size_t kMostBytes = 31;
+  const char* start;
+  uint32_t size;   // at most kMostBytes
+  uint32_t count;  // of ids; 0: the model leaves the word to encode()
+  bool part;       // of a word
+  int32_t ids[kMostBytes + 1];
+};
+
 struct ModelScratch {
+  static constexpr size_t kTogether = 32;
+
   struct Cut {
     size_t start, end;
     uint32_t id;
@@ -51,6 +62,7 @@ struct ModelScratch {
   std::vector<ViterbiNode> nodes;
   std::vector<Cut> cuts;
   std::string key;
+  ShortMerge short_words[kTogether];
 };
 
 constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581, SentencePiece's space
@@ -64,6 +76,17 @@ class Model {
   Model& operator=(const Model&) = delete;
   virtual ~Model() = default;
   virtual void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const = 0;
+  // The ids of many short words, which costs less than each alone. Some models leave all.
+  virtual void encode_many(ShortWord* words, size_t count, ModelScratch& scratch) const {
+    (void)scratch;
+    for (size_t i = 0; i < count; ++i) words[i].count = 0;
+  }
+  // Whether a word that is a token is that token, whatever its parts would become.
+  virtual bool knows_whole_words() const { return false; }
+  // The ids of a part of a word, between cuts.
+  virtual void encode_part(std::string_view part, Tokens& out, ModelScratch& scratch) const {
+    encode(part, out, scratch);
+  }
   // Whether a word's ids depend on the word alone and may be remembered.
   virtual bool cacheable() const { return true; }
   // Whether no token continues past U+2581 after another character, so that text may be cut there.
@@ -135,13 +158,17 @@ class MergeModel final : public Model {
                            const std::vector<double>& scores);
 
   void encode(std::string_view word, Tokens& out, ModelScratch& scratch) const override;
+  void encode_many(ShortWord* words, size_t count, ModelScratch& scratch) const override;
+  void encode_part(std::string_view part, Tokens& out, ModelScratch& scratch) const override;
+  bool knows_whole_words() const override { return options_.whole_words; }
   bool splits_at_spaces() const override { return splits_at_spaces_; }
   size_t first_cut(std::string_view word) const override;
   size_t nbytes() const override;
 
  private:
-  void find_unmade() const;
-  bool is_unmade(std::string_view part) const;
+  bool merges_short() const;
+  void find_many(ShortWord* words, size_t count) const;
+  void start_short(const ShortWord& word, ShortMerge& out) const;
   void start_characters(std::string_view word, std::vector<Symbol>& symbols) const;
   void start_bytes(std::string_view word, ModelScratch& scratch) const;
   void add_unknown(std::string_view bytes, Tokens& out, bool& previous_unknown) const;
@@ -154,10 +181,9 @@ class MergeModel final : public Model {
   Table<uint32_t> byte_pairs_;  // place of the merge of each pair of bytes, byte_symbols only
   Seams seams_;
   MergeOptions options_;
-  mutable std::once_flag unmade_once_;
-  mutable std::vector<uint32_t> unmade_;  // tokens that merges do not make of their bytes, rising
   bool splits_at_spaces_ = false;
-  bool unique_ = false;  // no two strings that can be found are equal, while it is built
+  bool unique_ = false;       // no two strings that can be found are equal, while it is built
+  bool short_words_ = false;  // encode_many() does something
 };
 
 }  // namespace tokamak::text

@@ -9,6 +9,26 @@
 
 namespace tokamak::text {
 
+struct Engine::WaitingWord {
+  WordCache::Key key;  // of a long word: its hash in the low half
+  const char* start;
+  uint32_t size, slot;
+  // Whether it is a part of a word, where words may have other ids.
+  bool part() const { return (key.high & WordCache::kPart) != 0; }
+
+  std::string_view text() const { return {start, size}; }
+  uint64_t long_hash() const {
+    return size > WordCache::kShort ? key.low : hash_bytes(text()) ^ (key.high & WordCache::kPart);
+  }
+};
+
+struct Engine::WordQueue {
+  static constexpr size_t kSize =
+      2 * Cutter::kBlock;  // a block more may come when half are waiting
+  std::array<WaitingWord, kSize> words;
+  size_t count = 0;
+};
+
 struct Engine::Workspace {
   explicit Workspace(size_t cache_nbytes) : cache(cache_nbytes) {}
 
@@ -29,15 +49,12 @@ struct Engine::Workspace {
   const Span* origin = nullptr;
   int64_t shift = 0;
 
-  struct Waiting {
-    WordCache::Key key;
-    const char* start;
-    uint32_t size, slot;
-  };
-  static constexpr size_t kQueue =
-      2 * Cutter::kBlock;  // a block more may come when half are waiting
-  std::array<Waiting, kQueue> waiting;
-  size_t queued = 0;
+  WordQueue waiting;
+  WordQueue parts;  // of a long word
+  // Words that the cache lacks, to be encoded together.
+  std::array<ShortWord, WordQueue::kSize> missed;
+  std::array<WaitingWord, WordQueue::kSize> missed_at;
+  size_t num_missed = 0;
 
   std::string piece_text;  // a raw piece as the model gets it
   bool cached = false;     // words go through the cache
@@ -47,18 +64,27 @@ struct Engine::Workspace {
   void begin(bool with_cache) {
     cached = with_cache;
     raw = false;
-    queued = 0;
+    waiting.count = parts.count = num_missed = 0;
     taken = nullptr;
   }
 
-  void queue(std::string_view word) {
-    Waiting& next = waiting[queued++];
-    next.start = word.data();
-    next.size = static_cast<uint32_t>(word.size());  // at most kLong
-    if (word.size() > WordCache::kShort) return;
-    next.key = WordCache::key_of(word.data(), word.size(), readable);
-    next.slot = static_cast<uint32_t>(cache.slot_of(next.key));
-    cache.prefetch(next.slot);
+  void queue(WordQueue& queue, std::string_view word, bool part = false) {
+    place(word, part, queue.words[queue.count++]);
+  }
+  // Fills `at` and asks for the memory of the cache where the word may be.
+  void place(std::string_view word, bool part, WaitingWord& at) const {
+    at.start = word.data();
+    at.size = static_cast<uint32_t>(word.size());
+    const uint64_t kind = part ? WordCache::kPart : 0;
+    if (word.size() > WordCache::kShort) {
+      at.key = {hash_bytes(word) ^ kind, kind};
+      cache.prefetch_long(at.key.low);
+      return;
+    }
+    at.key = WordCache::key_of(word.data(), word.size(), readable);
+    at.key.high |= kind;
+    at.slot = static_cast<uint32_t>(cache.slot_of(at.key));
+    cache.prefetch(at.slot);
   }
 
   // in_text: it is a piece of the text, not put around it.

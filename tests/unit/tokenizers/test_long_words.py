@@ -1,5 +1,7 @@
 """A very long word is kept as a whole; what comes again has the ids it had, and its neighbours have their own."""
 
+import random
+
 import pytest
 
 from tokamak.tokenizers import Tokenizer
@@ -44,3 +46,15 @@ def test_a_part_of_a_word_is_not_a_token_that_merges_do_not_make():
         ("\u044f\u0436" * 20, [256, 257] * 20),
     ):
         assert tokenizer.encode(word) == tokenizer.encode(word) == ids
+
+
+def test_words_that_are_new_together_have_the_ids_that_they_have_apart():
+    """New words are encoded many at a time, and the cache grows while they come."""
+    rng = random.Random(4)
+    sizes = [rng.choice((1, 2, 7, 14, 15, 16, 30, 31, 32, 60)) for _ in range(12_000)]
+    words = [
+        " " + "".join(rng.choices("helo wrdthe\u00e9\u4f60\u597d", k=size)).replace(" ", "") for size in sizes
+    ]
+    text = "".join(words)
+    tokenizer = Tokenizer(byte_level(notes=("no words yet",)))
+    assert tokenizer.encode(text) == tokenizer.encode(text) == list(tokenizer.encode_full(text).ids)
