@@ -24,7 +24,7 @@ def mixed(words):
 class HashProgram:
     """types.Program: logits f32[S, V] from the tokens and positions found in the cache."""
 
-    recurrent, hidden, reach = False, "", None
+    recurrent, hidden, reach, workers = False, "", None, None
 
     def __init__(self, vocab_size=97, **limits):
         self.limits = Limits(

@@ -14,13 +14,13 @@ BUDGETS = {  # raised where a row of docs/adr/0009-budgets.md says why
     "loaders/names": 3200,
     "tokenizers": 6400,
     "sampling": 1800,
-    "engine": 6900,
+    "engine": 7000,
     "executors": 2000,
     "server": 6800,
     "cli": 3250,
     "compat": 3200,
     "hub+observe+bench": 4500,
-    "native": 24800,
+    "native": 24950,
 }
 # Of the models folder: what families share. Every other file there is a family.
 SHARED = {"__init__.py", "config.py", "moe.py", "rope.py"}

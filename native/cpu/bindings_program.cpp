@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "cpu/bindings_batch.h"
+#include "cpu/bindings_handle.h"
 #include "cpu/builder.h"
 #include "cpu/probe.h"
 #include "cpu/topology.h"
@@ -412,6 +413,8 @@ void bind_mixed_instructions(nb::class_<Handle>& c) {
 }
 
 }  // namespace
+
+cpu::Program& program_of(nb::handle program) { return nb::cast<Handle&>(program).program; }
 
 void bind_program(nb::module_& m);
 

@@ -1,5 +1,4 @@
-// Bindings of the native draws: check arguments. The GIL stays held: a draw is too short to give it
-// away.
+// Bindings of the native draws: check arguments.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
@@ -7,12 +6,15 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <cmath>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <utility>
 
 #include "base/error.h"
+#include "cpu/bindings_handle.h"
 #include "sampling/chain.h"
-#include "sampling/draw.h"
 #include "sampling/penalties.h"
 #include "sampling/weigh.h"
 
@@ -27,17 +29,6 @@ using Tokens = nb::ndarray<const int32_t, nb::numpy, nb::ndim<1>, nb::c_contig, 
 using Ids = nb::ndarray<int32_t, nb::numpy, nb::ndim<1>>;
 using Floats = nb::ndarray<float, nb::numpy, nb::ndim<1>>;
 
-int64_t draw_token(const Row& logits, int32_t top_k, double top_p, double min_p, float temperature,
-                   int32_t min_keep, double coin) {
-  const bool ranges =
-      top_k >= 1 && min_keep >= 1 && std::max(top_k, min_keep) <= sampling::max_top_k;
-  if (logits.size() == 0 || !ranges || !(temperature > 0.0F)) {
-    throw Error(ErrorKind::invalid_params, "draw_token: an argument is outside its range");
-  }
-  const sampling::Chain chain{top_k, top_p, min_p, temperature, min_keep};
-  return sampling::draw({logits.data(), logits.size()}, chain, coin);
-}
-
 template <typename T>
 nb::ndarray<T, nb::numpy, nb::ndim<1>> array_of(const std::vector<T>& values) {
   auto* copy = new std::vector<T>(values);
@@ -45,30 +36,36 @@ nb::ndarray<T, nb::numpy, nb::ndim<1>> array_of(const std::vector<T>& values) {
   return nb::ndarray<T, nb::numpy, nb::ndim<1>>(copy->data(), {copy->size()}, owner);
 }
 
-class FilterChain {
- public:
-  FilterChain(const std::vector<std::tuple<std::string, double, double, double, int32_t>>& stages,
-              bool adaptive)
-      : adaptive_(adaptive) {
-    for (const auto& [name, a, b, c, min_keep] : stages) {
-      stages_.push_back(sampling::stage_of(name, a, b, c, min_keep));
+std::span<const float> span_of(const Row& logits) { return {logits.data(), logits.size()}; }
+
+void check(const Row& logits, double coin, double aim) {
+  if (logits.size() == 0 || logits.size() > 0x7FFFFFFF || !(coin >= 0.0 && coin < 1.0) ||
+      std::isnan(aim)) {
+    throw Error(ErrorKind::invalid_params, "draw: an argument is outside its range");
+  }
+}
+
+using Shared = std::shared_ptr<const sampling::Chain>;
+
+struct FilterChain {
+  Shared chain;
+
+  FilterChain(const std::vector<std::tuple<std::string, double, double, double, int32_t>>& named,
+              bool adaptive) {
+    std::vector<sampling::Stage> stages;
+    for (const auto& [name, a, b, c, min_keep] : named) {
+      stages.push_back(sampling::stage_of(name, a, b, c, min_keep));
     }
+    chain = std::make_shared<sampling::Chain>(std::move(stages), adaptive);
   }
 
-  std::pair<int32_t, double> draw(const Row& logits, double coin, bool with_xtc, double aim) {
-    check(logits, coin, aim);
-    const auto drawn =
-        sampling::draw(stages_, adaptive_, {coin, with_xtc, aim}, span_of(logits), left());
-    return {drawn.id, drawn.probability};
-  }
-
-  std::tuple<Ids, Floats, bool> filtered(const Row& logits, bool with_xtc) {
+  std::tuple<Ids, Floats, bool> filtered(const Row& logits, bool with_xtc) const {
     check(logits, 0.0, 0.0);
     std::vector<int32_t> ids;
     std::vector<float> kept;
-    sampling::Candidates& candidates = left();
+    sampling::Candidates& candidates = sampling::candidates_of_thread();
     if (std::isfinite(sampling::largest_of(span_of(logits)))) {
-      sampling::run(stages_, {0.0, with_xtc, 0.0}, span_of(logits), candidates);
+      chain->run({0.0, with_xtc, 0.0}, span_of(logits), candidates);
       for (const int32_t i : candidates.in_order()) {
         ids.push_back(candidates.id(i));
         kept.push_back(candidates.logit(i));
@@ -76,41 +73,68 @@ class FilterChain {
     }
     return {array_of(ids), array_of(kept), candidates.by_logit()};
   }
+};
 
- private:
-  static std::span<const float> span_of(const Row& logits) {
-    return {logits.data(), logits.size()};
+// Calls body(i) for i in [0, count) without the GIL, on the threads of a CpuProgram if there is
+// one; raises what the last that failed threw.
+template <class Body>
+void for_rows(size_t count, nb::handle workers, const Body& body) {
+  cpu::Program* program = workers.is_none() ? nullptr : &program_of(workers);
+  nb::gil_scoped_release release;
+  std::exception_ptr failed;
+  std::mutex failing;
+  const auto guarded = [&](int64_t i, int) noexcept {
+    try {
+      body(static_cast<size_t>(i));
+    } catch (...) {  // nothing may leave a thread of the pool
+      const std::lock_guard lock(failing);
+      failed = std::current_exception();
+    }
+  };
+  if (program != nullptr && count > 1) {
+    const std::lock_guard lock(program->mutex());
+    program->pool().check_process();
+    program->pool().run(static_cast<int64_t>(count), guarded);
+  } else {
+    for (size_t i = 0; i < count; ++i) guarded(static_cast<int64_t>(i), 0);
   }
-  static void check(const Row& logits, double coin, double aim) {
-    if (logits.size() == 0 || logits.size() > 0x7FFFFFFF || !(coin >= 0.0 && coin < 1.0) ||
-        std::isnan(aim)) {
-      throw Error(ErrorKind::invalid_params, "draw: an argument is outside its range");
+  if (failed) std::rethrow_exception(failed);
+}
+
+using Draw = std::tuple<FilterChain, Row, double, bool, double>;
+
+std::vector<std::pair<int32_t, double>> draw_rows(const std::vector<Draw>& rows,
+                                                  nb::handle workers) {
+  for (const auto& [chain, logits, coin, with_xtc, aim] : rows) check(logits, coin, aim);
+  std::vector<std::pair<int32_t, double>> drawn(rows.size());
+  for_rows(rows.size(), workers, [&](size_t i) {
+    const auto& [chain, logits, coin, with_xtc, aim] = rows[i];
+    const auto found = chain.chain->draw({coin, with_xtc, aim}, span_of(logits));
+    drawn[i] = {found.id, found.probability};
+  });
+  return drawn;
+}
+
+std::vector<std::pair<double, std::vector<int32_t>>> log_rows(
+    const std::vector<std::pair<Row, int32_t>>& rows, nb::handle workers) {
+  for (const auto& [logits, num_top] : rows) {
+    check(logits, 0.0, 0.0);
+    if (num_top < 0 || num_top > sampling::max_top_k) {
+      throw Error(ErrorKind::invalid_params, "log_rows: too many are asked for");
     }
   }
-  static sampling::Candidates& left() {
-    thread_local sampling::Candidates candidates;
-    return candidates;
-  }
-
-  std::vector<sampling::Stage> stages_;
-  bool adaptive_;
-};
+  std::vector<std::pair<double, std::vector<int32_t>>> found(rows.size());
+  for_rows(rows.size(), workers, [&](size_t i) {
+    const auto& [logits, num_top] = rows[i];
+    found[i].first = sampling::log_total(span_of(logits));
+    if (num_top > 0) found[i].second = sampling::likeliest(span_of(logits), num_top);
+  });
+  return found;
+}
 
 }  // namespace
 
 void bind_sampling(nb::module_& m) {
-  m.attr("MAX_TOP_K") = sampling::max_top_k;
-  m.def("draw_token", &draw_token, nb::arg("logits"), nb::arg("top_k"), nb::arg("top_p"),
-        nb::arg("min_p"), nb::arg("temperature"), nb::arg("min_keep"), nb::arg("coin"),
-        "Token drawn after top-k, top-p, min-p and temperature from logits f32[V]; -1 if they are "
-        "not numbers.");
-  m.def(
-      "log_total",
-      [](const Row& logits) {
-        const std::span<const float> row{logits.data(), logits.size()};
-        return sampling::log_total(row);
-      },
-      "logits"_a, "ln of the sum of e^l over logits f32[V]; not a number if one of them is none.");
   m.def(
       "suffix_matches",
       [](const Tokens& tokens, int32_t limit) {
@@ -126,14 +150,22 @@ void bind_sampling(nb::module_& m) {
       .def(nb::init<const std::vector<std::tuple<std::string, double, double, double, int32_t>>&,
                     bool>(),
            "stages"_a, "adaptive"_a = false)
-      .def("draw", &FilterChain::draw, "logits"_a, "coin"_a, "with_xtc"_a, "aim"_a,
-           "(token, its probability among those left) drawn from logits f32[V]; -1 if they are not "
-           "numbers. aim: mu of mirostat, or that of adaptive-p.")
       .def("filtered", &FilterChain::filtered, "logits"_a, "with_xtc"_a,
            nb::sig("def filtered(self, logits: numpy.typing.NDArray[numpy.float32], with_xtc: "
                    "bool) -> tuple[numpy.typing.NDArray[numpy.int32], "
                    "numpy.typing.NDArray[numpy.float32], bool]"),
            "(ids, logits, whether they are ordered by logit) left; none if they are not numbers.");
+  m.def("draw_rows", &draw_rows, "rows"_a, "workers"_a.none() = nb::none(),
+        nb::sig("def draw_rows(rows: Sequence[tuple[FilterChain, "
+                "numpy.typing.NDArray[numpy.float32], float, bool, float]], workers: CpuProgram | "
+                "None = None) -> list[tuple[int, float]]"),
+        "(token, its probability among those left) of each row (chain, logits f32[V], coin, "
+        "with_xtc, aim); token -1 if they are not numbers. aim: mu of mirostat, or that of "
+        "adaptive-p. workers: whose threads share the rows. The GIL is released.");
+  m.def("log_rows", &log_rows, "rows"_a, "workers"_a.none() = nb::none(),
+        nb::sig("def log_rows(rows: Sequence[tuple[numpy.typing.NDArray[numpy.float32], int]], "
+                "workers: CpuProgram | None = None) -> list[tuple[float, list[int]]]"),
+        "(ln of the sum of e^l, the likeliest ids) of each row (logits f32[V], how many).");
 }
 
 }  // namespace tokamak

@@ -1,8 +1,8 @@
 #include "sampling/chain.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -57,6 +57,28 @@ void run_stage(const Stage& stage, const Place& place, int32_t vocab_size, Candi
   }
 }
 
+bool is_greedy(const Stage& stage) noexcept {
+  return stage.kind == Kind::temperature && !(stage.a > 0.0) && !(stage.b > 0.0);
+}
+
+std::optional<Usual> usual_of(std::span<const Stage> stages) noexcept {
+  constexpr std::array order{Kind::top_k, Kind::top_p, Kind::min_p, Kind::temperature};
+  if (stages.empty() || stages[0].kind != Kind::top_k) return {};
+  Usual found{0, 1.0, 0.0, 1.0F, std::max(stages[0].min_keep, 1)};
+  size_t next = 0;
+  for (const Stage& stage : stages) {
+    while (next < order.size() && order[next] != stage.kind) ++next;
+    if (next++ == order.size() || stage.min_keep != stages[0].min_keep) return {};
+    if (stage.kind == Kind::top_k) found.top_k = static_cast<int32_t>(stage.a);
+    if (stage.kind == Kind::top_p) found.top_p = stage.a;
+    if (stage.kind == Kind::min_p) found.min_p = stage.a;
+    if (stage.kind == Kind::temperature) found.temperature = static_cast<float>(stage.a);
+  }
+  const bool dynamic = stages.back().kind == Kind::temperature && stages.back().b > 0.0;
+  const bool fits = found.top_k >= found.min_keep && found.top_k <= max_top_k;
+  return fits && !dynamic && found.temperature > 0.0F ? std::optional(found) : std::nullopt;
+}
+
 }  // namespace
 
 Stage stage_of(std::string_view name, double a, double b, double c, int32_t min_keep) {
@@ -73,20 +95,32 @@ Stage stage_of(std::string_view name, double a, double b, double c, int32_t min_
   throw Error(ErrorKind::invalid_params, "no filter is called " + std::string(name));
 }
 
-void run(std::span<const Stage> stages, const Place& place, std::span<const float> logits,
-         Candidates& left) {
+Chain::Chain(std::vector<Stage> stages, bool adaptive)
+    : stages_(std::move(stages)), adaptive_(adaptive) {
+  if (!adaptive) usual_ = usual_of(stages_);
+}
+
+void Chain::run(const Place& place, std::span<const float> logits, Candidates& left) const {
   left.begin(logits);
-  for (const Stage& stage : stages) {
+  for (const Stage& stage : stages_) {
     run_stage(stage, place, static_cast<int32_t>(logits.size()), left);
   }
 }
 
-Candidates::Drawn draw(std::span<const Stage> stages, bool adaptive, const Place& place,
-                       std::span<const float> logits, Candidates& left) {
-  if (!std::isfinite(largest_of(logits))) return {-1, 0.0};
-  run(stages, place, logits, left);
-  return adaptive ? left.draw_adaptive(place.coin, static_cast<float>(place.aim))
-                  : left.draw(place.coin);
+Candidates::Drawn Chain::draw(const Place& place, std::span<const float> logits) const {
+  if (usual_) return sampling::draw(logits, *usual_, place.coin);
+  const float largest = largest_of(logits);
+  if (!std::isfinite(largest)) return {-1, 0.0};
+  if (!stages_.empty() && is_greedy(stages_[0])) return {first_of(logits, largest), 1.0};
+  Candidates& left = candidates_of_thread();
+  run(place, logits, left);
+  return adaptive_ ? left.draw_adaptive(place.coin, static_cast<float>(place.aim))
+                   : left.draw(place.coin);
+}
+
+Candidates& candidates_of_thread() {
+  thread_local Candidates candidates;
+  return candidates;
 }
 
 }  // namespace tokamak::sampling

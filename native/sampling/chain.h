@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "sampling/candidates.h"
+#include "sampling/draw.h"
 
 namespace tokamak::sampling {
 
@@ -41,12 +43,25 @@ struct Place {
   double aim;
 };
 
-// Candidates that the stages leave of logits[V].
-void run(std::span<const Stage> stages, const Place& place, std::span<const float> logits,
-         Candidates& left);
+// The filters of a request and its draw; rows of several threads may use one at once.
+class Chain {
+ public:
+  // adaptive: adaptive-p draws after the stages.
+  Chain(std::vector<Stage> stages, bool adaptive);
 
-// {-1, 0} if a logit is not a number or +infinity, or all are -infinity.
-Candidates::Drawn draw(std::span<const Stage> stages, bool adaptive, const Place& place,
-                       std::span<const float> logits, Candidates& left);
+  // Candidates that the stages leave of logits[V].
+  void run(const Place& place, std::span<const float> logits, Candidates& left) const;
+
+  // {-1, 0} if a logit is not a number or +infinity, or all are -infinity.
+  Candidates::Drawn draw(const Place& place, std::span<const float> logits) const;
+
+ private:
+  std::vector<Stage> stages_;
+  bool adaptive_;
+  std::optional<Usual> usual_;  // set if the stages are those of draw.h, which then replaces them
+};
+
+// What this thread filters in, so that its buffers are allocated once.
+Candidates& candidates_of_thread();
 
 }  // namespace tokamak::sampling

@@ -62,15 +62,15 @@ int32_t select(std::span<const float> logits, int32_t k, Candidate* heap) noexce
 
 }  // namespace
 
-int64_t draw(std::span<const float> logits, const Chain& chain, double coin) noexcept {
+Candidates::Drawn draw(std::span<const float> logits, const Usual& chain, double coin) noexcept {
   std::array<Candidate, max_top_k> kept;
   std::array<double, max_top_k> running;
   const int32_t k = std::min(std::max(chain.top_k, chain.min_keep), max_top_k);
   int32_t n = select(logits, k, kept.data());
-  if (n <= 0) return -1;
+  if (n <= 0) return {-1, 0.0};
   std::sort_heap(kept.begin(), kept.begin() + n, better);
   const double largest = kept[0].logit;
-  if (!std::isfinite(largest)) return -1;
+  if (!std::isfinite(largest)) return {-1, 0.0};
   if (chain.top_p < 1.0) {
     double sum = 0.0;
     for (int32_t i = 0; i < n; ++i) running[i] = sum += std::exp(kept[i].logit - largest);
@@ -87,8 +87,19 @@ int64_t draw(std::span<const float> logits, const Chain& chain, double coin) noe
   const float top = kept[0].logit / chain.temperature;
   for (int32_t i = 0; i < n; ++i)
     running[i] = sum += std::exp(double(kept[i].logit / chain.temperature) - double(top));
-  const auto at = std::upper_bound(running.begin(), running.begin() + n, coin * sum);
-  return kept[std::min<int32_t>(n - 1, static_cast<int32_t>(at - running.begin()))].id;
+  const auto border = std::upper_bound(running.begin(), running.begin() + n, coin * sum);
+  const auto at = std::min<int32_t>(n - 1, static_cast<int32_t>(border - running.begin()));
+  return {kept[at].id, (running[at] - (at > 0 ? running[at - 1] : 0.0)) / sum};
+}
+
+std::vector<int32_t> likeliest(std::span<const float> logits, int32_t k) {
+  std::array<Candidate, max_top_k> kept;
+  const int32_t n = select(logits, std::min(k, max_top_k), kept.data());
+  std::vector<int32_t> at;
+  if (n <= 0) return at;
+  std::sort_heap(kept.begin(), kept.begin() + n, better);
+  for (int32_t i = 0; i < n; ++i) at.push_back(kept[i].id);
+  return at;
 }
 
 }  // namespace tokamak::sampling

@@ -40,6 +40,18 @@ float largest_of(std::span<const float> logits) noexcept {
   return bad ? std::numeric_limits<float>::quiet_NaN() : largest;
 }
 
+int32_t first_of(std::span<const float> logits, float value) noexcept {
+  constexpr size_t block = 64;  // compared at once
+  size_t i = 0;
+  for (; i + block <= logits.size(); i += block) {
+    int32_t any = 0;
+    for (size_t j = i; j < i + block; ++j) any |= logits[j] == value ? 1 : 0;
+    if (any != 0) break;
+  }
+  while (i < logits.size() && logits[i] != value) ++i;
+  return static_cast<int32_t>(i);
+}
+
 Weighed weigh(std::span<const float> logits, float largest, float* weights, double* sums,
               bool with_moment) noexcept {
   const auto plainly = with_moment ? plain::weigh<true> : plain::weigh<false>;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 namespace tokamak::sampling {
@@ -15,6 +16,9 @@ struct Weighed {
 
 // Largest of logits; NaN if one is no number or +infinity.
 float largest_of(std::span<const float> logits) noexcept;
+
+// First position of logits[n] with that value, n if there is none.
+int32_t first_of(std::span<const float> logits, float value) noexcept;
 
 // weights[i] = e^(logits[i] - largest), 0 below e^-87 and for -infinity, within 2 ulp.
 // largest: finite, no logit exceeds it. sums[ceil(n / weigh_block)]: of each block, in float64.

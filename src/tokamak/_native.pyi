@@ -500,28 +500,6 @@ def packed_nbytes(isa: str, format: str, rows: int, cols: int) -> int:
 def checksums(bytes: numpy.typing.NDArray[numpy.uint8], piece: int, threads: int = 1) -> list[int]:
     """A sum of 64 bits for every `piece` bytes."""
 
-MAX_TOP_K: int = 1024
-
-def draw_token(
-    logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    temperature: float,
-    min_keep: int,
-    coin: float,
-) -> int:
-    """
-    Token drawn after top-k, top-p, min-p and temperature from logits f32[V]; -1 if they are not numbers.
-    """
-
-def log_total(
-    logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-) -> float:
-    """
-    ln of the sum of e^l over logits f32[V]; not a number if one of them is none.
-    """
-
 def suffix_matches(
     tokens: numpy.typing.NDArray[numpy.int32], limit: int
 ) -> numpy.typing.NDArray[numpy.int32]:
@@ -537,25 +515,27 @@ class FilterChain:
     def __init__(
         self, stages: Sequence[tuple[str, float, float, float, int]], adaptive: bool = False
     ) -> None: ...
-    def draw(
-        self,
-        logits: Annotated[
-            NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
-        ],
-        coin: float,
-        with_xtc: bool,
-        aim: float,
-    ) -> tuple[int, float]:
-        """
-        (token, its probability among those left) drawn from logits f32[V]; -1 if they are not numbers. aim: mu of mirostat, or that of adaptive-p.
-        """
-
     def filtered(
         self, logits: numpy.typing.NDArray[numpy.float32], with_xtc: bool
     ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], bool]:
         """
         (ids, logits, whether they are ordered by logit) left; none if they are not numbers.
         """
+
+def draw_rows(
+    rows: Sequence[tuple[FilterChain, numpy.typing.NDArray[numpy.float32], float, bool, float]],
+    workers: CpuProgram | None = None,
+) -> list[tuple[int, float]]:
+    """
+    (token, its probability among those left) of each row (chain, logits f32[V], coin, with_xtc, aim); token -1 if they are not numbers. aim: mu of mirostat, or that of adaptive-p. workers: whose threads share the rows. The GIL is released.
+    """
+
+def log_rows(
+    rows: Sequence[tuple[numpy.typing.NDArray[numpy.float32], int]], workers: CpuProgram | None = None
+) -> list[tuple[float, list[int]]]:
+    """
+    (ln of the sum of e^l, the likeliest ids) of each row (logits f32[V], how many).
+    """
 
 def transcode(
     rows: numpy.typing.NDArray[numpy.uint8],

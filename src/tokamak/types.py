@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from tokamak._native import CpuProgram
     from tokamak.ir.graph import Graph
 
 Array = NDArray[Any]
@@ -202,6 +203,7 @@ class Program(Protocol):
     hidden: str  # name of the value the head reads, for `taps`; "" if the output is no head's
     reach: Reach | None  # of its caches that keep the latest part of a text only, None if there are none
     recurrent: bool  # keeps state that cannot go back: a sequence may only be cut to a multiple of block_size
+    workers: CpuProgram | None  # whose threads other native calls may use between two steps
 
     def run(self, batch: Batch) -> Floats:
         """Logits f32[S, vocab_size]; K and V of every row are stored first."""

@@ -5,7 +5,7 @@ import pytest
 
 from tokamak import _native
 from tokamak.errors import InvalidParams, ModelFileError
-from tokamak.sampling import Sampler, SamplingParams, filters, penalties
+from tokamak.sampling import Place, Sampler, SamplingParams, filters, penalties, sample_rows
 from tokamak.sampling.adaptive import AdaptiveP
 from tokamak.sampling.chain import build
 from tokamak.sampling.mirostat import Mirostat
@@ -126,15 +126,17 @@ def test_settings_out_of_range_are_refused():
             _native.FilterChain([stage])
     chain = _native.FilterChain([])
     with pytest.raises(InvalidParams):
-        chain.draw(np.zeros(0, dtype=np.float32), 0.5, False, 0.0)
+        _native.draw_rows([(chain, np.zeros(0, dtype=np.float32), 0.5, False, 0.0)])
     with pytest.raises(InvalidParams):
-        chain.draw(np.zeros(4, dtype=np.float32), 1.0, False, 0.0)
+        _native.draw_rows([(chain, np.zeros(4, dtype=np.float32), 1.0, False, 0.0)])
+    with pytest.raises(InvalidParams):
+        _native.log_rows([(np.zeros(4, dtype=np.float32), 1025)])
 
 
 def test_exponentials_and_their_sum_are_those_of_numpy():
     logits = rows(70_000, 9.0)[1]
     exact = logits.max() + np.log(np.exp(logits.astype(np.float64) - logits.max()).sum())
-    assert _native.log_total(logits) == pytest.approx(exact, abs=3e-7)
+    assert _native.log_rows([(logits, 0)])[0][0] == pytest.approx(exact, abs=3e-7)
 
 
 @pytest.mark.parametrize("limit", [0, 3, 1000])
@@ -152,5 +154,79 @@ def test_what_has_to_stay_stays_where_one_token_has_nearly_everything():
 
 def test_the_lowest_logits_there_are_still_share_the_whole():
     logits = np.full(3, -3e38, dtype=np.float32)
-    drawn = [_native.FilterChain([]).draw(logits, coin, False, 0.0) for coin in (0.1, 0.5, 0.9)]
+    drawn = _native.draw_rows([(_native.FilterChain([]), logits, c, False, 0.0) for c in (0.1, 0.5, 0.9)])
     assert drawn == [(i, pytest.approx(1 / 3)) for i in range(3)]
+
+
+def samplers():
+    """One of each chain, of chains that go on in Python, of what looks at the history, and greedy ones."""
+    more = [
+        {"temperature": 0.0},
+        {"temperature": 0.0, "samplers": ("top_k", "penalties"), "top_k": 5, "repetition_penalty": 2.0},
+        {"samplers": ("top_p", "dry", "xtc"), "dry_multiplier": 1.0, "top_p": 0.9, "adaptive_target": 0.2},
+        {"top_k": 40, "top_p": 0.95, "logprobs": 5, "logit_bias": {3: 2.0}},
+        {"repetition_penalty": 1.3, "logprobs": 0},
+    ]
+    return [
+        Sampler(params, seed=i, bias=params.logit_bias)
+        for i, params in enumerate(SamplingParams(**(OFF | chain)) for chain in CHAINS + more)
+    ]
+
+
+def program():
+    """A native program with three threads, which computes nothing here."""
+    return _native.CpuProgram(
+        num_blocks=1,
+        num_recent_blocks=1,
+        max_rows=1,
+        max_sequences=1,
+        threads=3,
+        row_nbytes=(64, 0, 0),
+        result_width=1,
+    )
+
+
+@pytest.mark.parametrize("has_workers", [False, True])
+def test_rows_drawn_together_are_those_drawn_one_by_one(has_workers):
+    workers = program() if has_workers else None
+    logits = np.concatenate([rows(3000, 3.0), rows(3000, 12.0)])
+    history = np.arange(40, dtype=np.int32) % 7
+    together, alone = samplers(), samplers()
+    for step in range(12):
+        own = [logits[(step + i) % 8] for i in range(len(together))]
+        found = sample_rows(
+            [Place(s, row, history, (), 40 + step) for s, row in zip(together, own, strict=True)], workers
+        )
+        assert found == [
+            s.sample(row, history, position=40 + step) for s, row in zip(alone, own, strict=True)
+        ]
+
+
+def test_a_row_that_cannot_be_drawn_leaves_the_others_alone():
+    good, bad = rows(300, 3.0)[0], np.full(300, np.nan, dtype=np.float32)
+
+    def broken(_history, _logits):
+        raise ZeroDivisionError
+
+    strange = Sampler(SamplingParams(logits_processor=broken), seed=1)
+    first, second, third, last = sample_rows(
+        [
+            Place(sampler, row, np.zeros(0, dtype=np.int32), (), 0)
+            for sampler, row in [
+                (Sampler(SamplingParams(), seed=1), good),
+                (Sampler(SamplingParams(), seed=1), bad),
+                (strange, good),
+                (Sampler(SamplingParams(), seed=1), good),
+            ]
+        ]
+    )
+    assert first == last
+    assert isinstance(second, ModelFileError)
+    assert isinstance(third, ZeroDivisionError)
+
+
+def test_the_likeliest_tokens_are_those_of_the_readable_twin():
+    logits = np.round(rows(5000, 3.0)[1], 1)
+    for count in (1, 20, 1024):
+        best = filters.ordered(filters.top_k(filters.everything(logits), count))
+        assert _native.log_rows([(logits, count)])[0][1] == best.ids.tolist()

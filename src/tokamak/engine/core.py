@@ -15,9 +15,9 @@ from tokamak.engine.request import Request, StepOutput
 from tokamak.engine.scheduler import Schedule, Scheduler
 from tokamak.engine.sequence import Sequence
 from tokamak.engine.shift import make_room
-from tokamak.engine.speculative import Drafter, LookupDrafter
+from tokamak.engine.speculative import Drafter, LookupDrafter, Turn
 from tokamak.errors import CapacityError
-from tokamak.sampling import Sampled
+from tokamak.sampling import Place, Sampled, sample_rows
 from tokamak.types import Floats, Program
 
 COLLECT_NBYTES = 1 << 26  # of logits per step for a request that wants those of every position
@@ -173,17 +173,20 @@ class EngineCore:
 
     def _update(self, plan: Schedule, logits: Floats) -> list[StepOutput]:
         outputs: list[StepOutput] = []
+        turns: list[Turn] = []
         waiting: dict[int, Request] = {}
         row = 0
         for sequence, count in plan.chosen:
             rows = logits[row : row + num_logits(sequence, count)]
             row += len(rows)
             try:
-                outputs += self._computed(sequence, count, rows)
-            except Exception as error:  # noqa: BLE001  # a caller's processor or broken logits: fails this request alone
+                turns += self._computed(sequence, count, rows)
+            except Exception as error:  # noqa: BLE001  # a caller's collector: fails this request alone
                 outputs += self._fail([sequence], error)
             if sequence.request.group is not None:
                 waiting[sequence.request.id] = sequence.request
+        while turns:
+            turns = self._take_turns(turns, outputs)
         for request in waiting.values():
             members = self._active.get(request.id, [])
             if request.group is None or not members or any(s.pending is None for s in members):
@@ -194,8 +197,8 @@ class EngineCore:
                 outputs += self._fail(members, error)
         return outputs
 
-    def _computed(self, sequence: Sequence, count: int, rows: Floats) -> list[StepOutput]:
-        """Notes that `count` rows of a sequence are computed; rows: the logits of the last of them."""
+    def _computed(self, sequence: Sequence, count: int, rows: Floats) -> list[Turn]:
+        """Notes that `count` rows of a sequence are computed; rows: the logits of the last of them. Who may draw now."""
         request, drafted = sequence.request, max(0, count - sequence.num_missing)
         draft = sequence.tokens(sequence.num_tokens, sequence.num_tokens + drafted).tolist()
         sequence.num_drafted = 0
@@ -208,27 +211,34 @@ class EngineCore:
         if request.group is not None:
             sequence.pending = rows[-1].copy()
             return []
-        if sequence.num_new == 0:
-            return self._first_tokens(sequence, rows[-1])
-        return self._checked_tokens(sequence, draft, rows)
-
-    def _checked_tokens(self, sequence: Sequence, draft: list[int], rows: Floats) -> list[StepOutput]:
-        """The next token, and while the draft foresaw it the one after: what would come one by one, from the same logits."""
-        request = sequence.request
         request.drafted_tokens += len(draft)
-        outputs = [self.next_token(sequence, rows[0])]
-        accepted = 0
-        for foreseen, row in zip(draft, rows[1:], strict=True):
-            if outputs[-1].finish_reason is not None or outputs[-1].token_id != foreseen:
-                break
-            accepted += 1
-            self._advance_cache(sequence, 1)
-            outputs.append(self.next_token(sequence, row))
-        request.accepted_tokens += accepted
-        if draft and request.speculation is not None:  # longer while all of it is right, else what was right
-            grown = 2 * len(draft) if accepted == len(draft) else accepted + 1
-            sequence.trust = min(request.speculation.tokens, grown)
-        return outputs
+        siblings = [sequence]
+        if sequence.num_new == 0 and request.max_new:  # the prompt has just been read
+            for index in range(1, request.num_samples):
+                siblings.append(self.fork(sequence, index, siblings[-1]))
+        return [Turn(s, rows, draft) for s in siblings]
+
+    def _take_turns(self, turns: list[Turn], outputs: list[StepOutput]) -> list[Turn]:
+        """One token for each, drawn together; what is left: who has a draft that foresaw it, with the row after."""
+        reading = [t for t in turns if t.sequence.request.max_new == 0]
+        outputs += [self.finish(t.sequence, None, "", "length") for t in reading]
+        turns = [t for t in turns if t.sequence.request.max_new]
+        drawn = sample_rows([self._place(t.sequence, t.row) for t in turns], self.program.workers)
+        left: list[Turn] = []
+        for turn, sampled in zip(turns, drawn, strict=True):
+            sequence = turn.sequence
+            if sequence not in self._active.get(sequence.request.id, ()):
+                continue  # another sample of its request failed
+            try:
+                output = self._taken(sequence, sampled)
+            except Exception as error:  # noqa: BLE001  # of a caller's processor, or broken logits: fails this request alone
+                outputs += self._fail([sequence], error)
+                continue
+            outputs.append(output)
+            if turn.foresaw(output):
+                self._advance_cache(sequence, 1)
+                left.append(turn)
+        return left
 
     def _advance_cache(self, sequence: Sequence, count: int) -> None:
         """More tokens are computed. Files the blocks that became full, so that a request with the same beginning finds them,
@@ -245,16 +255,6 @@ class EngineCore:
         if self.recent is not None:
             sequence.recent.give_back(self.recent, self.recent.first_block(sequence.num_computed))
 
-    def _first_tokens(self, sequence: Sequence, logits: Floats) -> list[StepOutput]:
-        """The first token of each sample, when the prompt has just been read."""
-        request = sequence.request
-        if request.max_new == 0:
-            return [self.finish(sequence, None, "", "length")]
-        siblings = [sequence]
-        for index in range(1, request.num_samples):
-            siblings.append(self.fork(sequence, index, siblings[-1]))
-        return [self.next_token(sibling, logits) for sibling in siblings]
-
     def fork(self, sequence: Sequence, index: int, after: Sequence | None = None) -> Sequence:
         """Another sequence of the same request over the same blocks, run next to `after`."""
         fork = sequence.fork(index, self.pool, self.recent)
@@ -263,12 +263,22 @@ class EngineCore:
         self._active[sequence.request.id].append(fork)
         return fork
 
+    def _place(self, sequence: Sequence, logits: Floats) -> Place:
+        request = sequence.request
+        banned = request.stop_ids if sequence.num_new < request.min_new else ()
+        return Place(sequence.sampler, logits, sequence.history, banned, sequence.position)
+
     def next_token(self, sequence: Sequence, logits: Floats) -> StepOutput:
         """Draws the next token from logits f32[V], appends it and ends the sequence where it has to end."""
+        (sampled,) = sample_rows([self._place(sequence, logits)])
+        return self._taken(sequence, sampled)
+
+    def _taken(self, sequence: Sequence, sampled: Sampled | Exception) -> StepOutput:
+        """Appends a token. Raises: what it has instead."""
+        if isinstance(sampled, Exception):
+            raise sampled
         request = sequence.request
         early = sequence.num_new < request.min_new
-        banned = request.stop_ids if early else ()
-        sampled = sequence.sampler.sample(logits, sequence.history, banned, position=sequence.position)
         token_id = sampled.token_id
         sequence.append(token_id)
         if token_id in request.stop_ids:

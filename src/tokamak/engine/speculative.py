@@ -6,19 +6,49 @@ completion is the same, token by token, with and without speculation, greedy or 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from tokamak.engine.batch import make_batch
 from tokamak.engine.blocks import BlockPool
-from tokamak.engine.request import Request
+from tokamak.engine.request import Request, StepOutput
 from tokamak.engine.sequence import Sequence
 from tokamak.errors import InvalidParams
-from tokamak.sampling import Sampler
+from tokamak.sampling import Place, Sampler, sample_rows
 from tokamak.types import Floats, Ints, Program
 
 LONGEST, SHORTEST = 4, 2  # tokens at the end that are looked for earlier in the text
+
+
+@dataclass(slots=True)
+class Turn:
+    """A sequence that draws. rows: logits f32[1 + n, V] of its last token and of the n of its draft, of which `accepted` came true."""
+
+    sequence: Sequence
+    rows: Floats
+    draft: list[int]
+    accepted: int = 0
+
+    @property
+    def row(self) -> Floats:
+        """Logits f32[V] of the next token."""
+        row: Floats = self.rows[self.accepted - len(self.draft) - 1]
+        return row
+
+    def foresaw(self, output: StepOutput) -> bool:
+        """Whether the draft has the token just drawn, so that the one after it can be drawn from the same step."""
+        right = self.accepted < len(self.draft) and output.token_id == self.draft[self.accepted]
+        if right and output.finish_reason is None:
+            self.accepted += 1
+            self.sequence.request.accepted_tokens += 1
+            return True
+        speculation, tried = self.sequence.request.speculation, len(self.draft)
+        if tried and speculation is not None:  # longer while all of it is right, else what was right
+            grown = 2 * tried if self.accepted == tried else self.accepted + 1
+            self.sequence.trust = min(speculation.tokens, grown)
+        return False
 
 
 class Drafter(Protocol):
@@ -97,22 +127,25 @@ class ModelDrafter:
                 break
             batch = make_batch([(readers[s], rows) for s, rows in chosen], self.pool.block_size)
             logits = self._as_wide(self.program.run(batch))
-            row = 0
+            drawing: list[Sequence] = []
             for sequence, count in chosen:
-                reader = readers[sequence]
-                reader.num_computed += count
-                if reader.num_missing:  # a long text is read over several steps of the large model
+                readers[sequence].num_computed += count
+                if readers[sequence].num_missing:  # a long text is read over several steps of the large model
+                    counts[sequence] = 0
+                else:
+                    drawing.append(sequence)
+            places = [
+                Place(readers[s].sampler, row, readers[s].history, (), s.position + len(drafts[s]))
+                for s, row in zip(drawing, logits, strict=True)
+            ]
+            for sequence, drawn in zip(drawing, sample_rows(places, self.program.workers), strict=True):
+                if isinstance(drawn, InvalidParams):  # every token that the draft model knows is banned
                     counts[sequence] = 0
                     continue
-                row += 1
-                position = sequence.position + len(drafts[sequence])
-                try:
-                    drawn = reader.sampler.sample(logits[row - 1], reader.history, position=position)
-                except InvalidParams:  # every token that the draft model knows is banned
-                    counts[sequence] = 0
-                    continue
+                if isinstance(drawn, Exception):
+                    raise drawn
                 drafts[sequence].append(drawn.token_id)
-                reader.append(drawn.token_id)
+                readers[sequence].append(drawn.token_id)
         for sequence, draft in drafts.items():
             sequence.draft(draft)
 

@@ -14,8 +14,7 @@ from tokamak.engine.completion import Completion, FinishReason, Timings, Usage
 from tokamak.engine.loop import EngineLoop
 from tokamak.engine.request import Request, StepOutput
 from tokamak.errors import Cancelled
-from tokamak.sampling import TokenLogprob
-from tokamak.sampling.sampler import log_probability
+from tokamak.sampling import TokenLogprob, log_probabilities
 from tokamak.types import Floats
 
 UNREAD = 100  # outputs that may wait for a slow reader before its request pauses
@@ -48,9 +47,9 @@ class PromptLogprobs:
         self.entries: list[TokenLogprob | None] = [None] * len(prompt)
 
     def __call__(self, start: int, logits: Floats) -> None:
-        for i, row in enumerate(logits, start + 1):
-            if i < len(self._prompt):
-                self.entries[i] = log_probability(row, self._prompt[i], self._num_top)
+        known = self._prompt[start + 1 : start + 1 + len(logits)]
+        rows = [(row, token_id, self._num_top) for row, token_id in zip(logits, known, strict=False)]
+        self.entries[start + 1 : start + 1 + len(rows)] = log_probabilities(rows)
 
 
 @dataclass(frozen=True, slots=True)

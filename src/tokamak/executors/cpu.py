@@ -74,16 +74,16 @@ class CpuProgramHandle:
         self._stores = {
             kind: [i for i, v in enumerate(stores) if (v in recent) == kind] for kind in (False, True)
         }
-        self._native: CpuProgram | None = native
+        self.workers: CpuProgram | None = native
         self._taps = taps
         self._checks = checks
 
     @property
     def native(self) -> CpuProgram:
         """The native program. Raises: InvalidParams after `close`."""
-        if self._native is None:
+        if self.workers is None:
             raise InvalidParams("this program is closed")
-        return self._native
+        return self.workers
 
     @property
     def isa(self) -> str:
@@ -168,7 +168,7 @@ class CpuProgramHandle:
 
     def close(self) -> None:
         """Free everything once a step in progress is done; running afterwards raises InvalidParams."""
-        self._native = None
+        self.workers = None
 
 
 class Cpu:

@@ -15,6 +15,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from tokamak._native import CpuProgram
 from tokamak.errors import CapacityError, InvalidParams, UnsupportedError
 from tokamak.executors.cpu_cache import shapes, turning
 from tokamak.executors.meaning import Meaning
@@ -44,6 +45,8 @@ class ReferenceProgram:
     With a `plan`, intermediates live in its arenas (poisoned first), which turns every model test into a test of the
     planner.
     """
+
+    workers: CpuProgram | None = None
 
     def __init__(
         self,

@@ -2,7 +2,17 @@
 
 from tokamak.sampling.params import SamplingParams
 from tokamak.sampling.random import fresh_seed
-from tokamak.sampling.sampler import Sampled, Sampler, TokenLogprob
+from tokamak.sampling.sampler import Place, Sampled, Sampler, TokenLogprob, log_probabilities, sample_rows
 from tokamak.sampling.stop import StopStrings
 
-__all__ = ["Sampled", "Sampler", "SamplingParams", "StopStrings", "TokenLogprob", "fresh_seed"]
+__all__ = [
+    "Place",
+    "Sampled",
+    "Sampler",
+    "SamplingParams",
+    "StopStrings",
+    "TokenLogprob",
+    "fresh_seed",
+    "log_probabilities",
+    "sample_rows",
+]

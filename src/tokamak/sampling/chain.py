@@ -23,24 +23,26 @@ Adjust = Callable[[Floats, Ints], None]
 """(logits f32[V], changed in place; history i32[n])."""
 Stage = Callable[[Candidates, Ints], Candidates]
 """(candidates left, history) -> candidates left."""
-NativeChain = tuple[int, float, float, float, int]
-"""top_k, top_p, min_p, temperature, min_keep of `_native.draw_token`."""
 NativeStage = tuple[str, float, float, float, int]
 """name, up to three settings, min_keep of a stage of `_native.FilterChain`."""
+CHANGING = ("logit_bias", "penalties", "dry", "infill")  # which token is the largest
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What is on. native: set if the filters are the chain of the native draw, which then replaces them.
+    """What is on. first: the stages natively as far as they have a native twin; rest: those after them, none: `first` draws too.
 
-    first: the stages natively as far as they have a native twin. rest: those after them; where it is empty, `first` draws too.
+    At temperature 0 `first` takes the largest, which filters keep; the others count only where one changes that.
     """
 
     adjusts: tuple[Adjust, ...]  # before the first filter, on all logits
     stages: tuple[tuple[str, Stage], ...]
-    native: NativeChain | None
     first: _native.FilterChain
     rest: tuple[tuple[str, Stage], ...]
+    last: _native.FilterChain  # draws what `rest` leaves
+    skipped: tuple[
+        str, ...
+    ]  # stages of `rest` that do not count: those that draw by chance, at temperature 0
 
 
 def build(
@@ -70,8 +72,13 @@ def build(
         elif name in filter_by_name:
             stages.append((name, filter_by_name[name]))
     first, num_native = _first(params, [name for name, _ in stages])
-    native = _native_chain(params, [name for name, _ in stages])
-    return Chain(tuple(early), tuple(stages), native, first, tuple(stages[num_native:]))
+    last = (
+        _native.FilterChain([("temperature", 0, 0, 0, 1)])
+        if params.greedy
+        else _native.FilterChain([], params.adaptive_target >= 0.0)
+    )
+    skipped = ("xtc", "temperature") if params.greedy else ()
+    return Chain(tuple(early), tuple(stages), first, tuple(stages[num_native:]), last, skipped)
 
 
 def _adjusts(
@@ -135,6 +142,10 @@ def _filters(params: SamplingParams) -> Iterator[tuple[NativeStage, Stage]]:
 
 def _first(params: SamplingParams, names: list[str]) -> tuple[_native.FilterChain, int]:
     """The longest beginning of the stages that has a native twin, and its length. Mirostat takes their place."""
+    if params.greedy and not any(name in CHANGING for name in names):
+        return _native.FilterChain([("temperature", 0, 0, 0, 1)]), len(names)
+    if params.greedy:
+        return _native.FilterChain([]), 0
     if params.mirostat:
         stages: list[NativeStage] = [
             ("temperature", params.temperature, 0, 0, 1),
@@ -159,19 +170,3 @@ def _on_candidates(adjust: Adjust) -> Stage:
         return Candidates(ids, logits[ids])
 
     return stage
-
-
-def _native_chain(params: SamplingParams, stages: list[str]) -> NativeChain | None:
-    """Arguments of the native draw if these stages are its chain: top-k on, then some of the others in its order."""
-    p, order = params, ["top_k", "top_p", "min_p", "temperature"]
-    if p.greedy or p.mirostat or p.adaptive_target >= 0.0 or p.dynatemp_range or stages[:1] != ["top_k"]:
-        return None
-    if stages != [name for name in order if name in stages] or max(p.top_k, p.min_keep) > _native.MAX_TOP_K:
-        return None
-    return (
-        p.top_k,
-        p.top_p if "top_p" in stages else 1.0,
-        p.min_p if "min_p" in stages else 0.0,
-        p.temperature if "temperature" in stages else 1.0,
-        p.min_keep,
-    )

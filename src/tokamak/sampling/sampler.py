@@ -6,14 +6,15 @@ Holds what a draw depends on and nothing about the model. The stages run in the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
 from tokamak import _native
 from tokamak.errors import InvalidParams, ModelFileError
-from tokamak.sampling import filters, penalties
+from tokamak.sampling import penalties
 from tokamak.sampling.adaptive import AdaptiveP
 from tokamak.sampling.chain import build
 from tokamak.sampling.filters import Candidates
@@ -24,7 +25,11 @@ from tokamak.sampling.params import SamplingParams
 from tokamak.sampling.random import XTC, uniform
 from tokamak.types import Floats, Ints
 
-ADJUSTING = ("logit_bias", "penalties", "dry")
+if TYPE_CHECKING:
+    from tokamak._native import CpuProgram
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,33 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a token is wanted: the arguments of `Sampler.sample`."""
+
+    sampler: Sampler
+    logits: Floats
+    history: Ints
+    banned_now: Collection[int]
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One row of the native draw. logits: f32[n], of tokens ids i32[n], None: of all."""
+
+    chain: _native.FilterChain
+    logits: Floats
+    coin: float
+    with_xtc: bool
+    aim: float
+    ids: Ints | None = None
+
+    def row(self) -> tuple[_native.FilterChain, Floats, float, bool, float]:
+        """As `_native.draw_rows` takes it."""
+        return self.chain, self.logits, self.coin, self.with_xtc, self.aim
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """One token drawn. logprob: None unless the request asks for it."""
 
@@ -44,15 +76,17 @@ class Sampled:
     logprob: TokenLogprob | None = None
 
 
-def log_probability(logits: Floats, token_id: int, num_top: int) -> TokenLogprob:
-    """ln softmax(logits f32[V]) of a token and of the num_top most likely, summed in float64, natively."""
-    log_total = _native.log_total(logits)
-    top: tuple[tuple[int, float], ...] = ()
-    if num_top > 0:
-        best = filters.top_k(filters.everything(logits), num_top)
-        best = filters.ordered(best)
-        top = tuple((int(i), float(x) - log_total) for i, x in zip(best.ids, best.logits, strict=True))
-    return TokenLogprob(token_id, float(logits[token_id]) - log_total, top)
+def log_probabilities(
+    rows: Sequence[tuple[Floats, int, int]], workers: CpuProgram | None = None
+) -> list[TokenLogprob]:
+    """ln softmax of a token and of the num_top most likely, for rows of (logits f32[V], token id, num_top). workers: as `sample_rows`."""
+    found = _native.log_rows([(logits, num_top) for logits, _, num_top in rows], workers)
+    return [
+        TokenLogprob(
+            token_id, float(logits[token_id]) - total, tuple((i, float(logits[i]) - total) for i in ids)
+        )
+        for (logits, token_id, _), (total, ids) in zip(rows, found, strict=True)
+    ]
 
 
 def draw(candidates: Candidates, coin: float) -> tuple[int, float]:
@@ -154,21 +188,40 @@ class Sampler:
         default. banned_now: ids banned at this position only.
         Raises: ModelFileError if the logits are not numbers, InvalidParams if every token is banned.
         """
-        position = len(history) if position is None else position
-        adjusted = self.adjusted(logits, history, banned_now)
-        native = self._chain.native
-        if native is not None:
-            token_id = _native.draw_token(adjusted, *native, uniform(self._seed, self.index, position))
-            if token_id < 0:
-                _check_largest(float(adjusted.max()))
-        elif self.params.greedy:
-            token_id = self._largest(adjusted, history)
-        else:
-            token_id = self._drawn(adjusted, history, position)
+        place = Place(self, logits, history, banned_now, len(history) if position is None else position)
+        (sampled,) = sample_rows([place])
+        if isinstance(sampled, Exception):
+            raise sampled
+        return sampled
+
+    def due(self, place: Place) -> Due:
+        """What the native draw of the next token needs, after what is left to Python. Nothing moves yet.  Raises: as `sample`."""
+        logits = self.adjusted(place.logits, place.history, place.banned_now)
+        coin = uniform(self._seed, self.index, place.position)
+        chance = self.params.xtc_probability
+        with_xtc = chance > 0.0 and uniform(self._seed, self.index, place.position, XTC) < chance
+        state = self._mirostat or self._adaptive
+        aim = state.aim if state else 0.0
+        if not self._chain.rest:
+            return Due(self._chain.first, logits, coin, with_xtc, aim)
+        _check_largest(float(logits.max()))
+        candidates = Candidates(*self._chain.first.filtered(logits, with_xtc))
+        for name, stage in self._chain.rest:
+            if name not in self._chain.skipped and (name != "xtc" or with_xtc):
+                candidates = stage(candidates, place.history)
+        left = np.ascontiguousarray(candidates.logits, dtype=np.float32)
+        return Due(self._chain.last, left, coin, with_xtc, aim, candidates.ids)
+
+    def settle(self, due: Due, drawn: int, probability: float) -> int:
+        """Notes what was drawn; the token.  Raises: as `sample`."""
+        if drawn < 0:
+            _check_largest(float(due.logits.max()))
+        state = self._mirostat or self._adaptive
+        if state is not None and not self.params.greedy:
+            state.accept(probability)
+        token_id = drawn if due.ids is None else int(due.ids[drawn])
         self.accept(token_id)
-        if self.params.logprobs is None:
-            return Sampled(token_id)
-        return Sampled(token_id, log_probability(logits, token_id, self.params.logprobs))
+        return token_id
 
     def adjusted(self, logits: Floats, history: Ints, banned_now: Collection[int] = ()) -> Floats:
         """Logits after processors, bans and what stands before the first filter; a copy if anything changes."""
@@ -188,40 +241,38 @@ class Sampler:
             self._healing.mask(logits)
         return logits
 
-    def _largest(self, logits: Floats, history: Ints) -> int:
-        """Greedy. Filters keep the largest, so they count only where an adjustment follows one."""
-        token_id = int(logits.argmax())
-        _check_largest(float(logits[token_id]))
-        if all(name not in ADJUSTING for name, _ in self._chain.stages):
-            return token_id
-        candidates = filters.everything(logits)
-        for name, stage in self._chain.stages:
-            if name not in ("xtc", "temperature"):
-                candidates = stage(candidates, history)
-        return int(filters.temperature(candidates, 0.0).ids[0])
 
-    def _drawn(self, logits: Floats, history: Ints, position: int) -> int:
-        coin = uniform(self._seed, self.index, position)
-        with_xtc = uniform(self._seed, self.index, position, XTC) < self.params.xtc_probability
-        first, state = self._chain.first, self._mirostat or self._adaptive
-        if not self._chain.rest:
-            token_id, probability = first.draw(logits, coin, with_xtc, state.aim if state else 0.0)
-            if token_id < 0:
-                _check_largest(float(logits.max()))
-            if state is not None:
-                state.accept(probability)
-            return token_id
-        _check_largest(float(logits.max()))
-        candidates = Candidates(*first.filtered(logits, with_xtc))
-        for name, stage in self._chain.rest:
-            if name != "xtc" or with_xtc:
-                candidates = stage(candidates, history)
-        if self._adaptive is None:
-            return draw(candidates, coin)[0]
-        reshaped, before = self._adaptive.reshape(candidates)
-        token_id, _ = draw(reshaped, coin)
-        self._adaptive.accept(float(before[reshaped.ids == token_id][0]))
-        return token_id
+def sample_rows(places: Sequence[Place], workers: CpuProgram | None = None) -> list[Sampled | Exception]:
+    """The next token of each, or why it has none; the same as one by one, in one native call without the GIL.
+
+    Places of one sampler may not stand together. workers: whose threads share the rows, None: the caller's.
+    """
+    dues = [_tried(place.sampler.due, place) for place in places]
+    drawn = iter(_native.draw_rows([due.row() for due in dues if isinstance(due, Due)], workers))
+    found: list[Sampled | Exception] = []
+    for place, due in zip(places, dues, strict=True):
+        if isinstance(due, Due):
+            token = _tried(place.sampler.settle, due, *next(drawn))
+            found.append(Sampled(token) if isinstance(token, int) else token)
+        else:
+            found.append(due)
+    asked = [
+        (i, (place.logits, sampled.token_id, num_top))
+        for i, (place, sampled) in enumerate(zip(places, found, strict=True))
+        if isinstance(sampled, Sampled) and (num_top := place.sampler.params.logprobs) is not None
+    ]
+    for (i, (_, token_id, _)), entry in zip(
+        asked, log_probabilities([row for _, row in asked], workers), strict=True
+    ):
+        found[i] = Sampled(token_id, entry)
+    return found
+
+
+def _tried(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exception:
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001  # a caller's processor, a ban of everything: concerns this row alone
+        return error
 
 
 def _check_largest(largest: float) -> None:
