@@ -48,6 +48,42 @@ def test_prompts_may_be_ids_mixed_and_many_and_fields_chosen(app, llm):
     assert chosen.json() == {"content": want, "timings/predicted_n": 4}
 
 
+def test_probabilities_after_the_samplers_add_up(app, llm):
+    body = {"prompt": "Once", "n_predict": 4, "seed": 1, "n_probs": 5, "top_k": 5}
+    got = ask(app, "/completion", **body, post_sampling_probs=True).json()
+    assert len(got["completion_probabilities"]) == 4
+    for entry in got["completion_probabilities"]:
+        likely = {top["id"]: top["prob"] for top in entry["top_probs"]}
+        assert likely[entry["id"]] == entry["prob"]
+        assert sum(likely.values()) == pytest.approx(1.0)  # of the five that top_k leaves
+        assert entry["bytes"] == list(llm.tokenizer.id_to_bytes(entry["id"]))
+        assert "logprob" not in entry
+
+
+def test_more_tokens_than_the_context_leaves_end_with_it_and_that_is_said(app, llm):
+    ids = llm.tokenizer.encode("Once ") * 20
+    ids = (
+        ids[: llm.context - 4]
+        if len(ids) >= llm.context
+        else [*ids, *[ids[-1]] * (llm.context - 4 - len(ids))]
+    )
+    more = {"prompt": ids, "n_predict": 99, "ignore_eos": True}
+    answer = ask(app, "/completion", **more)
+    assert (answer.json()["tokens_predicted"], answer.json()["stop_type"], answer.json()["truncated"]) == (
+        4,
+        "limit",
+        True,
+    )
+    assert "99" in answer.headers["x-tokamak-notes"]
+    assert "leaves 4" in answer.headers["x-tokamak-notes"]
+    assert (
+        request(app, "/completion", {**more, "prompt": ids * 2}).status_code == 400
+    )  # a prompt is never cut
+    assert (
+        request(app, "/v1/completions", {"prompt": ids, "max_tokens": 99}).status_code == 400
+    )  # as OpenAI does
+
+
 def test_a_bias_may_be_a_list_and_false_bans(app, llm):
     first = llm.generate("Once", max_tokens=1, temperature=0.0).token_ids[0]
     body = {"prompt": "Once", "n_predict": 1, "temperature": 0, "return_tokens": True}

@@ -117,6 +117,7 @@ class SamplingParams:
     dry_*: penalty for continuing repeated sequences; dry_multiplier 0 off; dry_last_n -1 all.
     logit_bias: token id, or a string (each of its tokens), to a float added to the logit; -inf bans.
     logprobs: None off; else log-probabilities of the token drawn and of so many of the most likely, from the raw logits.
+    post_sampling_probs: those of what the token was drawn from, after all stages; tokens that these leave out are not among them.
     n: completions of one prompt, which share its cache.
     seed: None draws one, reported in the completion. A draw depends on (seed, sample index, position) only.
     stop: strings that end the completion, not part of its text. stop_token_ids: the same for ids.
@@ -172,6 +173,7 @@ class SamplingParams:
     dry_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
     logit_bias: Mapping[int | str, float] | None = None
     logprobs: int | None = None
+    post_sampling_probs: bool = False
     n: int = 1
     seed: int | None = None
     stop: str | Sequence[str] | None = None
@@ -209,7 +211,7 @@ class SamplingParams:
                 object.__setattr__(self, name, value)
         for name, (low, high, whole) in _RANGES.items():
             _check_number(name, getattr(self, name), low, high, whole)
-        for name in ("ignore_eos", "echo", "token_healing", "context_shift"):
+        for name in ("ignore_eos", "echo", "token_healing", "context_shift", "post_sampling_probs"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParams(f"{name} is {getattr(self, name)!r}; it must be True or False")
         object.__setattr__(self, "stop", _stop_strings(self.stop))
@@ -312,6 +314,10 @@ def _check_search(params: SamplingParams) -> None:
     if p.token_healing and (p.grammar or p.json_schema or p.regex or p.choice):
         raise InvalidParams(
             "token_healing changes how the text begins, and a grammar fixes it; use one of them"
+        )
+    if p.post_sampling_probs and (p.mirostat or p.echo or p.best_of or p.num_beams > 1):
+        raise InvalidParams(
+            "post_sampling_probs does not go with mirostat, echo, best_of or num_beams; leave one of them out"
         )
     if p.num_beams > 1:
         if p.n > p.num_beams:

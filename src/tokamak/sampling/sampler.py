@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Log-probability of one token, from the softmax of the raw logits."""
+    """Log-probability of one token, from the softmax of the raw logits, or of what it was drawn from (post_sampling_probs)."""
 
     token_id: int
     logprob: float
@@ -67,6 +67,11 @@ class Due:
         """As `_native.draw_rows` takes it."""
         return self.chain, self.logits, self.coin, self.with_xtc, self.aim
 
+    def left(self) -> Candidates:
+        """What the draw is from, but for mirostat and adaptive-p; none if the logits are not numbers."""
+        places, logits, ordered = self.chain.filtered(self.logits, self.with_xtc)
+        return Candidates(places if self.ids is None else self.ids[places], logits, ordered)
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
@@ -95,6 +100,16 @@ def draw(candidates: Candidates, coin: float) -> tuple[int, float]:
     running = np.cumsum(weights, dtype=np.float64)
     at = int(np.searchsorted(running, coin * running[-1], side="right"))
     return int(candidates.ids[at]), float(weights[at] / running[-1])
+
+
+def drawn_probability(candidates: Candidates, token_id: int, num_top: int) -> TokenLogprob:
+    """The same of the distribution that the token was drawn from; those without a chance are no candidates."""
+    logits = candidates.logits.astype(np.float64)
+    logprobs = logits - logits.max()
+    logprobs -= np.log(np.exp(logprobs).sum())
+    order = np.lexsort((candidates.ids, -logprobs))[:num_top]
+    top = tuple((int(candidates.ids[i]), float(logprobs[i])) for i in order if logprobs[i] > -np.inf)
+    return TokenLogprob(token_id, float(logprobs[candidates.ids == token_id][0]), top)
 
 
 class Sampler:
@@ -212,6 +227,15 @@ class Sampler:
         left = np.ascontiguousarray(candidates.logits, dtype=np.float32)
         return Due(self._chain.last, left, coin, with_xtc, aim, candidates.ids)
 
+    def shown(self, due: Due) -> Candidates | None:
+        """What the token will be drawn from, if the request asks for it (post_sampling_probs)."""
+        if not self.params.post_sampling_probs or self.params.logprobs is None:
+            return None
+        left = due.left()
+        if self._adaptive is None or self.params.greedy or not left:
+            return left
+        return self._adaptive.reshape(left)[0]
+
     def settle(self, due: Due, drawn: int, probability: float) -> int:
         """Notes what was drawn; the token.  Raises: as `sample`."""
         if drawn < 0:
@@ -252,20 +276,27 @@ def sample_rows(places: Sequence[Place], workers: CpuProgram | None = None) -> l
     found: list[Sampled | Exception] = []
     for place, due in zip(places, dues, strict=True):
         if isinstance(due, Due):
+            shown = place.sampler.shown(due)
             token = _tried(place.sampler.settle, due, *next(drawn))
-            found.append(Sampled(token) if isinstance(token, int) else token)
+            found.append(_sampled(token, shown, place.sampler.params) if isinstance(token, int) else token)
         else:
             found.append(due)
     asked = [
         (i, (place.logits, sampled.token_id, num_top))
         for i, (place, sampled) in enumerate(zip(places, found, strict=True))
-        if isinstance(sampled, Sampled) and (num_top := place.sampler.params.logprobs) is not None
+        if isinstance(sampled, Sampled)
+        and sampled.logprob is None
+        and (num_top := place.sampler.params.logprobs) is not None
     ]
     for (i, (_, token_id, _)), entry in zip(
         asked, log_probabilities([row for _, row in asked], workers), strict=True
     ):
         found[i] = Sampled(token_id, entry)
     return found
+
+
+def _sampled(token_id: int, shown: Candidates | None, params: SamplingParams) -> Sampled:
+    return Sampled(token_id, drawn_probability(shown, token_id, params.logprobs or 0) if shown else None)
 
 
 def _tried(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exception:

@@ -129,6 +129,46 @@ def test_logprobs_are_of_the_raw_logits():
     assert [x for _, x in sampled.logprob.top] == pytest.approx(exact[np.argsort(-logits)[:4]], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 0.7, "top_k": 6, "top_p": 0.9},  # the native draw
+        {"temperature": 1.3, "xtc_probability": 0.5, "xtc_threshold": 0.05},  # by turns
+        {"temperature": 0.7, "adaptive_target": 0.3},
+        {"top_k": 6, "frequency_penalty": 1.0, "samplers": ("top_k", "penalties", "temperature")},  # an adjustment after a filter
+    ],
+    ids=["top", "xtc", "adaptive", "late penalty"],
+)  # fmt: skip
+def test_post_sampling_probabilities_are_those_of_the_draw(fields):
+    logits = 2 * np.random.default_rng(2).normal(size=30).astype(np.float32)
+    params = plain(**fields, logprobs=30, post_sampling_probs=True)
+    told, same, expected, counts = Sampler(params, seed=3), Sampler(plain(**fields), seed=3), 0.0, 0.0
+    for position in range(2000):
+        drawn = told.sample(logits, history(4), position=position)
+        assert same.sample(logits, history(4), position=position).token_id == drawn.token_id
+        top = {i: np.exp(p) for i, p in drawn.logprob.top}
+        assert top[drawn.token_id] == pytest.approx(np.exp(drawn.logprob.logprob))
+        probability = np.zeros(30)
+        probability[list(top)] = list(top.values())
+        assert probability.sum() == pytest.approx(1.0, abs=1e-6)
+        expected, counts = expected + probability, counts + (np.arange(30) == drawn.token_id)
+    assert not counts[expected == 0].any()
+    seen = expected > 0
+    deviation = (counts - expected)[seen] ** 2 / expected[seen]
+    assert deviation.sum() < 70  # chi-square of at most 29 degrees: 1e-5 are above
+
+
+def test_a_greedy_token_has_the_whole_post_sampling_probability():
+    params = plain(temperature=0.0, logprobs=3, post_sampling_probs=True)
+    drawn = Sampler(params, seed=0).sample(np.array([0, 2, 1], np.float32), EMPTY)
+    assert (drawn.logprob.logprob, drawn.logprob.top) == (0.0, ((1, 0.0),))
+    with pytest.raises(InvalidParams, match="post_sampling_probs"):
+        plain(mirostat=2, post_sampling_probs=True)
+    adaptive = plain(adaptive_target=0.3, logprobs=3, post_sampling_probs=True)
+    with pytest.raises(ModelFileError):
+        Sampler(adaptive, seed=0).sample(np.full(3, np.nan, np.float32), EMPTY)
+
+
 def test_processors_run_first_and_in_order_on_a_copy():
     seen = []
 

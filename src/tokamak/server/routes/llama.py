@@ -18,7 +18,7 @@ from tokamak.engine.async_llm import AsyncStream
 from tokamak.engine.completion import Completion
 from tokamak.engine.llm import LLM, Prepared
 from tokamak.engine.request import StepOutput
-from tokamak.errors import InvalidParams
+from tokamak.errors import ContextOverflow, InvalidParams
 from tokamak.sampling import SamplingParams, TokenLogprob
 from tokamak.server.bodies import answer
 from tokamak.server.dialogue import PLAIN
@@ -49,7 +49,8 @@ Bias = list[int | str | float | bool]
 class LlamaRequest(Sampling, kw_only=True):
     """What /completion and /infill share: the fields of /v1/completions' sampling under llama-server's names too.
 
-    n_predict, max_tokens: -1 until the context ends. n_probs: log-probabilities of so many tokens. logit_bias: {id: bias} or
+    n_predict, max_tokens: -1, or more than the context leaves: until it ends. n_probs: log-probabilities of so many tokens;
+    post_sampling_probs: probabilities after the samplers instead. logit_bias: {id: bias} or
     [[id or text, bias], ...], false bans. return_tokens: ids in the answer. response_fields: only those, "a/b": b of a, under that name.
     return_progress: a stream says how much of the prompt is read before the first token.
     """
@@ -62,6 +63,7 @@ class LlamaRequest(Sampling, kw_only=True):
     n_probs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     logit_bias: dict[str, float] | Annotated[list[Bias], Meta(max_length=1024)] | None = None  # type: ignore[assignment]
     stop: str | list[Text] | None = None
+    post_sampling_probs: bool | None = None
     return_tokens: bool | None = None
     response_fields: list[str] | None = None
     return_progress: bool | None = None
@@ -71,7 +73,7 @@ class LlamaRequest(Sampling, kw_only=True):
         limit = -1 if self.n_predict is None else self.n_predict
         more: dict[str, Any] = {"max_tokens": limit}
         if self.n_probs:
-            more["logprobs"] = self.n_probs
+            more |= {"logprobs": self.n_probs, "post_sampling_probs": bool(self.post_sampling_probs)}
         if isinstance(self.logit_bias, list):
             more["logit_bias"] = {self._biased(entry): self._bias(entry[1]) for entry in self.logit_bias}
             self.logit_bias = None
@@ -206,10 +208,10 @@ def routes(state: State) -> list[Route]:
 
 def plan(context: Context, asked: LlamaCompletionRequest) -> Work:
     """Every prompt a request of the engine."""
-    llm, params, prompts = context.llm, asked.sampling_params(), asked.prompts(context.llm)
+    params, prompts = asked.sampling_params(), asked.prompts(context.llm)
 
     def ready(salt: str) -> tuple[list[Prepared], Form]:
-        prepared = [llm.prepare(prompt, params, salt=salt) for prompt in prompts]
+        prepared = [fitted(context, prompt, params, salt) for prompt in prompts]
         return prepared, LlamaForm(context, asked, params, prepared)
 
     return Work(len(prompts) * asked.num_samples, ready, bool(asked.stream))
@@ -224,10 +226,26 @@ def plan_infill(context: Context, asked: InfillRequest) -> Work:
 
     def ready(salt: str) -> tuple[list[Prepared], Form]:
         ids = prompt_of(llm, marks, asked.input_prefix + asked.prompt, asked.input_suffix, files)
-        prepared = [llm.prepare(ids, params, salt=salt)]
+        prepared = [fitted(context, ids, params, salt)]
         return prepared, LlamaForm(context, asked, params, prepared)
 
     return Work(asked.num_samples, ready, bool(asked.stream))
+
+
+def fitted(context: Context, prompt: str | list[int], params: SamplingParams, salt: str) -> Prepared:
+    """A request of the engine; n_predict that is more than the context leaves is what it leaves, and said.
+
+    Raises: ContextOverflow if the prompt itself does not fit.
+    """
+    llm, limit = context.llm, params.max_tokens
+    try:
+        return llm.prepare(prompt, params, salt=salt)
+    except ContextOverflow as error:
+        room = 0 if error.num_prompt is None else llm.context - error.num_prompt
+        if limit is None or not 0 < room < limit:
+            raise
+        context.note(f"at most {limit} tokens are asked for; the context leaves {room}")
+        return llm.prepare(prompt, params.replaced(max_tokens=room), salt=salt)
 
 
 def slots_of(llm: LLM) -> list[dict[str, Any]]:
@@ -423,16 +441,15 @@ class LlamaForm:
         return entry
 
     def _entry(self, entry: TokenLogprob) -> dict[str, Any]:
+        drawn = self._params.post_sampling_probs
+
         def one(token_id: int, logprob: float) -> dict[str, Any]:
             data = token_bytes(self._llm, token_id)
-            return {
-                "id": token_id,
-                "token": token_text(self._llm, token_id),
-                "bytes": list(data),
-                "logprob": logprob,
-            }
+            said = {"prob": math.exp(logprob)} if drawn else {"logprob": logprob}
+            return {"id": token_id, "token": token_text(self._llm, token_id), "bytes": list(data), **said}
 
-        return {**one(entry.token_id, entry.logprob), "top_logprobs": [one(i, p) for i, p in entry.top]}
+        likely = [one(i, p) for i, p in entry.top]
+        return {**one(entry.token_id, entry.logprob), "top_probs" if drawn else "top_logprobs": likely}
 
     def _chosen(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Only the fields that are asked for."""
