@@ -115,6 +115,54 @@ def test_ollama_and_anthropic_show_the_same_image(seeing):
     )
 
 
+def input_image(**more):
+    return {
+        "role": "user",
+        "content": [{"type": "input_text", "text": "What is it?"}, {"type": "input_image", **more}],
+    }
+
+
+def test_responses_see_an_image_and_remember_it(seeing):
+    app = create_app(seeing, ServerConfig(model="m"))
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    direct = seeing.chat(asked(url)["messages"], max_tokens=4, temperature=0.0)
+    body = {"input": [input_image(image_url=url, detail="low")], "max_output_tokens": 4, "temperature": 0}
+    first = request(app, "/v1/responses", body).json()
+    (said,) = first["output"]
+    assert said["content"][0]["text"] == direct.text
+    assert first["usage"]["input_tokens"] == direct.usage.prompt_tokens
+    count = request(app, "/v1/responses/input_tokens", {"input": body["input"]}).json()
+    assert count["input_tokens"] == direct.usage.prompt_tokens
+    (kept,) = request(app, f"/v1/responses/{first['id']}/input_items").json()["data"]
+    assert [part["type"] for part in kept["content"]] == ["input_text", "input_image"]
+    assert kept["content"][1]["image_url"] == url
+    after = {"input": "And?", "previous_response_id": first["id"], "max_output_tokens": 1}
+    more = request(app, "/v1/responses", after).json()["usage"]
+    assert more["input_tokens"] > direct.usage.prompt_tokens
+    assert more["input_tokens_details"]["cached_tokens"] >= 32  # of the image as well: it is the same one
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        input_image(image_url="https://example.org/a.png"),
+        input_image(image_url="/etc/passwd"),
+        input_image(file_id="file-1"),
+        input_image(),
+        {**input_image(image_url="data:image/png;base64,AAAA"), "role": "assistant"},
+        {
+            "type": "function_call_output",
+            "call_id": "c",
+            "output": input_image(image_url="data:,")["content"],
+        },
+    ],
+    ids=["address", "path", "id of a file", "nothing", "of the assistant", "of a tool"],
+)
+def test_images_of_responses_without_content_are_refused(seeing, item):
+    body = {"input": [item], "max_output_tokens": 4}
+    assert request(create_app(seeing, ServerConfig(model="m")), "/v1/responses", body).status_code == 400
+
+
 @pytest.mark.parametrize(
     "messages",
     [

@@ -21,11 +21,19 @@ KEEP_S = 6 * 3600.0
 
 
 class ItemPart(Struct):
-    """A piece of a message or of an output. Pictures, sound and files are refused."""
+    """A piece of a message or of an output. image_url: data:image/png;base64,... of an input_image of the user; nothing is fetched.
 
-    type: Literal["input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"]
+    file_id: refused, as sound and files are. detail: accepted; an image has one size.
+    """
+
+    type: Literal[
+        "input_text", "input_image", "output_text", "text", "refusal", "reasoning_text", "summary_text"
+    ]
     text: str = ""
     refusal: str = ""
+    image_url: str | None = None
+    detail: str | None = None
+    file_id: None = None
 
 
 class Item(Struct):
@@ -54,11 +62,34 @@ def text_of(parts: str | list[ItemPart] | None) -> str:
     return "\n".join(part.text or part.refusal for part in parts)
 
 
+def content_of(item: Item) -> str | list[dict[str, Any]]:
+    """Of a message: its text, or its parts where there are images.  Raises: InvalidParams for an image of somebody else, or none."""
+    if not images_of(item):
+        return text_of(item.content)
+    if item.role != "user" or any(not url for url in images_of(item)):
+        raise InvalidParams("input has an input_image without image_url, or not in a message of the user")
+    return [
+        {"type": "image_url", "image_url": {"url": part.image_url}}
+        if part.type == "input_image"
+        else {"type": "text", "text": part.text or part.refusal}
+        for part in item.content or ()
+        if isinstance(part, ItemPart)
+    ]
+
+
+def images_of(item: Item) -> list[str]:
+    """Their addresses, wherever in the item they are."""
+    lists = [given for given in (item.content, item.output, item.summary) if isinstance(given, list)]
+    return [part.image_url or "" for parts in lists for part in parts if part.type == "input_image"]
+
+
 def messages_of(items: list[Item]) -> list[dict[str, Any]]:
     """For the chat template: calls go to the message of the assistant they follow.  Raises: InvalidParams."""
     messages: list[dict[str, Any]] = []
     thought = ""
     for item in items:
+        if item.type not in (None, "message") and images_of(item):
+            raise InvalidParams(f"input has an input_image in an item of type {item.type!r}")
         if item.type == "reasoning":
             thought = text_of(item.content)
         elif item.type == "function_call_output":
@@ -74,7 +105,7 @@ def messages_of(items: list[Item]) -> list[dict[str, Any]]:
             )
         else:
             role = "system" if item.role == "developer" else item.role
-            messages.append({"role": role, "content": text_of(item.content)})
+            messages.append({"role": role, "content": content_of(item)})
         if thought and messages and messages[-1]["role"] == "assistant":
             messages[-1]["reasoning_content"], thought = thought, ""
     return messages
@@ -83,11 +114,9 @@ def messages_of(items: list[Item]) -> list[dict[str, Any]]:
 def shown(item: Item) -> dict[str, Any]:
     """An item of the input as /input_items gives it back, with an id."""
     if item.type in (None, "message"):
-        kind = "output_text" if item.role == "assistant" else "input_text"
-        part: dict[str, Any] = {"type": kind, "text": text_of(item.content)}
-        if kind == "output_text":
-            part |= {"annotations": [], "logprobs": []}
-        body = {"type": "message", "role": item.role, "content": [part], "status": "completed"}
+        parts = [ItemPart("text", item.content)] if isinstance(item.content, str) else item.content or []
+        content = [_shown_part(part, item.role) for part in parts]
+        body = {"type": "message", "role": item.role, "content": content, "status": "completed"}
         return {"id": item.id or f"msg_{uuid.uuid4().hex[:24]}", **body}
     if item.type == "function_call":
         body = {"type": item.type, "call_id": item.call_id, "name": item.name, "arguments": item.arguments}
@@ -101,6 +130,15 @@ def shown(item: Item) -> dict[str, Any]:
         "content": [{"type": "reasoning_text", "text": text_of(item.content)}],
     }
     return {"id": item.id or f"rs_{uuid.uuid4().hex[:24]}", **body}
+
+
+def _shown_part(part: ItemPart, role: str | None) -> dict[str, Any]:
+    if part.type == "input_image":
+        return {"type": part.type, "image_url": part.image_url, "detail": part.detail or "auto"}
+    text = part.text or part.refusal
+    if role != "assistant":
+        return {"type": "input_text", "text": text}
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
 PREFIX = {"text": "msg", "reasoning": "rs", "call": "fc"}
@@ -140,6 +178,11 @@ def item_of(output: dict[str, Any]) -> Item:
     return Item(type="message", role="assistant", id=output["id"], content=text)
 
 
+def _size_of(item: Item) -> int:
+    texts = [text_of(item.content), text_of(item.output), item.arguments, *images_of(item)]
+    return sum(len(text) for text in texts)
+
+
 @dataclass(slots=True)
 class Kept:
     """A response: its answer, the items of this turn's input, and all items up to its end. stop: ends it while it runs."""
@@ -163,7 +206,7 @@ class Store:
         """Keep one, instead of the one with its id."""
         key = (salt, answer["id"])
         before = self.kept.get(key)
-        size = len(str(answer)) + len(str(given)) + sum(len(text_of(i.content)) for i in items)
+        size = len(str(answer)) + len(str(given)) + sum(_size_of(i) for i in items)
         self.drop(*key)
         stop = before.stop if before else None
         kept = self.kept[key] = Kept(answer, given, items, time.monotonic() + KEEP_S, size, stop)
