@@ -13,8 +13,9 @@ from command import environment
 
 @contextmanager
 def serving(model, *options):
-    """(process, url) of a server on a free port, which has to stop by itself on SIGTERM. model: None for the embedded one."""
-    words = [sys.executable, "-m", "tokamak", "serve", *([] if model is None else [model])]
+    """(process, url) of a server on a free port, which has to stop by itself on SIGTERM. model: one or a list, None for the embedded one."""
+    models = model if isinstance(model, list) else [] if model is None else [model]
+    words = [sys.executable, "-m", "tokamak", "serve", *models]
     words += ["--port", "0", "--json", "--threads", "1", *options]
     with subprocess.Popen(
         list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()

@@ -78,5 +78,6 @@ def described(served: Served) -> Model:
     if served.loaded:
         llm = served.llm
         meta |= {name: llm.facts[name] for name in FACTS if llm.facts.get(name) is not None}
+        meta["vision"] = llm.vision is not None
         meta |= {"context": llm.context, "vocab_size": llm.vocab_size, "memory_nbytes": served.nbytes}
     return Model(id=served.name, created=served.created, aliases=list(served.names[1:]), meta=meta)

@@ -4,10 +4,12 @@ import { json, key } from "./api.js";
 import * as chat from "./chat.js";
 import * as dashboard from "./dashboard.js";
 import { $, el, notice } from "./dom.js";
+import * as images from "./images.js";
 import * as model from "./model.js";
 import * as tokens from "./tokens.js";
 
 const PAGES = { chat: null, dashboard, tokens, model };
+let known = []; // models of the server
 const TABS = [...document.querySelectorAll("[role=tab]")];
 
 function open(name, focus = false) {
@@ -48,9 +50,10 @@ $("key-dialog").addEventListener("close", () => {
 
 async function start() {
   try {
-    const { data } = await json("v1/models");
-    $("model").replaceChildren(...data.map(({ id }) => el("option", { value: id }, id)));
-    tokens.setUp(data.map(({ id }) => id));
+    known = (await json("v1/models")).data;
+    $("model").replaceChildren(...known.map(({ id }) => el("option", { value: id }, id)));
+    tokens.setUp(known);
+    chosen();
     notice("");
     open(location.hash.slice(1));
   } catch (error) {
@@ -59,6 +62,11 @@ async function start() {
   }
 }
 
-$("model").addEventListener("change", () => { if (!$("page-model").hidden) model.show(); });
+function chosen() {
+  images.allow(known.find(({ id }) => id === $("model").value));
+  if (!$("page-model").hidden) model.show();
+}
+
+$("model").addEventListener("change", chosen);
 chat.setUp(askKey);
 start();

@@ -2,6 +2,7 @@
 
 import { ApiError, events } from "./api.js";
 import { $, el } from "./dom.js";
+import * as images from "./images.js";
 import { markdown } from "./markdown.js";
 import * as settings from "./settings.js";
 import { Conversation, loadAll, saveAll } from "./tree.js";
@@ -14,6 +15,7 @@ let askKey = () => {};
 export function setUp(onUnauthorized) {
   askKey = onUnauthorized;
   settings.setUp(draw);
+  images.setUp();
   $("composer").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
   $("prompt").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); submit(); }
@@ -36,9 +38,11 @@ function keep() {
 
 function submit() {
   const text = $("prompt").value.trim();
-  if (!text || running) return;
+  if (running) return;
+  const shown = images.take();
+  if (!text && !shown.length) return;
   $("prompt").value = "";
-  answer(current.add(current.leaf(), "user", text));
+  answer(current.add(current.leaf(), "user", text, shown));
 }
 
 // Ask for an answer below the node of a question and show it as it comes.
@@ -81,7 +85,7 @@ function requestFor(node) {
   const messages = settings.system() ? [{ role: "system", content: settings.system() }] : [];
   for (const said of current.path()) {
     if (said.id === node.id) break;
-    if (!said.failed) messages.push({ role: said.role, content: said.content });
+    if (!said.failed) messages.push({ role: said.role, content: images.parts(said) });
   }
   const body = { model: $("model").value || undefined, messages, stream: true, stream_options: { include_usage: true }, ...settings.fields() };
   if (settings.probabilities()) Object.assign(body, { logprobs: true, top_logprobs: 5 });
@@ -101,7 +105,7 @@ function content(node) {
   const out = document.createDocumentFragment();
   if (node.reasoning) out.append(el("details", { class: "reasoning" }, el("summary", {}, "Reasoning"), node.reasoning));
   if (node.failed) out.append(node.failed);
-  else if (node.role === "user") out.append(node.content);
+  else if (node.role === "user") out.append(...(node.images || []).map(images.picture), node.content);
   else if (settings.probabilities() && node.tokens) out.append(...node.tokens.map(token));
   else out.append(markdown(node.content));
   return out;
@@ -165,7 +169,7 @@ function edit(node) {
   if (running) return;
   const area = el("textarea", { rows: 4, "aria-label": "Edited message", style: "width:100%" });
   area.value = node.content;
-  const send = () => { const text = area.value.trim(); if (text) answer(current.add(node.parent, "user", text)); };
+  const send = () => { const text = area.value.trim(); if (text) answer(current.add(node.parent, "user", text, node.images)); };
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); send(); }
     if (event.key === "Escape") draw();

@@ -9,13 +9,13 @@ export class Conversation {
     this.nodes = data.nodes || [{ id: 0, parent: null, children: [], chosen: 0 }];
   }
 
-  add(parent, role, content) {
-    const node = { id: this.nodes.length, parent, role, content, children: [], chosen: 0 };
+  add(parent, role, content, images = []) {
+    const node = { id: this.nodes.length, parent, role, content, children: [], chosen: 0, ...(images.length && { images }) };
     this.nodes.push(node);
     const above = this.nodes[parent];
     above.children.push(node.id);
     above.chosen = above.children.length - 1;
-    if (role === "user" && !this.title) this.title = content.slice(0, 60);
+    if (role === "user" && !this.title) this.title = (content || images[0]?.name || "").slice(0, 60);
     return node;
   }
 
@@ -40,7 +40,11 @@ export function loadAll() {
   try { return JSON.parse(localStorage.getItem(STORE) || "[]").map((data) => new Conversation(data)); } catch { return []; }
 }
 
+// Images are most of it: where there is no room for them, the texts are kept.
 export function saveAll(conversations) {
-  const plain = conversations.slice(0, 100).map(({ id, title, nodes }) => ({ id, title, nodes: nodes.map(({ tokens, ...rest }) => rest) }));
-  try { localStorage.setItem(STORE, JSON.stringify(plain)); } catch { /* full or forbidden: the page works without */ }
+  const without = (node, ...names) => Object.fromEntries(Object.entries(node).filter(([name]) => !names.includes(name)));
+  const plain = (...names) => conversations.slice(0, 100).map(({ id, title, nodes }) => ({ id, title, nodes: nodes.map((node) => without(node, ...names)) }));
+  for (const kept of [() => plain("tokens"), () => plain("tokens", "images")]) {
+    try { localStorage.setItem(STORE, JSON.stringify(kept())); return; } catch { /* full or forbidden: the page works without */ }
+  }
 }
