@@ -1,22 +1,28 @@
-"""Reference engines that a model is checked against: llama.cpp on the same GGUF file, transformers on the same weights.
+"""Reference engines that a model is checked against: llama.cpp and bitnet.cpp on the same GGUF file, transformers on the same weights.
 
-Each answers three questions: the ids of a text, the logits of every position, the next greedy token. They are extras; one that
-is not installed is UnavailableError, never a pass.
+Each answers the same questions: the ids of a text, the logits of every position, the values of its inner nodes, how long it takes.
+They are extras; one that is not installed is UnavailableError, never a pass.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from tokamak.bench.llama_cpp import LlamaCpp
 from tokamak.errors import InvalidParams, UnavailableError, UnsupportedError
 from tokamak.types import Floats
+
+__all__ = ["PEERS", "LlamaCpp", "Peer", "Transformers", "open_peer"]
+
+PEERS = ("llama.cpp", "transformers")
 
 
 class Peer(Protocol):
@@ -31,8 +37,11 @@ class Peer(Protocol):
     def logits(self, token_ids: Sequence[int]) -> Floats:
         """f32[n, V] of every position, from a cold cache."""
 
-    def hidden(self, token_ids: Sequence[int]) -> list[Floats]:
-        """The stream between layers, f32[n, D] each, first to last; empty if the peer does not show it."""
+    def nodes(self, token_ids: Sequence[int]) -> list[tuple[str, Floats]]:
+        """(the peer's name, f32[n, D]) of inner values with a row per token, in the order of execution."""
+
+    def seconds(self, token_ids: Sequence[int], num_tokens: int) -> tuple[float, float]:
+        """How long it takes to read `token_ids`, and to write `num_tokens` greedily after them, from a cold cache."""
 
     def close(self) -> None:
         """Give the memory back."""
@@ -45,62 +54,15 @@ def _installed(package: str, what: str) -> str:
         raise UnavailableError(f"{what} is not installed; pip install {package}") from None
 
 
-class LlamaCpp:
-    """llama-cpp-python, with an f32 cache so that only the arithmetic differs."""
-
-    name = "llama.cpp"
-
-    def __init__(self, path: str | os.PathLike[str], *, context: int, threads: int) -> None:
-        self.version = "llama-cpp-python " + _installed("llama-cpp-python", "llama.cpp")
-        import llama_cpp
-
-        if Path(path).is_dir():
-            raise InvalidParams(
-                f"{path} is a directory; llama.cpp reads GGUF files (tokamak convert makes one)"
-            )
-        try:
-            self._llama: Any = llama_cpp.Llama(
-                model_path=os.fspath(path),
-                n_ctx=context,
-                n_batch=context,
-                n_ubatch=context,
-                n_threads=threads,
-                n_threads_batch=threads,
-                logits_all=True,
-                type_k=llama_cpp.GGML_TYPE_F32,
-                type_v=llama_cpp.GGML_TYPE_F32,
-                flash_attn=False,
-                verbose=False,
-            )
-        except ValueError as error:
-            raise UnsupportedError(f"llama.cpp does not load {path}: {error}") from error
-
-    def tokens(self, text: str) -> list[int]:
-        """With bos where the file says so; names of special tokens are read."""
-        ids: list[int] = self._llama.tokenize(text.encode(), add_bos=True, special=True)
-        return ids
-
-    def logits(self, token_ids: Sequence[int]) -> Floats:
-        """As `Peer`."""
-        self._llama.reset()
-        self._llama.eval(list(token_ids))
-        return np.array(self._llama.scores[: len(token_ids)], dtype=np.float32)
-
-    def hidden(self, token_ids: Sequence[int]) -> list[Floats]:  # noqa: ARG002 as the protocol has it
-        """llama.cpp's interface shows none."""
-        return []
-
-    def close(self) -> None:
-        """As `Peer`."""
-        self._llama.close()
-
-
 class Transformers:
-    """transformers in float32 on a directory, or on a GGUF file of an architecture that it reads."""
+    """transformers on a directory, or on a GGUF file of an architecture that it reads. dtype: f32 or bf16, of its arithmetic."""
 
     name = "transformers"
 
-    def __init__(self, path: str | os.PathLike[str], *, context: int, threads: int) -> None:  # noqa: ARG002
+    def __init__(
+        self, path: str | os.PathLike[str], *, context: int, threads: int, dtype: str = "f32"
+    ) -> None:
+        del context  # it has no cache of a fixed size
         self.version = "transformers " + _installed("transformers", "transformers")
         _installed("torch", "torch, which transformers needs,")
         import torch
@@ -112,10 +74,12 @@ class Transformers:
         where: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "local_files_only": True}
         if not place.is_dir():
             where = where | {"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}
+        kind = torch.bfloat16 if dtype == "bf16" else torch.float32
         try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=kind)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise UnsupportedError(f"transformers does not load {path}: {error}") from error
+        self.version += f" in {dtype}"
         self._torch, self._model = torch, model.eval()
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**where)
@@ -129,30 +93,72 @@ class Transformers:
         ids: list[int] = self._tokenizer(text)["input_ids"]
         return ids
 
-    def _forward(self, token_ids: Sequence[int], *, hidden: bool) -> Any:
-        with self._torch.no_grad():
-            ids = self._torch.tensor([list(token_ids)])
-            return self._model(input_ids=ids, use_cache=False, output_hidden_states=hidden)
-
     def logits(self, token_ids: Sequence[int]) -> Floats:
         """As `Peer`."""
-        return np.asarray(self._forward(token_ids, hidden=False).logits[0].float().numpy(), dtype=np.float32)
+        with self._torch.no_grad():
+            found = self._model(input_ids=self._torch.tensor([list(token_ids)]), use_cache=False)
+        return np.asarray(found.logits[0].float().numpy(), dtype=np.float32)
 
-    def hidden(self, token_ids: Sequence[int]) -> list[Floats]:
-        """As `Peer`; the last one is after the final norm in most families."""
-        states = self._forward(token_ids, hidden=True).hidden_states
-        return [np.asarray(state[0].float().numpy(), dtype=np.float32) for state in states]
+    def nodes(self, token_ids: Sequence[int]) -> list[tuple[str, Floats]]:
+        """As `Peer`: what each module returns, under the module's path."""
+        found: list[tuple[str, Floats]] = []
+        rows = len(token_ids)
+
+        def keep(name: str, value: Any) -> None:
+            value = value[0] if isinstance(value, tuple) and value else value
+            if not self._torch.is_tensor(value) or not value.is_floating_point() or value.dim() not in (2, 3):
+                return
+            value = value.detach().float().reshape(-1, value.shape[-1])
+            if value.shape[0] == rows:
+                found.append((name, np.array(value.numpy(), dtype=np.float32)))
+
+        hooks = [
+            module.register_forward_hook(lambda _, __, out, name=name: keep(name, out))
+            for name, module in self._model.named_modules()
+            if name
+        ]
+        try:
+            self.logits(token_ids)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def seconds(self, token_ids: Sequence[int], num_tokens: int) -> tuple[float, float]:
+        """As `Peer`, with its own cache."""
+        torch = self._torch
+        with torch.no_grad():
+            start = time.perf_counter()
+            out = self._model(input_ids=torch.tensor([list(token_ids)]), use_cache=True, logits_to_keep=1)
+            chosen = out.logits[:, -1:].argmax(-1)
+            read = time.perf_counter()
+            for _ in range(num_tokens):
+                out = self._model(input_ids=chosen, past_key_values=out.past_key_values, use_cache=True)
+                chosen = out.logits[:, -1:].argmax(-1)
+        return read - start, time.perf_counter() - read
 
     def close(self) -> None:
         """As `Peer`."""
         del self._model
 
 
-PEERS: dict[str, type[LlamaCpp | Transformers]] = {"llama.cpp": LlamaCpp, "transformers": Transformers}
+def open_peer(
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    context: int,
+    threads: int,
+    kv_dtype: str = "f32",
+    dtype: str = "f32",
+    metadata: Mapping[str, object] | None = None,
+) -> Peer:
+    """A peer with the model loaded.
 
-
-def open_peer(name: str, path: str | os.PathLike[str], *, context: int, threads: int) -> Peer:
-    """A peer with the model loaded.  Raises: InvalidParams, UnavailableError, UnsupportedError."""
-    if name not in PEERS:
-        raise InvalidParams(f"{name!r} is no reference engine; known: {', '.join(PEERS)}")
-    return PEERS[name](path, context=context, threads=threads)
+    context: most tokens of one text. kv_dtype: of the cache of llama.cpp. dtype: f32 or bf16, the arithmetic of transformers.
+    metadata: of llama.cpp, wins over what the file says.  Raises: InvalidParams, UnavailableError, UnsupportedError.
+    """
+    if name == "llama.cpp":
+        return LlamaCpp(path, context=context, threads=threads, kv_dtype=kv_dtype, metadata=metadata)
+    if name == "transformers":
+        return Transformers(path, context=context, threads=threads, dtype=dtype)
+    raise InvalidParams(f"{name!r} is no reference engine; known: {', '.join(PEERS)}")

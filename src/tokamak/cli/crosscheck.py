@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
+import tempfile
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokamak.cli.arguments import add_loading, add_model, file_text, load_model
 from tokamak.cli.console import print_json, remark
-from tokamak.errors import InvalidParams
+from tokamak.errors import InvalidParams, TokamakError, UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from tokamak.bench.crosscheck import Report
+    from tokamak.bench.crosscheck import Choice, Report
     from tokamak.bench.peers import Peer
     from tokamak.engine.llm import LLM
+    from tokamak.tokenizers import Tokenizer
 
 SUMMARY = (
-    "Compare ids, logits of every position and greedy text with llama.cpp or transformers on the same weights;\n"
-    "exit code 5 on a difference, 4 when the reference engine is not installed."
+    "Compare ids, logits of every position and greedy text with llama.cpp or transformers on the same weights, name the first\n"
+    "value of the graph that differs; exit code 5 on a difference, 4 when there is no reference engine (status native_only)."
 )
 EXAMPLES = """  tokamak crosscheck model.gguf --against llama.cpp
-  tokamak crosscheck model.gguf --against transformers --reference DIR
-  tokamak crosscheck DIR --against transformers -n 64 --json
+  tokamak crosscheck model.gguf --against llama.cpp --perf
+  tokamak crosscheck model.gguf --against transformers --reference DIR --peer-dtype bf16
+  tokamak crosscheck DIR --against transformers -n 64 --top-k 20 --json
 """
 TEXT = (
     "The quick brown fox jumps over the lazy dog. In 1984, Dr. Smith's naïve café cost $3.50;\n"
     "\tdef f(x): return x * 2  # code\nÜber straße, 你好世界, привет 🙂 …"
 )
 MOST_IDS = 256  # positions that are compared
+WORDS = 64  # tokens of a text that is made of the vocabulary
+WIDE_NBYTES = 1 << 31  # of a copy in float32 that is made to tell a peer's rounding from a fault
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,78 +49,189 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", metavar="PATH", help="the peer's own copy of the model (default: MODEL)"
     )
     parser.add_argument(
+        "--peer-dtype", choices=("f32", "bf16"), default="f32", help="arithmetic of transformers"
+    )
+    parser.add_argument(
         "-f", "--file", metavar="F", help="text to compare on; - is stdin (default: a mixed line)"
     )
     parser.add_argument("-n", type=int, default=16, metavar="N", help="greedy tokens to compare (default 16)")
+    parser.add_argument(
+        "--top-k", type=int, default=10, metavar="K", help="likeliest tokens compared as a set (default 10)"
+    )
+    parser.add_argument(
+        "--cosine", type=float, metavar="C", help="least cosine (default 0.9999; quantised 0.995)"
+    )
+    parser.add_argument(
+        "--node-tolerance", type=float, metavar="E", help="of an inner value (default 0.01; quantised 0.15)"
+    )
+    parser.add_argument(
+        "--perf", nargs="?", type=float, const=20.0, metavar="SECONDS",
+        help="also measure both engines in turns, in at most so many seconds (default 20, at most 30)",
+    )  # fmt: skip
     add_loading(parser)
 
 
-def part(llm: LLM, peer: Peer, ids: Sequence[int]) -> str | None:
-    """Where the streams of both part, if the peer shows its own."""
-    hidden = peer.hidden(ids)
-    if not hidden:
-        return None
-    from tokamak.bench.crosscheck import parting
-    from tokamak.observe.diff import one_sequence
+def text_for(tokenizer: Tokenizer, text: str) -> str:
+    """`text`, or one of words of the vocabulary where that has not all of its characters."""
+    try:
+        tokenizer.encode(text)
+    except TokamakError:
+        special = set(tokenizer.special_tokens.values())
+        step = max(1, tokenizer.vocab_size // (4 * WORDS))
+        pieces = (tokenizer.decode([i]) for i in range(0, tokenizer.vocab_size, step) if i not in special)
+        return "".join([p for p in pieces if p.isprintable() and p][:WORDS])
+    return text
 
-    batch = one_sequence(ids, llm.program.limits.block_size)
-    return parting(llm.program.taps(batch), hidden)
+
+def original(path: str) -> Callable[[str], tuple[str, Sequence[int]] | None] | None:
+    """Ids by sentencepiece itself, for a directory whose tokenizer is its `tokenizer.model`."""
+    model = Path(path) / "tokenizer.model"
+    if not model.is_file() or (model.parent / "tokenizer.json").exists():
+        return None
+    try:
+        import sentencepiece
+    except ImportError:
+        return None
+    reader = sentencepiece.SentencePieceProcessor(model_file=str(model))
+
+    def encode(text: str) -> tuple[str, Sequence[int]]:
+        return f"sentencepiece {sentencepiece.__version__}", [reader.bos_id(), *reader.encode(text)]
+
+    return encode
+
+
+def widened(args: argparse.Namespace, where: str, formats: set[str], stack: ExitStack) -> str | None:
+    """A copy of a GGUF file in float32, None where its weights are that already, rounded, or too many."""
+    if args.against == "transformers" or not formats & {"f16", "bf16"} or formats - {"f16", "bf16", "f32"}:
+        return None
+    path = Path(where)
+    if path.is_dir() or 2 * path.stat().st_size > WIDE_NBYTES:
+        return None
+    from tokamak.loaders.quantize import quantize
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tokamak-crosscheck-"))
+    target = Path(folder) / "f32.gguf"
+    quantize(path, target, "f32")
+    return str(target)
 
 
 def compared(args: argparse.Namespace) -> Report:
-    """Load both, compare."""
-    from tokamak.bench.crosscheck import crosscheck
-    from tokamak.bench.peers import open_peer
-    from tokamak.engine.contents import contents
+    """Load both, compare. A peer that is not there, or that does not read the model, gives a report that says so."""
+    from tokamak.bench.crosscheck import native_only
+    from tokamak.bench.peers import PEERS, open_peer
     from tokamak.engine.loading import default_model
 
-    text = file_text(args.file) if args.file else TEXT
+    if args.against not in PEERS:
+        raise InvalidParams(f"{args.against!r} is no reference engine; known: {', '.join(PEERS)}")
     args.kv_dtype = args.kv_dtype or "f32"
-    with load_model(args) as llm:
+    more = {"prefix_cache_nbytes": 0} if args.perf else {}
+    with ExitStack() as stack:
+        llm = stack.enter_context(load_model(args, **more))
+        text = file_text(args.file) if args.file else TEXT
+        if llm.tokenizer and not args.file:
+            text = text_for(llm.tokenizer, text)
         ids = llm.tokenizer.encode(text) if llm.tokenizer else list(range(1, min(64, llm.vocab_size)))
         ids = ids[: min(MOST_IDS, llm.context - args.n)]
         if not ids:
             raise InvalidParams("the text has no token to compare on")
-        where = args.reference or args.model or default_model()
+        where = str(args.reference or args.model or default_model())
         remark(f"loading {args.against} ...", quiet=args.quiet)
-        with closing(open_peer(args.against, where, context=len(ids) + args.n, threads=args.threads)) as peer:
-            formats = contents(args.model)["formats"]
-            report = crosscheck(
-                peer,
-                [*text.splitlines(), text],
-                encode=llm.tokenizer.encode if llm.tokenizer else None,
-                logits=llm.logits,
-                ids=ids,
-                num_tokens=args.n,
-                quantised=any(f["format"] not in ("f32", "f16", "bf16") for f in formats),
-            )
-            if report.status != "ok":
-                report = replace(report, parting=part(llm, peer, ids))
+
+        def opened(path: str) -> Peer:
+            room = max(len(ids) + args.n, MOST_IDS)
+            form = {"kv_dtype": args.kv_dtype, "dtype": args.peer_dtype}
+            return open_peer(args.against, path, context=room, threads=args.threads, **form)
+
+        try:
+            peer = stack.enter_context(closing(opened(where)))
+        except (UnavailableError, UnsupportedError) as error:
+            return native_only(args.against, error)
+        return checked(args, llm, peer, (text, ids, where), opened)
+
+
+def checked(
+    args: argparse.Namespace,
+    llm: LLM,
+    peer: Peer,
+    on: tuple[str, list[int], str],
+    opened: Callable[[str], Peer],
+) -> Report:
+    """Both are loaded: compare them, and measure them if that is asked for."""
+    from tokamak.bench.crosscheck import crosscheck
+    from tokamak.bench.parity import measure, paced
+    from tokamak.engine.contents import contents
+
+    text, ids, where = on
+    formats = {str(f["format"]) for f in contents(args.model)["formats"]}
+    with ExitStack() as stack:
+        wide = widened(args, where, formats, stack)
+        report = crosscheck(
+            llm,
+            peer,
+            list(dict.fromkeys((*text.splitlines(), text))),
+            ids,
+            num_tokens=args.n,
+            k=args.top_k,
+            quantised=bool(formats - {"f32", "f16", "bf16"}),
+            cosine=args.cosine,
+            node_tolerance=args.node_tolerance,
+            exact=(lambda: opened(wide)) if wide else None,
+            original=original(where),
+        )
+    if args.perf:
+        pace = measure(paced(llm), peer, ids, max(1, args.n), seconds=args.perf)
+        report = replace(report, performance=pace)
     return report
 
 
-def execute(args: argparse.Namespace) -> int:
-    """Print what was found; exit code 5 for a difference."""
-    report = compared(args)
-    if args.json:
-        print_json(report.facts())
-        return 0 if report.status == "ok" else 5
+def choice(side: Choice) -> str:
+    """The two best tokens of one engine."""
+    best = ", ".join(
+        f"{t} {p!r} {v:.4f}" for t, p, v in zip(side.tokens, side.pieces, side.logits, strict=True)
+    )
+    return f"{best} (margin {side.margin:.4f})"
+
+
+def lines(report: Report) -> list[str]:
+    """A report for people."""
+    if report.logits is None or report.greedy is None:
+        return [f"{report.peer}: {report.status}, nothing was compared: {report.reason}"]
     same = sum(t.equal for t in report.tokens)
     found, greedy = report.logits, report.greedy
-    print(f"{report.peer} ({report.version}): {report.status}")
-    print(f"  tokens   {same} of {len(report.tokens)} texts have equal ids")
-    print(
-        f"  logits   {found.positions} positions: cosine at least {found.cosine:.6f} (wanted {report.cosine_wanted}), "
-        f"KL {found.kl_mean:.2e} (most {found.kl_most:.2e}) nats, top-1 equal in {100 * found.top1:.1f} %"
+    numbers = (
+        f"{found.positions} positions x {found.vocab_size}: cosine at least {found.cosine:.6f} (wanted "
+        f"{report.cosine_wanted}), KL {found.kl_mean:.2e} (most {found.kl_most:.2e}) nats, top-1 equal in "
+        f"{100 * found.top1:.1f} %, top-{found.k} shared {100 * found.topk:.1f} %"
     )
+    out = [
+        f"{report.peer} ({report.version}): {report.status}",
+        f"  tokens   {same} of {len(report.tokens)} texts have equal ids",
+        f"  logits   {numbers}",
+    ]
     state = (
         "equal"
         if greedy.equal
         else f"part at {greedy.first}, margin {greedy.margin:.2f} x the engines' difference"
     )
-    print(f"  greedy   {greedy.num_tokens} tokens: {state}")
-    for fault in report.faults:
-        print(f"  fault    {fault}")
-    if report.parting:
-        print(f"  parting  {report.parting}")
-    return 0 if report.status == "ok" else 5
+    out.append(f"  greedy   {greedy.num_tokens} tokens: {state}")
+    if greedy.ours and greedy.theirs:
+        out += [f"           ours   {choice(greedy.ours)}", f"           theirs {choice(greedy.theirs)}"]
+    if report.performance:
+        out += [
+            f"  {p.name:<8} {p.tokens} tokens: ours {p.ours:.1f}, theirs {p.theirs:.1f} tok/s, ratio {p.ratio:.3f} "
+            f"(spread {100 * p.spread:.0f} % of {p.pairs} pairs)"
+            for p in (report.performance.prompt, report.performance.decode)
+        ]
+    out += [f"  fault    {fault}" for fault in report.faults]
+    out += [f"  node     {report.node}"] if report.node and report.faults else []
+    return out + [f"  note     {note}" for note in report.notes]
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print what was found; exit code 5 for a difference, 4 where nothing could be compared."""
+    report = compared(args)
+    if args.json:
+        print_json(report.facts())
+    else:
+        print("\n".join(lines(report)))
+    return report.exit_code

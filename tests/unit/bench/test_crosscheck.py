@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +13,13 @@ import pytest
 from command import tokamak
 from reference_data import golden
 from tokamak.bench import crosscheck as cc
-from tokamak.bench import peers
-from tokamak.errors import InvalidParams, UnavailableError, UnsupportedError
+from tokamak.bench import llama_cpp, parity, peers
+from tokamak.bench.nodes import first_difference
+from tokamak.cli.crosscheck import text_for
+from tokamak.cli.main import main
+from tokamak.engine.loading import default_model
+from tokamak.errors import InvalidParams, TokenizerFileError, UnavailableError, UnsupportedError
+from tokamak.observe.diff import one_sequence
 
 RNG = np.random.default_rng(3)
 TABLE = RNG.normal(size=(50, 50)).astype(np.float32)  # logits after each token
@@ -22,8 +30,8 @@ class Known:
 
     name, version = "known", "0"
 
-    def __init__(self, *, ids=(1, 2, 3), change=None):
-        self.ids, self.change = list(ids), change
+    def __init__(self, *, ids=(1, 2, 3), change=None, nodes=()):
+        self.ids, self.change, self.values = list(ids), change, nodes
 
     def tokens(self, _):
         return self.ids
@@ -32,20 +40,51 @@ class Known:
         rows = TABLE[list(token_ids)].copy()
         return rows if self.change is None else self.change(rows)
 
-    def hidden(self, _):
-        return []
+    def nodes(self, _):
+        if isinstance(self.values, Exception):
+            raise self.values
+        return list(self.values)
+
+    def seconds(self, token_ids, num_tokens):
+        return 0.002 * len(token_ids), 0.004 * num_tokens
+
+    def close(self):
+        pass
 
 
-def check(peer, quantised=False):
-    return cc.crosscheck(
-        peer,
-        ["text"],
-        encode=lambda _: [1, 2, 3],
-        logits=lambda ids: TABLE[list(ids)],
-        ids=range(40),
-        num_tokens=12,
-        quantised=quantised,
-    )
+class Letters:
+    """Encodes everything as 1, 2, 3, and writes an id as a letter."""
+
+    def encode(self, _):
+        return [1, 2, 3]
+
+    def decode(self, ids):
+        return "".join(chr(ord("a") + i) for i in ids)
+
+
+class Ours:
+    """What a cross-check asks of a model."""
+
+    tokenizer = Letters()
+
+    class program:  # noqa: N801
+        limits = SimpleNamespace(block_size=32)
+
+        @staticmethod
+        def taps(batch):
+            return {"layers.0.add": TABLE[batch.token_ids], "lm_head.linear": TABLE[batch.token_ids]}
+
+    def logits(self, ids):
+        return TABLE[list(ids)]
+
+
+def check(peer, **options):
+    return cc.crosscheck(Ours(), peer, ["text"], range(40), num_tokens=12, **options)
+
+
+def noise(rows):
+    rows[min(7, len(rows) - 1)] += RNG.normal(size=50).astype(np.float32)
+    return rows
 
 
 def test_the_same_engine_passes():
@@ -62,15 +101,68 @@ def test_a_wrong_id_is_found(ids, first):
     assert report.tokens[0].first == first
 
 
-def test_one_wrong_position_is_found():
-    def swap(rows):
-        rows[min(7, len(rows) - 1)] += RNG.normal(size=50).astype(np.float32)
-        return rows
+def test_the_text_around_a_wrong_id_is_shown():
+    found = check(Known(ids=[1, 9, 3])).tokens[0]
+    assert found.around == "after 'b' ours [2, 3] 'cd', theirs [9, 3] 'jd'"
+    assert (
+        "after 'bcd' ours the end" in cc.compare_tokens([1, 2, 3], [1, 2, 3, 4], "", Letters().decode).around
+    )
 
-    report = check(Known(change=swap))
+
+def test_ids_of_the_original_are_no_fault_of_ours():
+    def original(_):
+        return "the original", [1, 2, 3]
+
+    report = check(Known(ids=[1, 9, 3]), original=original)
+    assert (report.status, report.tokens[0].authority) == ("ok", "the original")
+    assert "parts at 1 from the original" in report.notes[0]
+    assert check(Known(ids=[1, 9, 3]), original=lambda _: ("it", [1, 9, 3])).status == "divergence"
+
+
+def test_one_wrong_position_is_found():
+    report = check(Known(change=noise))
     assert report.status == "divergence"
     assert report.logits.worst_position == 7
     assert report.logits.kl_most > 0.01
+
+
+def test_the_likeliest_tokens_are_compared_as_sets_of_any_size():
+    a = np.zeros((2, 6), np.float32)
+    a[:, :3] = 3, 2, 1
+    b = a[:, [1, 0, 5, 3, 4, 2]]  # the two best change places, the third goes to the end
+    assert [cc.compare_logits(a, b, k).topk for k in (1, 2, 3, 6)] == pytest.approx([0, 1, 2 / 3, 1])
+    assert cc.compare_logits(a, b).vocab_size == 6
+
+
+def test_a_difference_that_goes_with_the_rounding_of_weights_is_a_note():
+    rounded = check(Known(change=noise), exact=Known)
+    assert (rounded.status, rounded.faults) == ("ok", ())
+    assert "rounds activations" in rounded.notes[0]
+    assert "cosine" in rounded.notes[0]
+    stays = check(Known(change=noise), exact=lambda: Known(change=noise))
+    assert stays.status == "divergence"
+    assert "stays" in stays.notes[0]
+
+
+def test_a_peer_without_values_of_nodes_says_so():
+    report = check(Known(change=noise, nodes=UnsupportedError("this build shows none")))
+    assert (report.status, report.node) == ("divergence", None)
+    assert report.notes == ("this build shows none",)
+
+
+def test_the_first_node_that_differs_is_named_with_both_values():
+    wrong = TABLE[list(range(8))].copy()
+    wrong[3, 4] += 9
+    report = check(Known(change=noise, nodes=[("l_out-0", TABLE[:8]), ("result_output", wrong)]))
+    node = report.node
+    assert (node.peer_name, node.name, node.position, node.element) == (
+        "result_output",
+        "lm_head.linear",
+        3,
+        4,
+    )
+    assert node.theirs - node.ours == pytest.approx(9)
+    assert (node.before_name, node.before) == ("l_out-0", 0)
 
 
 def test_a_common_offset_is_no_difference():
@@ -99,24 +191,56 @@ def test_a_tie_within_the_error_is_forgiven_and_a_clear_choice_is_not():
     assert cc.compare_greedy([0], 3, lambda _: ours, lambda _: close).margin == pytest.approx(1, abs=0.01)
 
 
-def test_the_first_hidden_state_that_is_not_ours_is_named():
-    states = [RNG.normal(size=(3, 8)).astype(np.float32) for _ in range(4)]
-    taps = {f"layers.{i}.add": s for i, s in enumerate(states)}
-    assert cc.parting(taps, states) is None
-    wrong = [*states[:2], states[2] + 0.5, states[3]]
-    assert "after layers.1.add: hidden state 2" in cc.parting(taps, wrong)
+def test_a_greedy_divergence_shows_the_two_best_of_both():
+    ours, theirs = np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32)
+    ours[0], theirs[0] = [0, 5, 3, 0], [0, 3, 4, 0]
+    found = cc.compare_greedy([0], 3, lambda _: ours, lambda _: theirs, Letters().decode)
+    assert (found.ours.tokens, found.ours.pieces, found.ours.margin) == ((1, 2), ("b", "c"), 2)
+    assert (found.theirs.tokens, found.theirs.logits, found.theirs.margin) == ((2, 1), (4, 3), 1)
 
 
-def test_an_absent_peer_is_unavailable(monkeypatch):
+def test_both_engines_are_timed_in_turns_and_within_the_time():
+    order = []
+
+    class Slow(Known):
+        def seconds(self, token_ids, num_tokens):
+            order.append("theirs")
+            return 0.002 * len(token_ids), 0.004 * num_tokens
+
+    def ours(ids, num_tokens):
+        order.append("ours")
+        return 0.001 * len(ids), 0.001 * num_tokens
+
+    found = parity.measure(ours, Slow(), list(range(16)), 8, seconds=1)
+    assert (found.prompt.ratio, found.decode.ratio) == (pytest.approx(2), pytest.approx(4))
+    assert (found.prompt.tokens, found.decode.tokens, found.prompt.spread) == (16, 8, pytest.approx(0))
+    assert 3 <= found.prompt.pairs <= 15
+    assert order[2:6] == ["ours", "theirs", "theirs", "ours"]
+    with pytest.raises(InvalidParams, match="1 to 30 s"):
+        parity.measure(ours, Slow(), [1], 1, seconds=31)
+
+
+def test_an_absent_peer_is_unavailable_and_never_a_pass(monkeypatch, capsys):
     def absent(name):
         raise peers.PackageNotFoundError(name)
 
     monkeypatch.setattr(peers, "version", absent)
+    monkeypatch.setattr(llama_cpp, "version", absent)
     for name in peers.PEERS:
         with pytest.raises(UnavailableError, match="not installed"):
             peers.open_peer(name, "x.gguf", context=8, threads=1)
+        assert main(["crosscheck", "--against", name, "--json", "--quiet"]) == 4
+        report = json.loads(capsys.readouterr().out)
+        assert (report["status"], report["logits"], report["greedy"]) == ("native_only", None, None)
+        assert "not installed" in report["reason"]
     with pytest.raises(InvalidParams, match="known: llama"):
         peers.open_peer("magic", "x", context=8, threads=1)
+
+
+def test_a_report_is_the_parity_of_a_receipt():
+    parity = check(Known()).parity()
+    assert (parity["status"], parity["peer"], parity["top1_agreement"]) == ("ok", "known", 1)
+    assert cc.native_only("llama.cpp", UnavailableError("gone")).parity()["peer"] is None
 
 
 def test_the_embedded_model_agrees_with_llama_cpp():
@@ -137,6 +261,7 @@ def test_another_model_does_not_agree():
     done = tokamak("crosscheck", *args)
     assert done.returncode == 5, done.stderr
     assert "divergence" in done.stdout
+    assert "node     embd (ours: embed_tokens.embed)" in done.stdout
 
 
 def test_a_family_agrees_with_transformers():
@@ -166,3 +291,47 @@ def test_what_a_peer_does_not_load_is_unsupported(tmp_path):
     path.write_bytes(b"GGUF")
     with pytest.raises(UnsupportedError, match=r"llama\.cpp does not load"):
         peers.LlamaCpp(path, context=8, threads=1)
+
+
+def test_llama_cpp_shows_the_values_of_its_nodes():
+    pytest.importorskip("llama_cpp")
+    import tokamak as package
+
+    ids = [1, 2, 3, 4, 5]
+    with (
+        package.load(kv_dtype="f32") as llm,
+        closing(peers.LlamaCpp(default_model(), context=64, threads=1)) as peer,
+    ):
+        found = dict(peer.nodes(ids))
+        taps = llm.program.taps(one_sequence(ids, llm.program.limits.block_size))
+        assert {"l_out-0", "attn_norm-0", "ffn_out-0", "result_norm", "result_output"} <= set(found)
+        assert first_difference(taps, list(found.items()), 0.15) is None
+        broken = {name: value.copy() for name, value in found.items()}
+        broken["ffn_out-1"][2, 3] += 50
+        node = first_difference(taps, list(broken.items()), 0.15)
+        assert (node.peer_name, node.position, node.element) == ("ffn_out-1", 2, 3)
+        assert node.theirs - node.ours == pytest.approx(50, rel=0.05)
+        assert np.array_equal(peer.logits(ids).argmax(1), found["result_output"].argmax(1))
+
+
+def test_a_build_without_values_of_nodes_is_unsupported():
+    pytest.importorskip("llama_cpp")
+    with pytest.raises(UnsupportedError, match=r"no ggml_backend_sched_eval_callback"):
+        llama_cpp._ggml(
+            SimpleNamespace(__file__=importlib.import_module("llama_cpp").__file__), "this release"
+        )
+
+
+def test_a_text_of_the_vocabulary_stands_in_where_words_are_lacking():
+    class Few:
+        special_tokens, vocab_size = {"a": 0}, 26
+
+        def encode(self, text):
+            if "?" in text:
+                raise TokenizerFileError("the vocabulary lacks it")
+
+        def decode(self, ids):
+            return "\n" if ids == [2] else chr(ord("a") + ids[0])
+
+    assert text_for(Few(), "what?") == "bdefghijklmnopqrstuvwxyz"
+    assert text_for(Few(), "plain") == "plain"

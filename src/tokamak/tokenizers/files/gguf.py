@@ -38,7 +38,7 @@ BITNET = (
 BITNET_TOKENS = 128256  # vocabulary of the official BitNet files, which name no pre-tokenizer
 
 
-ESCAPE = re.compile(rb"\\\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
+ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
