@@ -83,6 +83,27 @@ inline float max_lanes(vf a) {
 
 inline VQuad load_quad(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store_quad(void* p, VQuad a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
+inline void load_quads(const std::byte* p, size_t stride, VQuad (&out)[8]) {
+  __m256i pairs[8];  // words 2 * h and 2 * h + 1 of rows i, i + 1 in 4 * (h in {0, 1}) + i / 2
+  for (size_t i = 0; i < 8; i += 2) {
+    const __m256i even = load_quad(p + i * stride);
+    const __m256i odd = load_quad(p + (i + 1) * stride);
+    pairs[i / 2] = _mm256_unpacklo_epi32(even, odd);
+    pairs[4 + i / 2] = _mm256_unpackhi_epi32(even, odd);
+  }
+  for (size_t half = 0; half < 2; ++half) {
+    const __m256i* w = pairs + 4 * half;  // rows 0 1, 2 3, 4 5, 6 7
+    const __m256i low[2] = {_mm256_unpacklo_epi64(w[0], w[1]), _mm256_unpacklo_epi64(w[2], w[3])};
+    const __m256i high[2] = {_mm256_unpackhi_epi64(w[0], w[1]), _mm256_unpackhi_epi64(w[2], w[3])};
+    out[2 * half] = _mm256_permute2x128_si256(low[0], low[1], 0x20);
+    out[2 * half + 1] = _mm256_permute2x128_si256(high[0], high[1], 0x20);
+    out[2 * half + 4] = _mm256_permute2x128_si256(low[0], low[1], 0x31);
+    out[2 * half + 5] = _mm256_permute2x128_si256(high[0], high[1], 0x31);
+  }
+}
+inline VQuad flip_signs(VQuad a) {
+  return _mm256_xor_si256(a, _mm256_set1_epi8(static_cast<char>(0x80)));
+}
 inline VQuad splat_quad(const int8_t* p) {
   int32_t word;
   __builtin_memcpy(&word, p, 4);

@@ -89,6 +89,37 @@ inline float max_lanes(vf a) {
 
 inline VQuad load_quad(const void* p) { return _mm512_loadu_si512(p); }
 inline void store_quad(void* p, VQuad a) { _mm512_storeu_si512(p, a); }
+inline void load_quads(const std::byte* p, size_t stride, VQuad (&out)[8]) {
+  // Row r and r + 8 share a vector, then each half is put across as 8 x 8 words.
+  __m512i pairs[8];
+  for (size_t i = 0; i < 8; i += 2) {
+    __m512i row[2];
+    for (size_t j = 0; j < 2; ++j) {
+      const std::byte* at = p + (i + j) * stride;
+      const __m256i lower = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+      const __m256i upper = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + 8 * stride));
+      row[j] = _mm512_inserti64x4(_mm512_castsi256_si512(lower), upper, 1);
+    }
+    pairs[i / 2] = _mm512_unpacklo_epi32(row[0], row[1]);
+    pairs[4 + i / 2] = _mm512_unpackhi_epi32(row[0], row[1]);
+  }
+  // Of 128-bit lanes: words 0..3 of rows 0..7 are lane 0 of both, words 4..7 lane 1; rows 8..15
+  // lanes 2 and 3.
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+  const __m512i second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+  for (size_t half = 0; half < 2; ++half) {
+    const __m512i* w = pairs + 4 * half;
+    const __m512i low[2] = {_mm512_unpacklo_epi64(w[0], w[1]), _mm512_unpacklo_epi64(w[2], w[3])};
+    const __m512i high[2] = {_mm512_unpackhi_epi64(w[0], w[1]), _mm512_unpackhi_epi64(w[2], w[3])};
+    out[2 * half] = _mm512_permutex2var_epi64(low[0], first, low[1]);
+    out[2 * half + 1] = _mm512_permutex2var_epi64(high[0], first, high[1]);
+    out[2 * half + 4] = _mm512_permutex2var_epi64(low[0], second, low[1]);
+    out[2 * half + 5] = _mm512_permutex2var_epi64(high[0], second, high[1]);
+  }
+}
+inline VQuad flip_signs(VQuad a) {
+  return _mm512_xor_si512(a, _mm512_set1_epi8(static_cast<char>(0x80)));
+}
 inline VQuad splat_quad(const int8_t* p) {
   int32_t word;
   __builtin_memcpy(&word, p, 4);

@@ -151,6 +151,18 @@ inline VQuad load_quad(const void* p) {
   return out;
 }
 inline void store_quad(void* p, VQuad a) { __builtin_memcpy(p, a.v, sizeof a.v); }
+// Quad i: word i of 32 bytes of each of kRows rows, `stride` bytes apart
+inline void load_quads(const std::byte* p, size_t stride, VQuad (&out)[8]) {
+  for (size_t row = 0; row < kRows; ++row) {
+    for (size_t i = 0; i < 8; ++i)
+      __builtin_memcpy(out[i].v + 4 * row, p + row * stride + 4 * i, 4);
+  }
+}
+// int8 to int8 + 128 and back
+inline VQuad flip_signs(VQuad a) {
+  for (uint8_t& byte : a.v) byte ^= 0x80;
+  return a;
+}
 // 4 activations, repeated for every row
 inline VQuad splat_quad(const int8_t* p) {
   VQuad out;
