@@ -111,8 +111,12 @@ nb::tuple encode_spans(const Engine& engine, nb::handle text, bool add_special,
     flat.push_back(s.start);
     flat.push_back(s.end);
   }
+  nb::list shown;
+  for (const text::Shown& s : out.shown) {
+    shown.append(nb::make_tuple(s.row, nb::bytes(s.text.data(), s.text.size())));
+  }
   return nb::make_tuple(to_array(std::move(out.ids)), to_array(std::move(flat)),
-                        to_array(std::move(out.words)));
+                        to_array(std::move(out.words)), shown);
 }
 
 nb::list words(const Engine& engine, nb::handle text, bool parse_special) {
@@ -212,6 +216,14 @@ std::vector<text::Step> steps_of(const nb::dict& parts, const char* key) {
   std::vector<text::Step> steps;
   for (const nb::handle t : nb::cast<nb::sequence>(parts[key])) steps.push_back(step_of(t));
   return steps;
+}
+
+nb::list normalized_tokens(const Engine& engine) {
+  nb::list found;
+  for (const text::AddedToken& t : engine.normalized()) {
+    found.append(nb::make_tuple(t.id, nb::bytes(t.content.data(), t.content.size())));
+  }
+  return found;
 }
 
 nb::bytes token_bytes(const Engine& engine, int64_t id) {
@@ -370,8 +382,10 @@ void bind_text(nb::module_& m) {
       .def("encode_spans", &encode_spans, "text"_a, "add_special"_a, "parse_special"_a,
            nb::sig("def encode_spans(self, text: typing.Any, add_special: bool, "
                    "parse_special: bool) -> tuple[numpy.typing.NDArray[numpy.int32], "
-                   "numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.int32]]"),
-           "i32[n] ids, i64[2 * n] byte spans, i32[n] pieces of pre-tokenizing, -1 outside.")
+                   "numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.int32], "
+                   "list[tuple[int, bytes]]]"),
+           "i32[n] ids, i64[2 * n] byte spans, i32[n] pieces of pre-tokenizing, -1 outside; rows "
+           "that are shown by their text, with it.")
       .def("words", &words, "text"_a, "parse_special"_a,
            nb::sig("def words(self, text: typing.Any, parse_special: bool) -> list[bytes | int]"),
            "What the model is asked, in order: words as bytes, added tokens as ids.")
@@ -391,6 +405,8 @@ void bind_text(nb::module_& m) {
            nb::sig("def decode_text(self, ids: typing.Any, "
                    "skip_special: bool, strip_space: bool) -> str"))
       .def("token_bytes", &token_bytes, "id"_a)
+      .def("normalized_tokens", &normalized_tokens,
+           nb::sig("def normalized_tokens(self) -> list[tuple[int, bytes]]"))
       .def(
           "is_byte",
           [](const Engine& e, uint32_t id) { return id < e.vocab_size() && e.is_byte(id); }, "id"_a,

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "base/error.h"
@@ -36,15 +38,16 @@ class Builder {
   std::unique_ptr<Engine> build() {
     check();
     EngineParts engine;
+    for (const Step& s : parts_.normalizers) engine.normalizers.push_back(make_normalizer(s));
+    engine.normalized = AddedTokens(normalized_tokens(engine.normalizers));
     if (image_ == nullptr) {
       engine.model = make_model();
-      engine.texts = texts();
+      engine.texts = texts(engine.normalized.tokens());
     } else {
       engine.model = empty_model();
       engine.tables(*image_);
       if (engine.texts.size() != size()) refuse("the image is of another vocabulary");
     }
-    for (const Step& s : parts_.normalizers) engine.normalizers.push_back(make_normalizer(s));
     for (const Step& s : parts_.pre_tokenizers) add_pre_tokenizer(s, engine);
     for (const Step& s : parts_.decoders) engine.decoders.push_back(make_decoder(s));
     engine.raw_cut =
@@ -62,12 +65,13 @@ class Builder {
       for (const AddedToken& t : *tokens)
         engine.is_special[t.id] = engine.is_special[t.id] || t.special;
     }
+    if (!parts_.raw_added) rename_specials(engine);
+    if (parts_.kind == "unigram") engine.shown_id = unknown_id();
     if (!parts_.unknown_text.empty() && unknown_id() != kNone) {
       engine.surface_id = unknown_id();
       engine.is_special[unknown_id()] = false;
     }
     engine.added = AddedTokens(parts_.added);
-    engine.normalized = AddedTokens(normalized_tokens(engine.normalizers));
     engine.options = parts_.options;
     return std::make_unique<Engine>(std::move(engine));
   }
@@ -97,6 +101,20 @@ class Builder {
         if (id < 0 || static_cast<size_t>(id) >= size())
           refuse("a special token lies outside the vocabulary");
       }
+    }
+  }
+
+  // Hugging Face leaves out by name: an added token is special if its normalized form is the
+  // content of a special one.
+  void rename_specials(EngineParts& engine) const {
+    std::unordered_set<std::string_view> names;
+    for (const auto* tokens : {&parts_.added, &parts_.normalized}) {
+      for (const AddedToken& t : *tokens) {
+        if (t.special) names.insert(t.content);
+      }
+    }
+    for (const AddedToken& t : engine.normalized.tokens()) {
+      engine.is_special[t.id] = names.contains(t.content);
     }
   }
 
@@ -207,8 +225,13 @@ class Builder {
                             : role(id) != Role::absent && role(id) != Role::user_defined;
   }
 
-  Arena texts() const {
+  // normalized: added tokens in the form that they are found in, which tokenizer.json files show.
+  Arena texts(const std::vector<AddedToken>& normalized) const {
     std::vector<bool> raw(size());
+    std::unordered_map<uint32_t, std::string_view> shown;
+    for (const AddedToken& t : normalized) {
+      if (!parts_.raw_added) shown[t.id] = t.content;
+    }
     if (parts_.raw_added) {
       for (const AddedToken& t : parts_.added) raw[t.id] = true;
     }
@@ -216,7 +239,8 @@ class Builder {
     arena.reserve(size(), parts_.tokens.blob.size());
     std::string bytes;
     for (uint32_t id = 0; id < size(); ++id) {
-      const std::string_view token = parts_.tokens[id];
+      const auto form = shown.find(id);
+      const std::string_view token = form == shown.end() ? parts_.tokens[id] : form->second;
       const int byte = parts_.space_texts && role(id) != Role::control ? byte_token(token) : -1;
       if (role(id) == Role::unknown && !parts_.unknown_text.empty()) {
         arena.add(parts_.unknown_text);

@@ -51,7 +51,10 @@ Engine::Engine(EngineParts parts) : parts_(std::move(parts)) {
   parts_differ_ = parts_.model->knows_whole_words();
   if (cacheable_) raw_cut_ = parts_.raw_cut.get();
   only_patterns_ = true;
+  bool alone = parts_.normalizers.empty();  // the piece at the start of the text is the first
   for (const auto& step : parts_.pre_tokenizers) {
+    follows_start_ = follows_start_ || (step->marks_first() && !alone);
+    alone = false;
     const auto pattern = step->isolated_pattern();
     only_patterns_ = only_patterns_ && pattern != nullptr;
     patterns_.push_back(pattern);
@@ -75,6 +78,9 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
       if (id >= 0) {  // below 0: text that was dropped
         w.tokens.ids[kept++] = id;
         w.spans.push_back(w.span_of(at, next));
+        if (static_cast<uint32_t>(id) == parts_.shown_id) {
+          w.shown.push_back({w.words.size(), std::string(w.base + at, next - at)});
+        }
         w.words.push_back(w.piece);
       }
       if ((w.tokens.lengths[i] & Tokens::kShared) == 0) at = next;
@@ -110,7 +116,7 @@ const char* Engine::queue_block(const Cutter& cutter, const char* p, const char*
 void Engine::split(std::string_view text, size_t level, Workspace& w) const {
   if (level == patterns_.size()) {
     ++w.piece;
-    if (parts_.model->splits_at_spaces()) return split_at_spaces(text, w);
+    if (splits_at_spaces(w)) return split_at_spaces(text, w);
     return encode_word(text, w);
   }
   const Pattern& pattern = *patterns_[level];
@@ -151,6 +157,12 @@ void Engine::split(std::string_view text, size_t level, Workspace& w) const {
   if (gap < end) split({gap, static_cast<size_t>(end - gap)}, level + 1, w);
 }
 
+// Not where spans are asked for: those after text that the model drops lie as much too low, within
+// a word.
+bool Engine::splits_at_spaces(const Workspace& w) const {
+  return parts_.model->splits_at_spaces() && !w.tokens.with_lengths;
+}
+
 // No token has U+2581 after another character, so merges never cross the place before it.
 void Engine::split_at_spaces(std::string_view text, Workspace& w) const {
   if (w.taken != nullptr) return encode_word(text, w);
@@ -174,7 +186,7 @@ void Engine::encode_segment(std::string_view text, size_t at, bool at_start, Wor
   const char* outer_readable = w.readable;
   const Span* outer_origin = w.origin;
   Buffer& buffer = w.segment;
-  buffer.tracked = w.tokens.with_lengths;
+  buffer.tracked = w.tokens.with_lengths || (follows_start_ && at_start);
   buffer.assign(text, w.shift + static_cast<int64_t>(at));
   if (buffer.tracked && w.origin != nullptr) {
     buffer.origin.assign(w.origin + at, w.origin + at + text.size());
@@ -187,7 +199,7 @@ void Engine::encode_segment(std::string_view text, size_t at, bool at_start, Wor
   for (const Piece& p : pieces.list) {
     const std::string_view word = std::string_view(buffer.text).substr(p.start, p.end - p.start);
     ++w.piece;
-    if (parts_.model->splits_at_spaces()) {
+    if (splits_at_spaces(w)) {
       split_at_spaces(word, w);
     } else {
       encode_word(word, w);
@@ -206,7 +218,9 @@ void Engine::encode_normalized(std::string_view text, bool at_start, bool parse_
     if (match.start > done) {
       encode_segment(text.substr(done, match.start - done), done, at_start && done == 0, w);
     }
-    w.put(match.id, w.tokens.with_lengths ? w.span_of(match.start, match.end) : Span{}, true);
+    const std::string_view token = text.substr(match.start, match.end - match.start);
+    w.put(match.id, w.tokens.with_lengths ? w.span_of(match.start, match.end) : Span{}, true,
+          token);
     done = match.end;
     at = match.resume;
   }
@@ -233,7 +247,7 @@ void Engine::encode_whole(std::string_view text, size_t origin, bool repair, boo
   w.shift = static_cast<int64_t>(origin);
   w.origin = nullptr;
   if (repair || !keeps) {
-    w.buffer.tracked = w.tokens.with_lengths;
+    w.buffer.tracked = w.tokens.with_lengths || (follows_start_ && origin == 0);
     w.buffer.assign(text, w.shift);
     if (repair) replace_invalid_->apply(w.buffer);
     for (const auto& n : parts_.normalizers) {
@@ -255,7 +269,8 @@ void Engine::encode_text(std::string_view text, const EncodeFlags& flags,
     if (match.start > done) {
       encode_stretch(text.substr(done, match.start - done), done, flags, w);
     }
-    w.put(match.id, {static_cast<int64_t>(match.start), static_cast<int64_t>(match.end)}, true);
+    w.put(match.id, {static_cast<int64_t>(match.start), static_cast<int64_t>(match.end)}, true,
+          text.substr(match.start, match.end - match.start));
     done = match.end;
     at = match.resume;
   }
@@ -270,6 +285,7 @@ void Engine::encode(std::string_view text, const EncodeFlags& flags,
   w.tokens.ids.clear();
   w.spans.clear();
   w.words.clear();
+  w.shown.clear();
   w.piece = -1;
   w.begin(cacheable_ && !flags.with_spans);
   if (flags.add_special) {
@@ -282,6 +298,7 @@ void Engine::encode(std::string_view text, const EncodeFlags& flags,
   out.ids.assign(w.tokens.ids.data(), w.tokens.ids.data() + w.tokens.ids.size());
   out.spans = w.spans;
   out.words = w.words;
+  out.shown = w.shown;
 }
 
 std::vector<Word> Engine::words(std::string_view text, bool parse_special) const {

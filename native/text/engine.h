@@ -43,6 +43,7 @@ struct EngineParts {
   AddedTokens normalized{{}};  // found after normalizing
   Arena texts;                 // what each id decodes to; the token itself where there are decoders
   std::vector<bool> is_special;  // per id: left out with skip_special
+  uint32_t shown_id = kNone;     // the unknown token, if it is shown by its text
   uint32_t surface_id = kNone;   // the unknown token, if it decodes to a text of its own
   std::vector<bool> is_absent;   // per id: no token has it
   std::vector<bool> is_byte;     // per id: stands for one byte of a character that has no token
@@ -54,10 +55,18 @@ struct EngineParts {
   void tables(Archive& archive);
 };
 
+// An id whose text is not its token's: an added token with the white space that it took and in
+// normalized form, and what a Unigram model does not know.
+struct Shown {
+  size_t row;
+  std::string text;
+};
+
 struct Encoding {
   std::vector<int32_t> ids;
   std::vector<Span> spans;     // only when asked for; (0, 0) for ids that stand for no text
   std::vector<int32_t> words;  // with spans: which piece of pre-tokenizing, counted; -1 outside
+  std::vector<Shown> shown;    // with spans: ids that are shown by their text, in order
 };
 
 // A piece of pre-tokenizing as the model gets it, or an added token.
@@ -94,6 +103,8 @@ class Engine {
                     bool as_text) const;
   bool is_byte(uint32_t id) const { return parts_.is_byte[id]; }
   void check_ids(const int32_t* ids, size_t count) const;
+  // Added tokens that are looked for in normalized text, as they look there.
+  const std::vector<AddedToken>& normalized() const { return parts_.normalized.tokens(); }
   std::string_view text_of(uint32_t id) const { return parts_.texts[id]; }
   uint32_t vocab_size() const { return parts_.texts.size(); }
   // Bytes of memory of its own: tables that were built, and caches; not what lies in an image.
@@ -123,6 +134,7 @@ class Engine {
   void split(std::string_view text, size_t level, Workspace& w) const;
   const char* queue_block(const Cutter& cutter, const char* p, const char* end, Workspace& w) const;
   void flush(Workspace& w) const;
+  bool splits_at_spaces(const Workspace& w) const;
   void split_at_spaces(std::string_view text, Workspace& w) const;
   void encode_word(std::string_view word, Workspace& w) const;
   void run(WordQueue& queue, Workspace& w) const;
@@ -145,6 +157,7 @@ class Engine {
   // The pre-tokenizers' patterns, if patterns are all they are: then nothing is copied.
   std::vector<std::shared_ptr<const Pattern>> patterns_;
   bool only_patterns_ = false;
+  bool follows_start_ = false;  // words depend on which of them came from the start of the input
   bool cacheable_ = false;
   bool parts_differ_ = false;        // a part of a word may have other ids than the same word
   const RawCut* raw_cut_ = nullptr;  // in use

@@ -104,9 +104,12 @@ uint8_t NormalizationTables::combining_class(uint32_t code) const {
   return (flags(code) & kMark) != 0 ? combining_.at(code) : uint8_t{0};
 }
 
-void NormalizationTables::decompose(uint32_t code, bool compatible, size_t start, size_t end,
-                                    std::vector<Item>& out) const {
-  const auto put = [&](uint32_t c) { out.push_back({c, combining_class(c), start, end}); };
+void NormalizationTables::decompose(uint32_t code, bool compatible, std::vector<Item>& out) const {
+  int64_t taken = 0;
+  const auto put = [&](uint32_t c) {
+    out.push_back({c, combining_class(c), taken});
+    taken = 1;
+  };
   if (is_syllable(code)) {
     const uint32_t s = code - kSBase;
     put(kLBase + s / (kVCount * kTCount));
@@ -147,6 +150,7 @@ void NormalizationTables::compose_all(std::vector<Item>& items) const {
       const uint32_t whole = compose(items[starter].code, item.code);
       if (whole != 0) {
         items[starter].code = whole;
+        items[starter].taken += item.taken - 1;
         continue;
       }
     }
@@ -190,7 +194,7 @@ void NormalizationTables::apply(Form form, Buffer& buffer) const {
       const bool inert = !d.valid || (flags(d.code) & active) == 0;
       if (inert && offset(p) != start) break;
       if (!d.valid) break;
-      decompose(d.code, compatible, offset(p), offset(p) + d.length, items);
+      decompose(d.code, compatible, items);
       p += d.length;
     }
     for (size_t i = 0; i < items.size();) {
@@ -203,7 +207,7 @@ void NormalizationTables::apply(Form form, Buffer& buffer) const {
     }
     if (composing) compose_all(items);
     out.copy(copied, start);
-    for (const Item& item : items) out.put_code(item.code, item.start, item.end);
+    for (const Item& item : items) out.change(item.code, item.taken);
     copied = offset(p);
     previous = copied;
     changed = true;

@@ -41,15 +41,14 @@ class NormalizationTables {
   struct Item {
     uint32_t code;
     uint8_t combining;
-    size_t start, end;  // bytes of the text it came from
+    int64_t taken;  // of the characters of the text, see Rewriter::change
   };
   using Map = std::unordered_map<uint32_t, std::u32string>;
 
   uint8_t flags(uint32_t code) const { return pages_[page_of_[code >> 7]][code & 127]; }
   void set_flag(uint32_t code, uint8_t flag);
   uint8_t combining_class(uint32_t code) const;
-  void decompose(uint32_t code, bool compatible, size_t start, size_t end,
-                 std::vector<Item>& out) const;
+  void decompose(uint32_t code, bool compatible, std::vector<Item>& out) const;
   uint32_t compose(uint32_t first, uint32_t second) const;
   void compose_all(std::vector<Item>& items) const;
 

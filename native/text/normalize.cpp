@@ -20,7 +20,7 @@ bool is_ascii(std::string_view text) {
 
 // Calls use(character, start) for each character of the text.
 template <typename Use>
-void each_character(const std::string& text, Use use) {
+void each_character(std::string_view text, Use use) {
   const char* begin = text.data();
   const char* end = begin + text.size();
   for (const char* p = begin; p < end;) {
@@ -154,7 +154,7 @@ class ReplaceText final : public Normalizer {
          found = buffer.text.find(pattern_, at)) {
       out.copy(at, found);
       at = found + pattern_.size();
-      out.put(content_, found, at);
+      out.replace(content_, at);
     }
     out.copy(at, buffer.text.size());
     out.finish();
@@ -185,7 +185,7 @@ class ReplacePattern final : public Normalizer {
       const auto start = static_cast<size_t>(p - begin);
       out.copy(copied, start);
       copied = static_cast<size_t>(stop - begin);
-      out.put(content_, start, copied);
+      out.replace(content_, copied);
       p = stop;
     }
     out.copy(copied, buffer.text.size());
@@ -219,9 +219,12 @@ class ByteCharacters final : public Normalizer {
  public:
   void apply(Buffer& buffer) const override {
     Rewriter out(buffer);
-    for (size_t i = 0; i < buffer.text.size(); ++i) {
-      out.put_code(character_of_byte(static_cast<unsigned char>(buffer.text[i])), i, i + 1);
-    }
+    each_character(buffer.text, [&](const Character& c, size_t at) {
+      for (size_t i = at; i < at + c.length; ++i) {
+        const auto byte = static_cast<unsigned char>(buffer.text[i]);
+        out.put_code(character_of_byte(byte), at, at + c.length);
+      }
+    });
     out.finish();
   }
 };
@@ -233,32 +236,56 @@ class Precompiled final : public Normalizer {
   explicit Precompiled(const std::string& blob) : map_(blob) {}
   void apply(Buffer& buffer) const override {
     Rewriter out(buffer);
-    const std::string_view text = buffer.text;
-    for (size_t at = 0; at < text.size();) {
-      const size_t length = grapheme_length(text.substr(at));
-      const CharsMap::Match match =
-          length < 6 ? map_.shortest(text.substr(at, length)) : CharsMap::Match{};
-      if (match.length != 0) {
-        out.put(match.replacement, at, at + length);
-      } else {
-        characters(text, at, at + length, out);
-      }
-      at += length;
+    if (buffer.tracked) {
+      Changes changes;
+      each_part(buffer.text, [&changes](std::string_view old, std::string_view replacement) {
+        changes.put(old, replacement);
+      });
+      for (const auto& [code, taken] : changes.list) out.change(code, taken);
+    } else {
+      each_part(buffer.text, [&out](std::string_view, std::string_view replacement) {
+        out.put(replacement, 0, 0);
+      });
     }
     out.finish();
   }
 
  private:
-  void characters(std::string_view text, size_t at, size_t end, Rewriter& out) const {
-    while (at < end) {
-      const size_t length = decode_utf8(text.data() + at, text.data() + text.size()).length;
-      const CharsMap::Match match = map_.shortest(text.substr(at, length));
-      if (match.length != 0) {
-        out.put(match.replacement, at, at + length);
-      } else {
-        out.copy(at, at + length);
+  // What Rewriter::change takes, for the whole text. Characters that become nothing are taken by
+  // the one before, by none at the start of the text: all places after are then one too low, in the
+  // original too.
+  struct Changes {
+    std::vector<std::pair<uint32_t, int64_t>> list;
+
+    void put(std::string_view old, std::string_view replacement) {
+      int64_t left = 0;
+      each_character(old, [&left](const Character&, size_t) { ++left; });
+      each_character(replacement, [&](const Character& c, size_t) {
+        list.emplace_back(c.code, left > 0 ? 0 : 1);
+        --left;
+      });
+      if (left > 0 && !list.empty()) list.back().second -= left;
+    }
+  };
+
+  // Calls use(old, replacement) for the parts of the text in order; they are one where nothing
+  // changes.
+  template <typename Use>
+  void each_part(std::string_view text, Use use) const {
+    const auto part = [&](std::string_view old) {
+      const CharsMap::Match match = map_.shortest(old);
+      if (match.length != 0) use(old, match.replacement);
+      return match.length != 0;
+    };
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = at + grapheme_length(text.substr(at));
+      if (end - at < 6 && part(text.substr(at, end - at))) at = end;
+      while (at < end) {
+        const size_t length = decode_utf8(text.data() + at, text.data() + text.size()).length;
+        const std::string_view old = text.substr(at, length);
+        if (!part(old)) use(old, old);
+        at += length;
       }
-      at += length;
     }
   }
   CharsMap map_;

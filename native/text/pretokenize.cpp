@@ -344,6 +344,7 @@ class Metaspace final : public PreTokenizer {
                   "Metaspace.prepend_scheme " + scheme_ + " is not supported");
     }
   }
+  bool marks_first() const override { return scheme_ == "first"; }
   void apply(Pieces& pieces) const override {
     Rewriter out(pieces.buffer);
     size_t size = 0;
@@ -351,8 +352,8 @@ class Metaspace final : public PreTokenizer {
     for (Piece& p : pieces.list) {
       const size_t start = size;
       const bool has_symbol = text[p.start] == ' ' || text.substr(p.start).starts_with(symbol_);
-      const bool first = p.start == 0 && pieces.at_start;
-      if (!has_symbol && (scheme_ == "always" || (scheme_ == "first" && first))) {
+      const bool wanted = scheme_ == "always" || (scheme_ == "first" && pieces.is_first(p));
+      if (!has_symbol && wanted) {
         out.put_before(symbol_, p.start);
         size += symbol_.size();
       }

@@ -22,6 +22,12 @@ struct Pieces {
   Buffer& buffer;
   std::vector<Piece> list;
   bool at_start;  // the buffer begins where the input begins
+
+  // The piece begins where the input does; known where places are kept, else taken from the buffer.
+  bool is_first(const Piece& p) const {
+    if (!at_start) return false;
+    return buffer.tracked ? buffer.origin[p.start].start == 0 : p.start == 0;
+  }
 };
 
 class PreTokenizer {
@@ -31,6 +37,8 @@ class PreTokenizer {
   PreTokenizer& operator=(const PreTokenizer&) = delete;
   virtual ~PreTokenizer() = default;
   virtual void apply(Pieces& pieces) const = 0;
+  // What it does depends on whether a piece is the first of the input.
+  virtual bool marks_first() const { return false; }
   // The pattern, if all that happens is: every match is a word, and so is all that lies between.
   virtual std::shared_ptr<const Pattern> isolated_pattern() const { return nullptr; }
 };

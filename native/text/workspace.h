@@ -36,7 +36,8 @@ struct Engine::Workspace {
   ModelScratch scratch;
   Tokens tokens;
   std::vector<Span> spans;
-  std::vector<int32_t> words;          // with spans: the piece of each token
+  std::vector<int32_t> words;  // with spans: the piece of each token
+  std::vector<Shown> shown;
   int32_t piece = -1;                  // the one at hand
   std::vector<Word>* taken = nullptr;  // where pieces go instead of to the model, if anywhere
   Buffer buffer;                       // the normalized text of a stretch
@@ -88,11 +89,12 @@ struct Engine::Workspace {
   }
 
   // in_text: it is a piece of the text, not put around it.
-  void put(uint32_t id, Span span, bool in_text) {
+  void put(uint32_t id, Span span, bool in_text, std::string_view text = {}) {
     if (taken != nullptr) return taken->push_back({{}, static_cast<int32_t>(id)});
     tokens.ids.push_back(static_cast<int32_t>(id));
     if (!tokens.with_lengths) return;
     spans.push_back(span);
+    if (!text.empty()) shown.push_back({words.size(), std::string(text)});
     words.push_back(in_text ? ++piece : -1);
   }
   Span span_of(size_t start, size_t end) const {

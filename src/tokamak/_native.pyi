@@ -99,9 +99,10 @@ class TextEngine:
         numpy.typing.NDArray[numpy.int32],
         numpy.typing.NDArray[numpy.int64],
         numpy.typing.NDArray[numpy.int32],
+        list[tuple[int, bytes]],
     ]:
         """
-        i32[n] ids, i64[2 * n] byte spans, i32[n] pieces of pre-tokenizing, -1 outside.
+        i32[n] ids, i64[2 * n] byte spans, i32[n] pieces of pre-tokenizing, -1 outside; rows that are shown by their text, with it.
         """
 
     def words(self, text: Any, parse_special: bool) -> list[bytes | int]:
@@ -118,6 +119,7 @@ class TextEngine:
     def decode(self, ids: Any, skip_special: bool, strip_space: bool) -> bytes: ...
     def decode_text(self, ids: Any, skip_special: bool, strip_space: bool) -> str: ...
     def token_bytes(self, id: int) -> bytes: ...
+    def normalized_tokens(self) -> list[tuple[int, bytes]]: ...
     def is_byte(self, id: int) -> bool:
         """Whether a token stands for one byte of a character that has no token."""
 

@@ -23,7 +23,7 @@ from tokamak.tokenizers.encoding import Encoding as Arrays
 from tokamak.tokenizers.encoding import joined
 from tokamak.tokenizers.files.hf_json import rust_float, spec_from_data
 from tokamak.tokenizers.files.opening import config_beside, read_json
-from tokamak.tokenizers.shaping import one_text, shaped
+from tokamak.tokenizers.shaping import name_of, one_text, shaped
 from tokamak.tokenizers.spec import ABSENT, CONTROL, USER_DEFINED
 from tokamak.tokenizers.spec import AddedToken as SpecToken
 
@@ -249,7 +249,7 @@ class Tokenizer:
         texts = [self._one(sequence, is_pretokenized, 0)]
         if pair is not None:
             texts.append(self._one(pair, is_pretokenized, 1))
-        arrays = shaped(texts, self._native.spec, self._name_of, add_special_tokens, self._truncation)
+        arrays = shaped(texts, self._native.spec, add_special_tokens, self._truncation)
         return Encoding(arrays if self._padding is None else self._native.pad([arrays], self._padding)[0])
 
     def _one(self, text: Any, is_pretokenized: bool, type_id: int) -> Arrays:
@@ -257,35 +257,14 @@ class Tokenizer:
         if not is_pretokenized:
             if not isinstance(text, str):
                 raise TypeError(f"TextInputSequence must be str, not {type(text).__name__}")
-            return self._with_surface(one_text(engine, spec, self._name_of, text, special, type_id), text)
+            return one_text(engine, spec, text, special, type_id)
         if isinstance(text, str) or not all(isinstance(word, str) for word in text):
             raise TypeError("PreTokenizedInputSequence must be a list or tuple of str")
-        words = [
-            self._with_surface(one_text(engine, spec, self._name_of, word, special, type_id), word)
-            for word in text
-        ]
+        words = [one_text(engine, spec, word, special, type_id) for word in text]
         numbered = [
             replace(word, words=np.full(len(word), i, np.int32)) for i, word in enumerate(words) if len(word)
         ]
         return joined(numbered).of_text(type_id)
-
-    def _with_surface(self, arrays: Arrays, text: str) -> Arrays:
-        """The original shows the text that was found, in Unigram models, for an unknown token."""
-        spec = self._native.spec
-        unknown = spec.unk_id if spec.kind == "unigram" else None
-        rows = [] if unknown is None else np.flatnonzero(arrays.ids == unknown).tolist()
-        if not rows:
-            return arrays
-        pieces = list(arrays.pieces)
-        for i in rows:
-            start, end = arrays.char_spans[i]
-            found = text[start:end]
-            if pieces[i] != found:
-                words = self._native.engine.words(found, False)
-                shown = b"".join(w for w in words if isinstance(w, bytes)).decode("utf-8", "replace")
-                found = shown.lstrip("\u2581") or shown
-            pieces[i] = found
-        return replace(arrays, pieces=pieces)
 
     def encode_batch(
         self,
@@ -316,13 +295,13 @@ class Tokenizer:
     ) -> Encoding:
         """Cut, put in the template and fill up what has nothing around it yet."""
         texts = [e.arrays for e in (encoding, pair) if e is not None]
-        arrays = shaped(texts, self._native.spec, self._name_of, add_special_tokens, self._truncation)
+        arrays = shaped(texts, self._native.spec, add_special_tokens, self._truncation)
         return Encoding(arrays if self._padding is None else self._native.pad([arrays], self._padding)[0])
 
     def num_special_tokens_to_add(self, is_pair: bool) -> int:
         """Tokens around one text, or two."""
         texts = [self._one("", False, i) for i in range(2 if is_pair else 1)]
-        return len(shaped(texts, self._native.spec, self._name_of, True, None))
+        return len(shaped(texts, self._native.spec, True, None))
 
     async def async_encode(self, *args: Any, **kwargs: Any) -> Encoding:
         """`encode` in another thread."""
@@ -351,9 +330,6 @@ class Tokenizer:
 
     # -- vocabulary
 
-    def _name_of(self, token_id: int) -> str:
-        return self._native.id_to_token(token_id)
-
     def token_to_id(self, token: str) -> int | None:
         """Id of a token, or None."""
         added = {t.content: t.id for t in self._native.added_tokens}
@@ -363,14 +339,14 @@ class Tokenizer:
         """A token, or None."""
         if not 0 <= id < self._native.vocab_size or self._native.spec.roles[id] == ABSENT:
             return None
-        return self._name_of(id)
+        return self._native.id_to_token(id)
 
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
         """Token -> id."""
         spec = self._native.spec
         outside = self._only_added()
         vocab = {
-            self._name_of(i): i for i in np.flatnonzero(spec.roles != ABSENT).tolist() if i not in outside
+            name_of(spec, i): i for i in np.flatnonzero(spec.roles != ABSENT).tolist() if i not in outside
         }
         return vocab | {t.content: t.id for t in spec.added} if with_added_tokens else vocab
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tokamak.errors import InvalidParams
 from tokamak.tokenizers.encoding import (
     Batch,
     Encoding,
@@ -26,7 +27,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Text = str | bytes | bytearray | memoryview
-Name = Callable[[int], str]
+
+
+def name_of(spec: TokenizerSpec, token_id: int) -> str:
+    """A token as the vocabulary writes it."""
+    token: bytes = spec.tokens[token_id]
+    return token.decode("utf-8", "replace")
+
+
+def id_array(ids: Iterable[int]) -> Any:
+    """What native code reads in place: a list, a tuple or an int32 array."""
+    if isinstance(ids, (list, tuple)):
+        return ids
+    import numpy as np
+
+    array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
+    if array.size == 0:
+        return np.empty(0, np.int32)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        what = f"{array.dtype} of {array.ndim} dimensions"
+        raise InvalidParams(f"token ids must be a list of integers, not {what}")
+    return np.ascontiguousarray(array) if array.dtype == np.int32 else array.tolist()
 
 
 def plain(text: Text) -> Text:
@@ -54,22 +75,17 @@ def template_of(spec: TokenizerSpec, num_texts: int) -> tuple[Slot, ...]:
     return (*first, *before, Slot("B", -1, 1), *after)
 
 
-def one_text(
-    engine: Any, spec: TokenizerSpec, name_of: Name, text: Text, parse_special: bool, type_id: int = 0
-) -> Encoding:
+def one_text(engine: Any, spec: TokenizerSpec, text: Text, parse_special: bool, type_id: int = 0) -> Encoding:
     """A text by itself, nothing around it."""
     import numpy as np
 
     text = plain(text)
-    ids, flat, words = engine.encode_spans(text, False, parse_special)
+    ids, flat, words, shown = engine.encode_spans(text, False, parse_special)
     spans = flat.reshape(-1, 2)
     size = len(ids)
-    pieces = [name_of(i) for i in ids.tolist()]
-    wide = [t.id for t in spec.added if t.lstrip or t.rstrip]
-    if wide:  # such a token is shown with the white space that it took
-        data = text.encode("utf-8") if isinstance(text, str) else bytes(text)
-        for row in np.flatnonzero(np.isin(ids, wide)).tolist():
-            pieces[row] = data[spans[row, 0] : spans[row, 1]].decode("utf-8", "replace")
+    pieces = [name_of(spec, i) for i in ids.tolist()]
+    for row, part in shown:
+        pieces[row] = part.decode("utf-8", "replace")
     return Encoding(
         ids=ids,
         pieces=pieces,
@@ -86,7 +102,6 @@ def one_text(
 def shaped(
     texts: Sequence[Encoding],
     spec: TokenizerSpec,
-    name_of: Name,
     add_special: bool,
     truncation: Truncation | None,
 ) -> Encoding:
@@ -107,7 +122,7 @@ def shaped(
             which = "AB".index(slot.text)
             parts.append(texts[which].of_text(which, slot.type_id, slot.overflow_too and add_special))
         elif add_special:
-            parts.append(around(slot.id, name_of(slot.id), slot.type_id))
+            parts.append(around(slot.id, name_of(spec, slot.id), slot.type_id))
     return joined(parts)
 
 
@@ -126,8 +141,8 @@ def _trim(piece: str, row: int, start: int, end: int, keeps_prefix: bool) -> tup
     spaces = [c == "\u0120" or c.isspace() for c in piece]
     leading = next((i for i, s in enumerate(spaces) if not s), len(spaces))
     trailing = next((i for i, s in enumerate(reversed(spaces)) if not s), len(spaces))
-    if leading and keeps_prefix and (row == 0 or start == 0):
-        leading -= 1
+    if leading == 1 and keeps_prefix and (row == 0 or start == 0):
+        leading = 0  # more than one were not put there
     left = min(start + leading, end)
     return left, max(end - trailing, left) if end >= trailing else end
 

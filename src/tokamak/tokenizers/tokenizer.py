@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from tokamak import _native
 from tokamak.errors import InvalidParams, TokamakError, UnsupportedError
 from tokamak.tokenizers.encoding import Batch, Encoding, MemoryStats, PaddedBatch, Padding, Truncation, padded
-from tokamak.tokenizers.shaping import Text, one_text, pad_id, plain, rectangle, shaped
+from tokamak.tokenizers.shaping import Text, id_array, name_of, one_text, pad_id, plain, rectangle, shaped
 from tokamak.tokenizers.spec import AddedToken, TokenizerSpec
 from tokamak.tokenizers.stream import TextStream, WholeStream
 from tokamak.tokenizers.unicode_tables import COMPAT, load_tables
@@ -184,9 +184,8 @@ class Tokenizer:
         Raises: InvalidParams where truncation cannot be done as it says.
         """
         given = (text,) if pair is None else (text, pair)
-        found = (self._engine, self.spec, self.id_to_token)
-        texts = [one_text(*found, t, parse_special, i) for i, t in enumerate(given)]
-        encoding = shaped(texts, self.spec, self.id_to_token, add_special, truncation)
+        texts = [one_text(self._engine, self.spec, t, parse_special, i) for i, t in enumerate(given)]
+        encoding = shaped(texts, self.spec, add_special, truncation)
         return encoding if padding is None else self.pad([encoding], padding)[0]
 
     def pad(self, encodings: Sequence[Encoding], padding: Padding) -> list[Encoding]:
@@ -272,12 +271,12 @@ class Tokenizer:
         continues: the ids follow other text, so the space that SentencePiece puts at a start stays.
         Raises: InvalidParams with index and value for an id outside the vocabulary.
         """
-        text: str = self._engine.decode_text(_id_array(ids), skip_special, not continues)
+        text: str = self._engine.decode_text(id_array(ids), skip_special, not continues)
         return text
 
     def decode_bytes(self, ids: Iterable[int], skip_special: bool = False, continues: bool = False) -> bytes:
         """The same before it is read as UTF-8; where decoders work on text, its UTF-8."""
-        data: bytes = self._engine.decode(_id_array(ids), skip_special, not continues)
+        data: bytes = self._engine.decode(id_array(ids), skip_special, not continues)
         return data
 
     def decode_batch(self, batch: Iterable[Iterable[int]], skip_special: bool = False) -> list[str]:
@@ -335,12 +334,18 @@ class Tokenizer:
         """Id of a token as the vocabulary writes it, or None."""
         return self._ids.get(token.encode("utf-8", "surrogateescape"))
 
+    @cached_property
+    def _renamed(self) -> dict[int, str]:
+        """Added tokens of tokenizer.json in the form that is found in normalized text, as `tokenizers` names them."""
+        if self.spec.raw_added or not self.spec.normalizers:
+            return {}
+        return {i: text.decode("utf-8", "replace") for i, text in self._engine.normalized_tokens()}
+
     def id_to_token(self, token_id: int) -> str:
-        """A token as the vocabulary writes it. Raises: InvalidParams for a bad id."""
+        """A token as the vocabulary writes it, or as it is found in normalized text. Raises: InvalidParams for a bad id."""
         if not 0 <= token_id < self.vocab_size:
             raise InvalidParams(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
-        token: bytes = self.spec.tokens[token_id]
-        return token.decode("utf-8", "replace")
+        return self._renamed.get(token_id) or name_of(self.spec, token_id)
 
     def id_to_bytes(self, token_id: int) -> bytes:
         """Bytes of text that a token stands for. Raises: InvalidParams for a bad id."""
@@ -483,18 +488,3 @@ class Tokenizer:
 # Equal tokenizers share one engine as long as one of them is there.
 _ENGINES: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
 _ENGINES_LOCK = threading.Lock()
-
-
-def _id_array(ids: Iterable[int]) -> Any:
-    """What native code reads in place: a list, a tuple or an int32 array."""
-    if isinstance(ids, (list, tuple)):
-        return ids
-    import numpy as np
-
-    array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
-    if array.size == 0:
-        return np.empty(0, np.int32)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        what = f"{array.dtype} of {array.ndim} dimensions"
-        raise InvalidParams(f"token ids must be a list of integers, not {what}")
-    return np.ascontiguousarray(array) if array.dtype == np.int32 else array.tolist()
