@@ -436,11 +436,10 @@ struct Ahead {
   }
 };
 
-// What P panels hold after `done` structs, else what the next P below panel_end begin with, to be
-// fetched while `columns` columns of tiles are computed.
+// What P panels hold after `done` structs, else what the next P begin with (a thread mostly goes on
+// with the chunk behind this one), to be fetched while `columns` columns of tiles are computed.
 template <class K, int P>
-inline Ahead<P> ahead_of(const Call& call, int64_t panel, int64_t panel_end, int64_t done,
-                         int64_t columns) {
+inline Ahead<P> ahead_of(const Call& call, int64_t panel, int64_t done, int64_t columns) {
   using Packed = typename K::Packed;
   constexpr int64_t kSize = sizeof(Packed);
   int64_t begin = done * kSize;
@@ -450,7 +449,7 @@ inline Ahead<P> ahead_of(const Call& call, int64_t panel, int64_t panel_end, int
     begin = 0;
   }
   Ahead<P> ahead;
-  if (panel + P > panel_end) return ahead;
+  if ((panel + P - 1) * kRows >= call.w.rows) return ahead;
   for (int p = 0; p < P; ++p) ahead.at[p] = call.packed<std::byte>(panel + p) + begin;
   ahead.left = whole - begin < kStretch<K> * kSize ? whole - begin : kStretch<K> * kSize;
   const int64_t bursts = columns / Ahead<P>::kColumns;
@@ -491,19 +490,18 @@ inline void tile_of(const Call& call, const Source* const (&w)[P], int64_t first
   }
 }
 
-// The n < N tokens that are left.
+// The next n <= N tokens.
 template <class K, int P, int N, class Source>
-inline void tile_rest(int n, const Call& call, const Source* const (&w)[P], int64_t first,
-                      int64_t count, int64_t token, float (*sums)[P][kRows], Ahead<P>& ahead) {
+inline void tile_of_any(int64_t n, const Call& call, const Source* const (&w)[P], int64_t first,
+                        int64_t count, int64_t token, float (*sums)[P][kRows], Ahead<P>& ahead) {
   if constexpr (N > 0) {
     if (n == N) return tile_of<K, P, N>(call, w, first, count, token, sums, ahead);
-    tile_rest<K, P, N - 1>(n, call, w, first, count, token, sums, ahead);
+    tile_of_any<K, P, N - 1>(n, call, w, first, count, token, sums, ahead);
   }
 }
 
 template <class K, int P>
-inline void many_tokens(const Call& call, int64_t panel, int64_t panel_end, int64_t token_begin,
-                        int64_t token_end) {
+inline void many_tokens(const Call& call, int64_t panel, int64_t token_begin, int64_t token_end) {
   using Packed = typename K::Packed;
   using Source = typename UnpackedOf<Packed>::type;
   constexpr int N = K::kFamily == Family::floats ? kFloatTileTokens : kTileTokens;
@@ -528,14 +526,15 @@ inline void many_tokens(const Call& call, int64_t panel, int64_t panel_end, int6
     Ahead<P> ahead;
     if constexpr (K::kFamily == Family::floats) {
       const int64_t columns = (token_end - token_begin + N - 1) / N * count;
-      ahead = ahead_of<K, P>(call, panel, panel_end, first + count, columns);
+      ahead = ahead_of<K, P>(call, panel, first + count, columns);
     }
+    // Tiles of nearly one size: a small one at the end would wait for its few chains of additions.
     int64_t token = token_begin;
-    for (; token + N <= token_end; token += N) {
-      tile_of<K, P, N>(call, w, first, count, token, sums.v + (token - token_begin), ahead);
+    for (int64_t tiles = (token_end - token_begin + N - 1) / N; tiles > 0; --tiles) {
+      const int64_t n = (token_end - token + tiles - 1) / tiles;
+      tile_of_any<K, P, N>(n, call, w, first, count, token, sums.v + (token - token_begin), ahead);
+      token += n;
     }
-    tile_rest<K, P, N - 1>(static_cast<int>(token_end - token), call, w, first, count, token,
-                           sums.v + (token - token_begin), ahead);
   }
   for (int64_t token = token_begin; token < token_end; ++token) {
     for (int p = 0; p < P; ++p)
@@ -560,10 +559,10 @@ inline void matmul_of(const Call& call, int64_t tokens, int64_t panel_begin, int
     const int64_t end = tokens - begin < block ? tokens : begin + block;
     int64_t panel = panel_begin;
     for (; panel + P <= panel_end; panel += P) {
-      many_tokens<K, P>(call, panel, panel_end, begin, end);
+      many_tokens<K, P>(call, panel, begin, end);
     }
     if constexpr (P > 1) {
-      for (; panel < panel_end; ++panel) many_tokens<K, 1>(call, panel, panel_end, begin, end);
+      for (; panel < panel_end; ++panel) many_tokens<K, 1>(call, panel, begin, end);
     }
   }
 }

@@ -7,15 +7,16 @@ alone. Nothing is kept between steps: there is no prefix to reuse.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
 
 from tokamak.engine.llm import LLM, Prepared
 from tokamak.errors import Cancelled, ContextOverflow, InvalidParams, UnsupportedError
-from tokamak.types import Batch, Floats, Limits
+from tokamak.types import Batch, Floats, Ints, Limits
 
 POOLINGS = ("none", "mean", "cls", "last", "rank")  # as numbered in GGUF's pooling_type
 
@@ -57,9 +58,8 @@ class Encoder(LLM):
         for index, states in self._states(ids):
             out[index] = pooled(states, chosen)
         if normalize:
-            out /= np.maximum(np.linalg.norm(out.astype(np.float64), axis=1, keepdims=True), 1e-12).astype(
-                np.float32
-            )
+            length = np.sqrt((out.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+            out /= np.maximum(length, 1e-12).astype(np.float32)
         return out
 
     def token_states(self, text: str | Sequence[int]) -> Floats:
@@ -142,22 +142,28 @@ class Encoder(LLM):
 
 def whole_texts(ids: Sequence[Sequence[int]], block_size: int) -> Batch:
     """A step that reads each list of ids from position 0 in blocks of its own and wants every row."""
-    lengths = np.array([len(one) for one in ids], dtype=np.int32)
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
-    num_blocks = -(-lengths // block_size)
-    first = np.concatenate([[0], np.cumsum(num_blocks)[:-1]]).astype(np.int32)
-    tables = first[:, None] + np.arange(num_blocks.max(), dtype=np.int32)
-    tables = np.where(np.arange(num_blocks.max()) < num_blocks[:, None], tables, 0).astype(np.int32)
+    lengths = [len(one) for one in ids]
+    blocks = [-(-n // block_size) for n in lengths]
+    ends, firsts = list(accumulate(lengths)), [0, *accumulate(blocks)]
+    tables = np.zeros((len(ids), max(blocks)), dtype=np.int32)
+    for row, first, count in zip(tables, firsts, blocks, strict=False):
+        row[:count] = range(first, first + count)
+    places = [
+        range(first * block_size, first * block_size + n) for first, n in zip(firsts, lengths, strict=False)
+    ]
     return Batch(
-        token_ids=np.concatenate([np.asarray(one, dtype=np.int32) for one in ids]),
-        positions=positions,
-        slots=(np.repeat(first * block_size, lengths) + positions).astype(np.int32),
-        starts=starts,
-        lengths=lengths,
+        token_ids=_ints(ids),
+        positions=_ints(map(range, lengths)),
+        slots=_ints(places),
+        starts=np.array([0, *ends], dtype=np.int32),
+        lengths=np.array(lengths, dtype=np.int32),
         tables=tables,
-        logit_rows=np.arange(starts[-1], dtype=np.int32),
+        logit_rows=np.arange(ends[-1], dtype=np.int32),
     )
+
+
+def _ints(rows: Iterable[Iterable[int]]) -> Ints:
+    return np.fromiter(chain.from_iterable(rows), dtype=np.int32)
 
 
 def pooled(states: Floats, how: str) -> Floats:
