@@ -65,8 +65,10 @@ NAMES = {
     "rwkv6": "RWKV 6",
     "rwkv7": "RWKV 7",
     "starcoder": "StarCoder 1, GPT-BigCode",
-    "t5": "T5, Flan-T5, mT5 and others that read a text and write another",
+    "t5": "T5, Flan-T5, UL2, mT5 and others that read a text and write another",
 }
+# Families of files whose directories have a class in transformers, and are not read.
+READ_FROM_FILES = ("dbrx", "gemma-embedding", "paddleocr", "qwen2vl", "qwen3vl", "qwen3vlmoe")
 # Architectures that gguf-py names and nothing here computes.
 REFUSED = (
     *(
@@ -147,6 +149,9 @@ def page() -> str:
             ", ".join(directories.get(name, ())),
         )
         rows.append("| " + " | ".join(cells) + " |")
+    left = sorted(set(FAMILIES) - set(directories) - {"mixtral", "baichuan-13b"})
+    alone = ", ".join(f"`{name}`" for name in left if name not in READ_FROM_FILES)
+    unread = ", ".join(f"`{name}`" for name in left if name in READ_FROM_FILES)
     refused = ", ".join(f"`{name}`" for name in sorted(set(REFUSED) - set(FAMILIES)))
     seeing = [
         f"| `{name}` | {SEEING[name]} | tested | transformers | {', '.join(f'`{k}`' for k, v in HF_VISION.items() if v.projector == name)} |"
@@ -168,6 +173,12 @@ with what is missing. `docs/guides/add-a-model.md` shows how to add one.
 | architecture in the file | models | state | compared with | directories |
 |---|---|---|---|---|
 {chr(10).join(rows)}
+
+Directories of the others are refused by their `model_type`: {alone} have no class in transformers to compare with (`rwkv` there is
+version 4), and {unread} are read from GGUF only. `tokamak convert` writes what is read; the file has the same logits, and llama.cpp
+reads it too where it has the architecture (`tests/peers/test_hf_families.py` names where it computes something else). Two settings
+of directories have no key that other readers know and are written as `rope.scaling.dynamic_factor` and `rope.scaling.yarn_truncate`;
+UL2's gates are told by `t5.feed_forward_silu`.
 
 Refused, among those that GGUF files name: {refused}.
 

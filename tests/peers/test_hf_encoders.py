@@ -62,6 +62,19 @@ def saved(kind, folder, auto="AutoModel", **extra):
     return model
 
 
+def words(folder):
+    """A tokenizer, so that the converted file has one."""
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    vocabulary = {name: i for i, name in enumerate(("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"))}
+    vocabulary |= {f"w{i}": i for i in range(len(vocabulary), SIZES["vocab_size"])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = tokenizers.normalizers.BertNormalizer()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 2), ("[CLS]", 0))
+    made.decoder = tokenizers.decoders.WordPiece()
+    made.save(str(folder / "tokenizer.json"))
+
+
 def states_of(model):
     with torch.no_grad():
         return model(torch.tensor(IDS)[None]).last_hidden_state[0].numpy()
@@ -69,10 +82,13 @@ def states_of(model):
 
 @pytest.mark.parametrize("kind", CASES)
 def test_states_are_equal(kind, tmp_path):
-    expected = states_of(saved(kind, tmp_path))
-    for executor in ("reference", "cpu"):
-        with tokamak.load(tmp_path, executor=executor, threads=1) as llm:
-            assert np.abs(llm.token_states(IDS) - expected).max() <= LIMIT * expected.std()
+    expected = states_of(saved(kind, tmp_path / "model"))
+    words(tmp_path / "model")
+    tokamak.quantize(tmp_path / "model", tmp_path / "model.gguf", None, threads=1)
+    for path in ("model", "model.gguf"):
+        for executor in ("reference", "cpu"):
+            with tokamak.load(tmp_path / path, executor=executor, threads=1) as llm:
+                assert np.abs(llm.token_states(IDS) - expected).max() <= LIMIT * expected.std()
 
 
 def test_nomic_bert_is_read_by_its_first_names_too(tmp_path):
@@ -125,6 +141,11 @@ def test_scores_are_equal(kind, tmp_path):
     with torch.no_grad():
         expected = model(torch.tensor(IDS)[None]).logits[0, 0].item()
     with tokamak.load(tmp_path, threads=1) as llm:
+        assert llm.pooling == "rank"
+        assert llm.token_states(IDS)[0, 0] == pytest.approx(expected, abs=LIMIT)
+    words(tmp_path)
+    tokamak.quantize(tmp_path, tmp_path / "model.gguf", None, threads=1)
+    with tokamak.load(tmp_path / "model.gguf", threads=1) as llm:
         assert llm.pooling == "rank"
         assert llm.token_states(IDS)[0, 0] == pytest.approx(expected, abs=LIMIT)
 

@@ -280,6 +280,9 @@ def _rope_scaling(
         if "rope.scaling.attn_factor" in keys.values:
             scaling["attention_factor"] = attention
         return scaling | {"long_factor": long, "short_factor": short}
+    grows = keys.number("rope.scaling.dynamic_factor", 0.0)
+    if grows:
+        return {"rope_type": "dynamic", "factor": grows, "original_max_position_embeddings": original}
     if kind == "yarn":
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original} | yarn
     if kind == "longrope":
@@ -303,6 +306,8 @@ def _yarn(keys: Keys, factor: float, attention: float) -> dict[str, Any]:
         "beta_fast": keys.number("rope.scaling.yarn_beta_fast", 32.0),
         "beta_slow": keys.number("rope.scaling.yarn_beta_slow", 1.0),
     }
+    if "rope.scaling.yarn_truncate" in keys.values:
+        yarn["truncate"] = keys.flag("rope.scaling.yarn_truncate")
     sharpening = keys.number("rope.scaling.yarn_log_multiplier", 0.0)
     if sharpening:  # of scores, by families that know it; sine and cosine then stay as they are
         yarn |= dict.fromkeys(("mscale", "mscale_all_dim"), 10.0 * sharpening)

@@ -103,7 +103,7 @@ def open_directory(path: str | Path) -> GgufModel:
     stored = with_experts_unpacked(files) if in_mxfp4 else unpacked(files, config)
     _check_ranked(config, hf, stored)
     tied = bool(config.get("tie_word_embeddings", hf.defaults.get("tie_word_embeddings", False)))
-    made = dict(_Maker(hf, family, keys, stored).tensors(tied=tied))
+    made = dict(_Maker(hf, family, keys, stored, config).tensors(tied=tied))
     part = _Directory(keys, made, sum(t.nbytes for t in files.values()))
     infos = {
         name: TensorInfo(name, one.format, one.shape, 0, _nbytes(one), part) for name, one in made.items()
@@ -145,7 +145,14 @@ def _nbytes(made: _Made) -> int:
 class _Maker:
     """Finds stored tensors for the rows of a family's table and says how each becomes what GGUF has."""
 
-    def __init__(self, hf: HfFamily, family: FamilyNames, keys: Keys, stored: Mapping[str, Source]) -> None:
+    def __init__(
+        self,
+        hf: HfFamily,
+        family: FamilyNames,
+        keys: Keys,
+        stored: Mapping[str, Source],
+        config: Mapping[str, Any],
+    ) -> None:
         self.hf, self.family, self.keys, self.stored = hf, family, keys, stored
         self.used: set[str] = set()
         facts = {k.removeprefix(f"{hf.architecture}."): v for k, v in keys.metadata.items()}
@@ -153,7 +160,7 @@ class _Maker:
         self.head_dim = int(facts.get("attention.key_length", 0))
         self.rotary = int(facts.get("rope.dimension_count", self.head_dim))
         self.heads = int(facts["attention.head_count"])
-        self.facts = facts
+        self.facts = facts | {"config.json": config}
         self.counts = {name: int(facts.get(key, 0)) for key, name in family.some.items()}
         self.counts["num_hidden_layers"] = self.num_layers
         self.num_experts = int(facts.get("expert_count", 0))

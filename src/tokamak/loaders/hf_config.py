@@ -99,6 +99,8 @@ HARMLESS = frozenset(
         "inference_runner",
         "embedding_dropout",
         "unsloth_version",
+        "initial_context_length",  # rope says it again
+        "output_past",
     }
 )
 ROPE = (
@@ -121,9 +123,17 @@ class Keys:
     tensors: dict[str, Floats] = field(default_factory=dict)
 
     def put(self, key: str, value: Any) -> None:
-        """A whole number as uint32, others as float32, bool or string."""
+        """A whole number as uint32, others as float32, bool or string; an array as it is."""
+        if isinstance(value, np.ndarray):
+            self.metadata[key], self.types[key] = value, f"array[{value.dtype.name}]"
+            return
         kind = "bool" if isinstance(value, bool) else "uint32" if isinstance(value, int) else "string"
         self.metadata[key], self.types[key] = value, "float32" if isinstance(value, float) else kind
+
+    def put_all(self, arch: str, values: Mapping[str, Any]) -> None:
+        """Keys of an architecture."""
+        for suffix, value in values.items():
+            self.put(f"{arch}.{suffix}", value)
 
 
 class _Reader:
@@ -179,11 +189,8 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
     heads = reader.integer("num_attention_heads") if names.attends else 0
     head_dim = reader.integer("head_dim", hidden // heads or None) if heads else 0
     wide = 4 * hidden if hf.layers == "h" else None
-    if (scalar := reader.get("query_pre_attn_scalar", head_dim)) != head_dim:
-        raise UnsupportedError(
-            f"config.json: query_pre_attn_scalar is {scalar!r:.80}, implemented: the head's {head_dim}"
-        )
-    for suffix, value in {
+    _check_scale(reader, head_dim)
+    sizes = {
         "block_count": reader.integer("num_hidden_layers"),
         "context_length": context,
         "embedding_length": hidden,
@@ -191,8 +198,8 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
         "attention.head_count": heads,
         names.norm_key: reader.number(names.norm_name, reader.get("layer_norm_eps")),
         "vocab_size": reader.integer("vocab_size"),
-    }.items():
-        keys.put(f"{arch}.{suffix}", value)
+    }
+    keys.put_all(arch, sizes)
     if heads:
         _heads(keys, reader, hf, heads, head_dim)
     tables = (names.numbers, reader.number), (names.counts, reader.integer), (names.some, reader.count)
@@ -215,9 +222,17 @@ def keys_of(config: Mapping[str, Any], hf: HfFamily, names: FamilyNames) -> Keys
     _window(keys, reader, names, hf)
     if names.rope:
         _Rope(keys, reader, arch, head_dim, context).put()
+    keys.put_all(arch, _told(hf.extra, config) if hf.extra else {})
     reader.read |= set(ROPE)
     reader.finish()
     return keys
+
+
+def _check_scale(reader: _Reader, head_dim: int) -> None:
+    if (scalar := reader.get("query_pre_attn_scalar", head_dim)) != head_dim:
+        raise UnsupportedError(
+            f"config.json: query_pre_attn_scalar is {scalar!r:.80}, implemented: the head's {head_dim}"
+        )
 
 
 def _heads(keys: Keys, reader: _Reader, hf: HfFamily, heads: int, head_dim: int) -> None:
@@ -228,8 +243,7 @@ def _heads(keys: Keys, reader: _Reader, hf: HfFamily, heads: int, head_dim: int)
         if len(layers) != reader.integer("num_hidden_layers"):
             raise ModelFileError("config.json: layer_types does not name every layer")
         counts = np.where(layers, kv_heads, 0).astype(np.int32)
-        keys.metadata[f"{arch}.attention.head_count_kv"] = counts
-        keys.types[f"{arch}.attention.head_count_kv"] = "array[int32]"
+        keys.put(f"{arch}.attention.head_count_kv", counts)
     else:
         keys.put(f"{arch}.attention.head_count_kv", kv_heads)
     keys.put(f"{arch}.attention.key_length", head_dim)
@@ -278,7 +292,7 @@ def _window(keys: Keys, reader: _Reader, names: FamilyNames, hf: HfFamily) -> No
         )
     kinds = {"s": "sliding_attention", "f": "full_attention"}
     expected = [kinds[hf.locals_[i % len(hf.locals_)]] for i in range(len(layers))]
-    if layers != expected:
+    if layers != expected and "attention.sliding_window_pattern" not in names.lists:
         raise UnsupportedError(
             "config.json: layer_types mixes local and global layers in another order than implemented"
         )
@@ -318,12 +332,14 @@ class _Rope:
         return value
 
     def put(self) -> None:
-        self.put_one("rope.freq_base", self.theta)
-        self.put_one("rope.dimension_count", self.rotary)
         kind = self.scaling.get("rope_type") or self.scaling.get("type") or "default"
+        self.put_one("rope.freq_base", self.theta)
+        self.put_one("rope.dimension_count", self.head_dim if kind == "proportional" else self.rotary)
         kinds = {
             "default": lambda: None,
             "linear": self.linear,
+            "dynamic": self.dynamic,
+            "proportional": self.proportional,
             "llama3": self.llama3,
             "yarn": self.yarn,
             "longrope": self.longrope,
@@ -338,6 +354,16 @@ class _Rope:
     def linear(self) -> None:
         self.put_one("rope.scaling.type", "linear")
         self.put_one("rope.scaling.factor", self.factor())
+
+    def dynamic(self) -> None:
+        """A key of our own: no kind of scaling in GGUF grows with the context, and within the trained one nothing changes."""
+        self.put_one("rope.scaling.dynamic_factor", self.factor())
+
+    def proportional(self) -> None:
+        """Frequencies of the whole head of which the first part turns."""
+        factors = np.full(self.head_dim // 2, 1e30, np.float32)
+        factors[: self.rotary // 2] = self.factor()
+        self.keys.tensors["rope_freqs.weight"] = factors
 
     def llama3(self) -> None:
         """The factors that divide the frequencies, as a tensor."""
@@ -364,16 +390,26 @@ class _Rope:
             if self.scaling.get(name) is not None:
                 self.put_one(f"rope.scaling.yarn_{name}", _number(self.scaling[name], name))
         if self.scaling.get("truncate") is False:
-            raise UnsupportedError("config.json: yarn without truncation is not implemented")
-        sharper = [self.scaling.get(n) or 0 for n in ("mscale", "mscale_all_dim")]
-        if sharper[0] != sharper[1] or (sharper[0] and not self.sharpens):
-            raise UnsupportedError("config.json: yarn with mscale is not implemented for this architecture")
-        if sharper[0]:
-            self.put_one("rope.scaling.yarn_log_multiplier", 0.1 * _number(sharper[0], "mscale"))
-        if self.scaling.get("attention_factor") is not None:
-            own = 0.1 * math.log(self.factor()) + 1.0  # what yarn multiplies by itself
-            value = _number(self.scaling["attention_factor"], "attention_factor")
-            self.put_one("rope.scaling.attn_factor", value / own)
+            self.put_one(
+                "rope.scaling.yarn_truncate", value=False
+            )  # a key of our own: others always truncate
+        sharper = [_number(self.scaling.get(n) or 0, n) for n in ("mscale", "mscale_all_dim")]
+        if sharper[0] != sharper[1] and self.sharpens:
+            raise UnsupportedError(
+                "config.json: yarn with two mscales is not implemented for this architecture"
+            )
+        if sharper[0] and self.sharpens:
+            self.put_one("rope.scaling.yarn_log_multiplier", 0.1 * sharper[0])
+        value = self.scaling.get("attention_factor")
+        if value is None and all(sharper) and not self.sharpens:
+            value = self.grown(sharper[0]) / self.grown(sharper[1])
+        if value is not None:
+            value = _number(value, "attention_factor") / self.grown(1.0)  # yarn multiplies by that itself
+            self.put_one("rope.scaling.attn_factor", value)
+
+    def grown(self, weight: float) -> float:
+        """What yarn multiplies sine and cosine by."""
+        return max(0.1 * weight * math.log(self.factor()), 0.0) + 1.0
 
     def longrope(self) -> None:
         original = int(_number(self.original or self.context, "original_max_position_embeddings"))

@@ -58,7 +58,15 @@ def test_dynamic_grows_the_base_beyond_the_trained_context():
 
 
 @pytest.mark.parametrize(
-    "scaling", [YARN, {**YARN, "truncate": False}, LLAMA3, LONG, {"rope_type": "linear", "factor": 3.0}]
+    "scaling",
+    [
+        YARN,
+        {**YARN, "truncate": False},
+        {**YARN, "mscale": 0.7, "mscale_all_dim": 0.4},
+        LLAMA3,
+        LONG,
+        {"rope_type": "linear", "factor": 3.0},
+    ],
 )
 def test_equals_transformers(scaling):
     pytest.importorskip("torch")
@@ -72,6 +80,22 @@ def test_equals_transformers(scaling):
     got, mscale = frequencies(Rope(scaling=scaling, context=128), SIZE)
     np.testing.assert_allclose(got, want.numpy(), rtol=1e-5)
     assert mscale == pytest.approx(factor, rel=1e-6)
+
+
+@pytest.mark.parametrize("context", [128, 200, 4096])
+def test_dynamic_equals_transformers_at_every_length(context):
+    pytest.importorskip("torch")
+    utilities = pytest.importorskip("transformers.modeling_rope_utils")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=SIZE * 2, num_attention_heads=2, max_position_embeddings=128
+    )
+    config.rope_parameters = {"rope_theta": 10000.0, "rope_type": "dynamic", "factor": 3.0}
+    want, factor = utilities.ROPE_INIT_FUNCTIONS["dynamic"](config, device="cpu", seq_len=context)
+    scaling = {"rope_type": "dynamic", "factor": 3.0, "original_max_position_embeddings": 128}
+    got, mscale = frequencies(Rope(scaling=scaling, context=context), SIZE)
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-5)
+    assert mscale == factor == 1
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tokamak.loaders.names.rows import (
     WIDE_NORMS,
     FamilyNames,
     Row,
+    optional,
 )
 
 # Q, K and V in one matrix, read as three.
@@ -132,7 +133,16 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
     "bitnet": BITNET_FAMILY,
     "bitnet-25": BITNET_FAMILY,
     "bitnet-b1.58": BITNET_FAMILY,
-    "chatglm": FamilyNames(MODEL, (*NORMS, *CUT_QKV, OUT, *GATE_UP), interleaved=True, sizes=cut_sizes),
+    "chatglm": FamilyNames(
+        MODEL,
+        (*NORMS, *optional(*CUT_QKV, *QKV), *QKV_BIAS, OUT, *GATE_UP),
+        interleaved=True,
+        sizes=cut_sizes,
+        either=(
+            ("attn_qkv.weight",),
+            ("attn_q.weight", "attn_k.weight", "attn_v.weight"),
+        ),
+    ),
     "cohere2": FamilyNames(
         MODEL_LN,
         (NORMS[0], *QKV, OUT, *GATED),

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokamak.loaders.names.hf_encoders import HF_ENCODERS
 from tokamak.loaders.names.hf_family import HfFamily, named
+from tokamak.loaders.names.hf_hybrids import HF_HYBRIDS
 from tokamak.loaders.names.hf_more import HF_MORE
 from tokamak.loaders.names.hf_recurrent import HF_RECURRENT
 from tokamak.types import Array
@@ -152,40 +153,46 @@ def _side(side: str, mlp: int) -> dict[str, str]:
     return {**paths, f"{side}.buckets": table, f"{side}.norm.weight": f"{side}.final_layer_norm.weight"}
 
 
+_T5 = HfFamily(
+    "t5",
+    prefixes=("",),
+    paths={**_side("encoder", 1), **_side("decoder", 2), "embed_tokens.weight": "shared.weight"},
+    sides={"encoder.layers.": "encoder.block.", "decoder.layers.": "decoder.block."},
+    others={
+        f"{side}.layers.mlp.up_proj.weight": f"layer.{mlp}.DenseReluDense.wi_1.weight"
+        for side, mlp in (("encoder", 1), ("decoder", 2))
+    },
+    config={
+        "hidden_size": "d_model",
+        "intermediate_size": "d_ff",
+        "head_dim": "d_kv",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "rms_norm_eps": "layer_norm_epsilon",
+        "num_buckets": "relative_attention_num_buckets",
+        "hidden_act": "feed_forward_proj",
+        "max_position_embeddings": "n_positions",
+    },
+    defaults={"max_position_embeddings": 512, "num_buckets": 32},
+    acts=("relu", "gated-gelu", "gated-silu"),
+    derive=lambda c: {"silu": True} if c.get("feed_forward_proj") == "gated-silu" else {},
+    fixed={
+        "relative_attention_max_distance": (128,),
+        "dense_act_fn": ("relu", "gelu_new", "silu"),
+        "is_gated_act": (True, False),
+        "dropout_rate": (0.0, 0.1),
+        "scale_decoder_outputs": (True, False),
+    },
+    ignored=("embed_tokens.weight", "EncDecAttention.relative_attention_bias.weight"),
+)
+
+
 HF_FAMILIES: Mapping[str, HfFamily] = {
-    "t5": HfFamily(
-        "t5",
-        prefixes=("",),
-        paths={**_side("encoder", 1), **_side("decoder", 2), "embed_tokens.weight": "shared.weight"},
-        sides={"encoder.layers.": "encoder.block.", "decoder.layers.": "decoder.block."},
-        others={
-            f"{side}.layers.mlp.up_proj.weight": f"layer.{mlp}.DenseReluDense.wi_1.weight"
-            for side, mlp in (("encoder", 1), ("decoder", 2))
-        },
-        config={
-            "hidden_size": "d_model",
-            "intermediate_size": "d_ff",
-            "head_dim": "d_kv",
-            "num_hidden_layers": "num_layers",
-            "num_attention_heads": "num_heads",
-            "rms_norm_eps": "layer_norm_epsilon",
-            "num_buckets": "relative_attention_num_buckets",
-            "hidden_act": "feed_forward_proj",
-            "max_position_embeddings": "n_positions",
-        },
-        defaults={"max_position_embeddings": 512, "num_buckets": 32},
-        acts=("relu", "gated-gelu"),
-        fixed={
-            "relative_attention_max_distance": (128,),
-            "dense_act_fn": ("relu", "gelu_new"),
-            "is_gated_act": (True, False),
-            "dropout_rate": (0.0, 0.1),
-            "scale_decoder_outputs": (True, False),
-        },
-        ignored=("embed_tokens.weight", "EncDecAttention.relative_attention_bias.weight"),
-    ),
+    "t5": _T5,
+    "mt5": _T5,
     **HF_ENCODERS,
     **HF_RECURRENT,
+    **HF_HYBRIDS,
     **HF_MORE,
     "bitnet": HfFamily("bitnet-b1.58", acts=("relu2",)),
     "llama": HfFamily("llama"),

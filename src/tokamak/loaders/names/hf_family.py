@@ -21,13 +21,14 @@ class HfFamily:
     fused projection has Q, K and V of a head together. stacks: names of one expert's matrix, {} its number, by path.
     halves: (name, half) of gates and ups that are one tensor, by path. ignored: ends of names that nothing needs.
     whole: names of tensors that several rows of a table are cut from, by GGUF's name. made: (name, change) by path of
-    what is computed from another tensor, change(elements, keys without prefix). derive: settings computed from others,
+    what is computed from another tensor, change(elements, keys without prefix and the configuration as "config.json"). derive: settings computed from others,
     which `understood` lists beside those that change nothing. locals_: which layers see a window, "s" or "f" each, again
     and again. alternating: gates and ups of experts lie by turns, and inputs of experts before outputs. ahead: layers past
     the last predict further tokens and are left out. sides: names of the layers of `rows.Stack`, by its paths; `paths` then
     has those of the model, without numbers. others: second names, by path. behind: tensors, by the path of what is read only
     where they are there. ranked: values of settings that a head for ranking needs. values: as made, of numbers in f32. attends:
     which layers have heads, by configuration. lacks: whether a tensor of GGUF is not made, by its name and the keys.
+    extra: further keys of GGUF without prefix, by configuration.
     """
 
     architecture: str
@@ -56,6 +57,7 @@ class HfFamily:
     attends: Callable[[Mapping[str, Any]], list[bool]] | None = None
     lacks: Callable[[str, Mapping[str, Any]], bool] | None = None
     derive: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    extra: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     understood: tuple[str, ...] = ()
     locals_: str = "s"
     alternating: bool = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from tokamak.loaders.names.hf_family import HfFamily, named
 from tokamak.types import Array
 
@@ -86,6 +88,24 @@ _HALVES = {
     "mlp.experts.gate_proj": ("mlp.experts.gate_up_proj", 0),
     "mlp.experts.up_proj": ("mlp.experts.gate_up_proj", 1),
 }
+
+
+def _gemma4(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Global layers have heads of their own width, which is written for each of them or once."""
+    own = [part.get("head_dim") for part in (config.get("per_layer_config") or {}).values()]
+    wide = {config.get("global_head_dim"), *own} - {None} or {config["head_dim"]}
+    local = config["head_dim"]
+    return {
+        "head_dim": wide.pop(),
+        **dict.fromkeys(("local_head_dim", "local_value_dim", "local_rotary_dim"), local),
+        "global_layers_alike": not wide
+        and config.get("num_global_key_value_heads") in (None, config["num_key_value_heads"]),
+    }
+
+
+def _gemma4_layers(config: Mapping[str, Any]) -> dict[str, Any]:
+    local = [kind == "sliding_attention" for kind in config["layer_types"]]
+    return {"attention.sliding_window_pattern": np.array(local, dtype=np.bool_)}
 
 
 HF_MORE: Mapping[str, HfFamily] = {
@@ -187,6 +207,9 @@ HF_MORE: Mapping[str, HfFamily] = {
             "scoring_func": 1,
             "to_the_last": c.get("moe_layer_end_index", -1) in (-1, c["num_hidden_layers"] - 1),
         },
+        extra=lambda c: {
+            "expert_shared_feed_forward_length": c["moe_intermediate_size"] * c["moe_num_shared_experts"]
+        },
         paired=True,
         fixed={"use_bias": (False,), "to_the_last": (True,)},
         understood=("moe_layer_end_index", "moe_norm_min", "moe_use_aux_free", "moe_gate"),
@@ -221,4 +244,50 @@ HF_MORE: Mapping[str, HfFamily] = {
         defaults={"tie_word_embeddings": True},
         understood=("qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim"),
     ),
+    "gemma4_text": HfFamily(
+        "gemma4",
+        acts=("gelu_pytorch_tanh",),
+        config={"hidden_act": "hidden_activation"},
+        derive=_gemma4,
+        extra=_gemma4_layers,
+        defaults={"tie_word_embeddings": True},
+        fixed={
+            "attention_bias": (False,),
+            "use_bidirectional_attention": (False, "vision"),
+            "enable_moe_block": (False,),
+            "use_double_wide_mlp": (False,),
+            "attention_k_eq_v": (False, True),
+            "global_layers_alike": (True,),
+        },
+        understood=(
+            *("per_layer_config", "global_head_dim", "num_global_key_value_heads"),
+            *("vocab_size_per_layer_input", "top_k_experts", "num_experts", "moe_intermediate_size"),
+        ),
+    ),
+    "glm": HfFamily(
+        "chatglm",
+        paired=True,
+        defaults={"partial_rotary_factor": 0.5},
+        lacks=lambda tensor, _: tensor.startswith("attn_qkv"),
+    ),
+    "exaone": HfFamily(
+        "exaone",
+        prefixes=("transformer.", ""),
+        layers="h",
+        paths={
+            **named(embed_tokens="wte", norm="ln_f"),
+            **named(input_layernorm="ln_1", post_attention_layernorm="ln_2"),
+            **{f"self_attn.{n}_proj.weight": f"attn.attention.{n}_proj.weight" for n in "qkv"},
+            **named(self_attn__o_proj="attn.attention.out_proj", mlp__down_proj="mlp.c_proj"),
+            **named(mlp__gate_proj="mlp.c_fc_0", mlp__up_proj="mlp.c_fc_1"),
+        },
+        config={
+            "num_hidden_layers": "num_layers",
+            "rms_norm_eps": "layer_norm_epsilon",
+            "hidden_act": "activation_function",
+        },
+        fixed={"attention_bias": (False,), "mlp_bias": (False,)},
+        understood=("embed_dropout",),
+    ),
+    "jais2": HfFamily("jais2", acts=("relu2",)),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ import numpy as np
 from tokamak.loaders.names.hf_family import HfFamily, named
 from tokamak.types import Array
 
-__all__ = ["HF_RECURRENT"]
+__all__ = ["HF_RECURRENT", "NO_LIMIT", "SCAN_UNREAD", "UNREAD", "inner_size", "mamba2", "with_names"]
 
 ENDLESS = 1 << 20  # the context that files of models without positions name
 NO_LIMIT = ([0.0, float("inf")], [0.0, {"__float__": "Infinity"}])
-_IGNORED_SETTINGS = ("use_associative_scan", "use_mambapy", "use_mamba_kernels", "num_logits_to_keep")
+UNREAD = ("use_associative_scan", "use_mambapy", "use_mamba_kernels", "num_logits_to_keep")
 
 
 def _rate(x: Array, _: Mapping[str, Any]) -> Array:
@@ -50,7 +51,7 @@ def _mamba(ours: str, theirs: str) -> dict[str, Any]:
     return {"paths": {**plain, **norms, **paths}, "values": values}
 
 
-def _mamba2(ours: str, theirs: str) -> dict[str, Any]:
+def mamba2(ours: str, theirs: str) -> dict[str, Any]:
     """Arguments of HfFamily for a state space with a rate per head."""
     plain = named(**{f"{ours}__{n}": f"{theirs}.{n}" for n in ("in_proj", "out_proj")})
     paths = {f"{ours}.conv1d.bias": f"{theirs}.conv1d.bias", f"{ours}.dt_bias": f"{theirs}.dt_bias"}
@@ -63,12 +64,12 @@ def _mamba2(ours: str, theirs: str) -> dict[str, Any]:
     return {"paths": {**plain, **paths}, "values": values}
 
 
-def _with(parts: dict[str, Any], **paths: str) -> dict[str, Any]:
+def with_names(parts: dict[str, Any], **paths: str) -> dict[str, Any]:
     """The arguments with further paths."""
     return parts | {"paths": {**parts["paths"], **named(**paths)}}
 
 
-def _inner(config: Mapping[str, Any], expand: str = "mamba_expand") -> int:
+def inner_size(config: Mapping[str, Any], expand: str = "mamba_expand") -> int:
     return int(config.get(expand, 2) * config["hidden_size"])
 
 
@@ -105,7 +106,7 @@ def _granite(config: Mapping[str, Any]) -> dict[str, Any]:
     mixed = bool(config.get("num_local_experts"))
     heads = config.get("mamba_n_heads", 128)
     found = {"use_rope": config.get("position_embedding_type") == "rope", "mamba_n_heads": heads}
-    found |= {"mamba_inner_size": _inner(config), "num_experts": config.get("num_local_experts") or 0}
+    found |= {"mamba_inner_size": inner_size(config), "num_experts": config.get("num_local_experts") or 0}
     wide = {} if mixed else {"intermediate_size": config["shared_intermediate_size"]}
     return (
         found | wide | ({} if mixed else dict.fromkeys(("num_experts_per_tok", "shared_intermediate_size")))
@@ -156,7 +157,15 @@ def _qwen35(config: Mapping[str, Any]) -> dict[str, Any]:
         "conv_kernel": config.get("linear_conv_kernel_dim", 4),
         "full_attention_interval": interval,
         "layer_types_in_order": types == wanted,
-    }
+    } | ({"intermediate_size": config["moe_intermediate_size"]} if config.get("num_experts") else {})
+
+
+def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns that turn by each axis of an image, which other readers ask for; for text they are all the same."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    part = rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
+    several = rope.get("mrope_section") or [int(config["head_dim"] * part) // 2]
+    return {"rope.dimension_sections": np.array([*several, 0, 0, 0][:4], dtype=np.int32)}
 
 
 _MAMBA = _mamba("mixer", "mixer")
@@ -167,7 +176,7 @@ _STATE_SPACE: dict[str, Any] = {
     "others": {"norm.weight": "norm.weight"},
 }
 _SCAN_FIXED = {"use_bias": (False,), "use_conv_bias": (True,), "residual_in_fp32": (True, False)}
-_SCAN_UNREAD = (
+SCAN_UNREAD = (
     *(
         "rescale_prenorm_residual",
         "time_step_floor",
@@ -176,7 +185,7 @@ _SCAN_UNREAD = (
         "time_step_min",
     ),
     *("time_step_scale", "expand", "rms_norm", "chunk_size", "ssm_cfg", "d_model", "d_inner", "n_layer"),
-    *_IGNORED_SETTINGS,
+    *UNREAD,
 )
 _SHORT_CONV: dict[str, Any] = {
     "paths": named(
@@ -205,40 +214,69 @@ _SHORT_CONV: dict[str, Any] = {
     },
 }
 
+_QWEN35 = HfFamily(
+    "qwen35",
+    derive=_qwen35,
+    extra=_sections,
+    one_more=True,
+    paths=named(self_attn__out_proj="linear_attn.out_proj", self_attn__norm="linear_attn.norm"),
+    made={
+        "self_attn.qkv_proj.weight": ("linear_attn.in_proj_qkv.weight", _mixed_values),
+        "self_attn.z_proj.weight": ("linear_attn.in_proj_z.weight", _values),
+        "self_attn.a_proj.weight": ("linear_attn.in_proj_a.weight", _values),
+        "self_attn.b_proj.weight": ("linear_attn.in_proj_b.weight", _values),
+        "self_attn.out_proj.weight": ("linear_attn.out_proj.weight", _value_columns),
+    },
+    values={
+        "self_attn.dt_bias": ("linear_attn.dt_bias", _values),
+        "self_attn.A": ("linear_attn.A_log", lambda x, keys: -np.exp(_values(x, keys))),
+        "self_attn.conv1d.weight": (
+            "linear_attn.conv1d.weight",
+            lambda x, keys: _mixed_values(x[:, 0], keys),
+        ),
+    },
+    fixed={"attention_bias": (False,), "layer_types_in_order": (True,), "attn_output_gate": (True,)},
+    understood=(
+        *("linear_conv_kernel_dim", "linear_key_head_dim", "linear_num_key_heads"),
+        *("linear_num_value_heads", "linear_value_head_dim", "mamba_ssm_dtype", "mtp_num_hidden_layers"),
+        "mtp_use_dedicated_embeddings",
+    ),
+)
+
 
 HF_RECURRENT: Mapping[str, HfFamily] = {
     "mamba": HfFamily(
         "mamba",
         derive=lambda c: {
-            "mamba_inner_size": _inner(c, "expand"),
+            "mamba_inner_size": inner_size(c, "expand"),
             "time_step_rank": _rank(c, "time_step_rank"),
         },
         fixed=_SCAN_FIXED,
-        understood=(*_SCAN_UNREAD, "intermediate_size"),
+        understood=(*SCAN_UNREAD, "intermediate_size"),
         values=_MAMBA["values"],
-        **_STATE_SPACE | {"paths": _with(_MAMBA, embed_tokens="embeddings", norm="norm_f")["paths"]},
+        **_STATE_SPACE | {"paths": with_names(_MAMBA, embed_tokens="embeddings", norm="norm_f")["paths"]},
     ),
     "falcon_mamba": HfFamily(
         "mamba",
         derive=lambda c: {
-            "mamba_inner_size": _inner(c, "expand"),
+            "mamba_inner_size": inner_size(c, "expand"),
             "time_step_rank": _rank(c, "time_step_rank"),
             "use_mixer_norms": True,
         },
         fixed=_SCAN_FIXED,
-        understood=(*_SCAN_UNREAD, "intermediate_size", "mixer_rms_eps"),
+        understood=(*SCAN_UNREAD, "intermediate_size", "mixer_rms_eps"),
         values=_MAMBA["values"],
-        **_STATE_SPACE | {"paths": _with(_MAMBA, embed_tokens="embeddings", norm="norm_f")["paths"]},
+        **_STATE_SPACE | {"paths": with_names(_MAMBA, embed_tokens="embeddings", norm="norm_f")["paths"]},
     ),
     "mamba2": HfFamily(
         "mamba2",
-        derive=lambda c: {"mamba_inner_size": _inner(c, "expand")},
+        derive=lambda c: {"mamba_inner_size": inner_size(c, "expand")},
         fixed=_SCAN_FIXED | {"time_step_limit": NO_LIMIT},
-        understood=(*_SCAN_UNREAD, "time_step_rank"),
-        values=_mamba2("mixer", "mixer")["values"],
+        understood=(*SCAN_UNREAD, "time_step_rank"),
+        values=mamba2("mixer", "mixer")["values"],
         **_STATE_SPACE
         | {
-            "paths": _with(_mamba2("mixer", "mixer"), embed_tokens="embeddings", norm="norm_f")["paths"],
+            "paths": with_names(mamba2("mixer", "mixer"), embed_tokens="embeddings", norm="norm_f")["paths"],
             "config": {
                 "rms_norm_eps": "layer_norm_epsilon",
                 "mamba_n_groups": "n_groups",
@@ -249,7 +287,7 @@ HF_RECURRENT: Mapping[str, HfFamily] = {
     "jamba": HfFamily(
         "jamba",
         derive=lambda c: {
-            "mamba_inner_size": _inner(c),
+            "mamba_inner_size": inner_size(c),
             "time_step_rank": _rank(c, "mamba_dt_rank"),
         },
         config={"conv_kernel": "mamba_d_conv", "state_size": "mamba_d_state"},
@@ -261,9 +299,9 @@ HF_RECURRENT: Mapping[str, HfFamily] = {
         },
         understood=(
             *("attn_layer_offset", "attn_layer_period", "expert_layer_offset", "expert_layer_period"),
-            *("mamba_expand", "mamba_dt_rank", *_IGNORED_SETTINGS),
+            *("mamba_expand", "mamba_dt_rank", *UNREAD),
         ),
-        **_with(
+        **with_names(
             _mamba("self_attn", "mamba"),
             norm="final_layernorm",
             post_attention_layernorm="pre_ff_layernorm",
@@ -323,39 +361,21 @@ HF_RECURRENT: Mapping[str, HfFamily] = {
             for i, n in enumerate(("gate", "up"))
         },
         understood=("mamba_expand", "mamba_d_head", "mamba_chunk_size", "num_local_experts"),
-        **_with(
-            _mamba2("self_attn", "mamba"),
+        **with_names(
+            mamba2("self_attn", "mamba"),
             mlp__routed__gate="block_sparse_moe.router.layer",
             mlp__down_proj="shared_mlp.output_linear",
             mlp__shared_mlp__down_proj="shared_mlp.output_linear",
         )
         | {"others": {"mlp.routed.experts.down_proj": "block_sparse_moe.output_linear.weight"}},
     ),
-    "qwen3_5_text": HfFamily(
-        "qwen35",
-        derive=_qwen35,
-        one_more=True,
-        paths=named(self_attn__out_proj="linear_attn.out_proj", self_attn__norm="linear_attn.norm"),
-        made={
-            "self_attn.qkv_proj.weight": ("linear_attn.in_proj_qkv.weight", _mixed_values),
-            "self_attn.z_proj.weight": ("linear_attn.in_proj_z.weight", _values),
-            "self_attn.a_proj.weight": ("linear_attn.in_proj_a.weight", _values),
-            "self_attn.b_proj.weight": ("linear_attn.in_proj_b.weight", _values),
-            "self_attn.out_proj.weight": ("linear_attn.out_proj.weight", _value_columns),
+    "qwen3_5_text": _QWEN35,
+    "qwen3_5_moe_text": replace(
+        _QWEN35,
+        architecture="qwen35moe",
+        stacks={f"mlp.experts.{n}_proj": f"mlp.experts.{{}}.{n}_proj.weight" for n in ("gate", "up", "down")},
+        halves={
+            f"mlp.experts.{n}_proj": ("mlp.experts.gate_up_proj", i) for i, n in enumerate(("gate", "up"))
         },
-        values={
-            "self_attn.dt_bias": ("linear_attn.dt_bias", _values),
-            "self_attn.A": ("linear_attn.A_log", lambda x, keys: -np.exp(_values(x, keys))),
-            "self_attn.conv1d.weight": (
-                "linear_attn.conv1d.weight",
-                lambda x, keys: _mixed_values(x[:, 0], keys),
-            ),
-        },
-        fixed={"attention_bias": (False,), "layer_types_in_order": (True,), "attn_output_gate": (True,)},
-        understood=(
-            *("linear_conv_kernel_dim", "linear_key_head_dim", "linear_num_key_heads"),
-            *("linear_num_value_heads", "linear_value_head_dim", "mamba_ssm_dtype", "mtp_num_hidden_layers"),
-            "mtp_use_dedicated_embeddings",
-        ),
     ),
 }

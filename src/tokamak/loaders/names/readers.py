@@ -30,7 +30,8 @@ MLP = (
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"num_decoder_layers": config.get("num_decoder_layers") or config["num_hidden_layers"]}
+    found = {"num_decoder_layers": config.get("num_decoder_layers") or config["num_hidden_layers"]}
+    return found | ({"hidden_act": "silu"} if config.get("silu") else {}) | {"silu": None}
 
 
 READERS: Mapping[str, FamilyNames] = {
@@ -51,6 +52,7 @@ READERS: Mapping[str, FamilyNames] = {
         some={"decoder_block_count": "num_decoder_layers"},
         counts={"attention.relative_buckets_count": "num_buckets"},
         fixed={"attention.layer_norm_epsilon": None, "decoder_start_token_id": None},
+        flags={"feed_forward_silu": "silu"},  # a key of our own: elsewhere gates are gelu
         told={"gated": "enc.blk.0.ffn_gate.weight"},
         rope=False,
         derive=_completed,
