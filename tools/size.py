@@ -8,7 +8,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "tokamak"
 BUDGETS = {  # raised where a row of docs/adr/0009-budgets.md says why
-    "ir": 1060,
+    "ir": 1100,
     "nn.py": 400,
     "loaders": 5200,
     "loaders/names": 3400,

@@ -17,7 +17,8 @@ from tokamak.quant import FORMATS
 
 IDS = np.random.default_rng(3).integers(0, 380, 40).tolist()
 RANK, ALPHA = 4, 6.0
-MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "output")
+TABLE = "token_embd.weight"
 
 
 def source(name, array):
@@ -40,6 +41,9 @@ def pairs(model, seed):
                 rng.normal(0, 1 / np.sqrt(k), (RANK, k)).astype(np.float32),
                 rng.normal(0, 0.5, (n, RANK)).astype(np.float32),
             )
+    n, k = model.tensors[TABLE].shape
+    a, b = rng.normal(0, 0.5, (n, RANK)), rng.normal(0, 0.5, (k, RANK))
+    found[TABLE] = (a.astype(np.float32), b.astype(np.float32))  # A is a table too
     return found
 
 
@@ -62,7 +66,8 @@ def merged_file(path, model, *several):
         for found, scale in several:
             if name in found:
                 a, b = found[name]
-                w = w + scale * ALPHA / RANK * (b.astype(np.float64) @ a)
+                product = a.astype(np.float64) @ b.T if name == TABLE else b.astype(np.float64) @ a
+                w = w + scale * ALPHA / RANK * product
         tensors.append(source(name, w.astype(np.float32)))
     write_gguf(path, dict(model.metadata), tensors)
     return path
@@ -127,6 +132,21 @@ def test_adapters_are_the_same_bits_in_any_company(adapted):
     ]
 
 
+def test_adapters_are_the_same_bits_in_chunks_and_on_two_threads(files, adapted):
+    asked = {
+        "adapters": {"one": 0.5, "two": -1.0},
+        "max_tokens": 4,
+        "temperature": 0,
+        "logprobs": 2,
+        "echo": True,
+    }
+    expected = adapted.generate(IDS, **asked)
+    with tokamak.load(
+        files["path"], adapters=files["loras"], kv_dtype="f32", max_batch_rows=7, threads=2
+    ) as llm:
+        assert llm.generate(IDS, **asked).logprobs == expected.logprobs
+
+
 def test_prefixes_are_kept_apart_by_adapters(adapted):
     long = IDS * 3
     adapted.generate(long, max_tokens=1, adapters={"one": 0.25})
@@ -146,7 +166,15 @@ def test_the_directory_of_peft_is_the_same_adapter(files, adapted, tmp_path):
     checkpoint = open_checkpoint(files["path"])
     ours = open_adapter(Adapter(str(files["loras"][0])), checkpoint).deltas
     tensors = {}
-    for name, (a, _) in files["pairs"][0].items():
+    for name, (a, own) in files["pairs"][0].items():
+        if name == TABLE:
+            tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = np.ascontiguousarray(a.T)
+            tensors["base_model.model.model.embed_tokens.lora_embedding_B"] = own
+            continue
+        if name == "output.weight":
+            tensors["base_model.model.lm_head.lora_A.weight"] = a
+            tensors["base_model.model.lm_head.lora_B.weight"] = own
+            continue
         _, layer, kind, _ = name.split(".")
         module = f"base_model.model.model.layers.{layer}.{names[kind]}"
         b = ours[f"layers.{layer}.{names[kind]}.weight"].b  # rows as Hugging Face has them: in halves
@@ -242,7 +270,7 @@ def test_llama_cpp_gives_the_same_with_the_same_control_vector(tiny_gguf, tmp_pa
     assert np.abs(ours - theirs).max() < 2e-3 * theirs.std()
 
 
-def test_what_cannot_be_adapted_is_refused(files, tmp_path):
+def test_what_cannot_be_adapted_is_refused(files, tiny_gguf, tmp_path):
     a, b = np.ones((2, 8), np.float32), np.ones((8, 2), np.float32)
     other = lora_file(tmp_path / "q.gguf", files["pairs"][0], arch="qwen2")
     unknown = lora_file(tmp_path / "u.gguf", {"blk.9.attn_q.weight": (a, b)})
@@ -250,5 +278,14 @@ def test_what_cannot_be_adapted_is_refused(files, tmp_path):
     for path, error in ((other, "qwen2"), (unknown, "no tensor blk.9"), (narrow, "shapes")):
         with pytest.raises(tokamak.TokamakError, match=error):
             tokamak.load(files["path"], adapters=[path])
+    mixture = tiny_gguf(arch="qwen2moe", fmt="f32")
+    experts, count = "blk.0.ffn_up_exps.weight", 4
+    shape = open_gguf(mixture).tensors[experts].shape
+    a, b = np.ones((shape[0], count, shape[2]), np.float32), np.ones((*shape[:2], count), np.float32)
+    path = lora_file(tmp_path / "e.gguf", {experts: (a, b)}, arch="qwen2moe")
+    with pytest.raises(
+        tokamak.UnsupportedError, match=r"ffn_up_exps.*adapters of experts are not implemented"
+    ):
+        tokamak.load(mixture, adapters=[path])
     with pytest.raises(tokamak.InvalidParams, match="two adapters are called"):
         tokamak.load(files["path"], adapters=[files["loras"][0], files["loras"][0]])

@@ -120,11 +120,16 @@ def _low_ranks(opened: Sequence[OpenedAdapter], weights: dict[str, Weight]) -> d
     deltas: dict[str, list[Delta]] = {}
     for gate, one in enumerate(opened):
         for path, delta in one.deltas.items():
-            name = f"{path}.lora_a.{gate}"
-            weights[name] = ArrayWeight(np.ascontiguousarray(delta.a, dtype=np.float32))
-            parts.setdefault(path, []).append(LowRank(gate, len(delta.a), name))
+            looks_up, rank = delta.looks_up, delta.b.shape[1]
+            name = f"{path}.lora_a" if looks_up else f"{path}.lora_a.{gate}"
+            if not looks_up:
+                weights[name] = ArrayWeight(np.ascontiguousarray(delta.a, dtype=np.float32))
+            parts.setdefault(path, []).append(LowRank(gate, rank, name, looks_up))
             deltas.setdefault(path, []).append(delta)
     for path, several in deltas.items():
+        if several[0].looks_up:
+            table = np.concatenate([d.a for d in several], axis=1)
+            weights[f"{path}.lora_a"] = ArrayWeight(np.ascontiguousarray(table, dtype=np.float32))
         wide = np.concatenate([d.b for d in several], axis=1)
         weights[f"{path}.lora_b"] = ArrayWeight(np.ascontiguousarray(wide, dtype=np.float32))
     return parts

@@ -20,11 +20,15 @@ _LAYER = re.compile(r"layers\.(\d+)(\.|$)")
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """One adapter's part of one linear: gate is its index, rank its rows of A. a, b: parameters of the graph to be."""
+    """One adapter's part of one matrix: gate is its index. a: the parameter of the graph to be, f32[rank, K] of a linear.
+
+    looks_up: of a table [V, D] that ids are looked up in; A is a table too, f32[V, rank], and that of all adapters one.
+    """
 
     gate: int
     rank: int
     a: str
+    looks_up: bool = False
 
 
 def with_gates(graph: Graph, count: int) -> Value:
@@ -35,21 +39,26 @@ def with_gates(graph: Graph, count: int) -> Value:
 
 
 def low_rank(graph: Graph, parts: Mapping[str, Sequence[LowRank]], count: int) -> Graph:
-    """y = W x becomes W x + B gate(A x) for every linear whose weight is in `parts`.
+    """y = W x becomes W x + B gate(A x) for every linear whose weight is in `parts`, and so for tables that rows look up.
 
-    parts: by parameter of W, the adapters that touch it; A of each is the parameter `a`, f32[rank, K]; B of all of them side
-    by side is "W.lora_b", f32[N, sum of ranks]. count: gates that a step brings.
-    Raises: UnsupportedError for a parameter that no linear over all rows reads.
+    parts: by parameter of W, the adapters that touch it; B of all of them side by side is "W.lora_b", f32[N, sum of ranks].
+    A head that reads the rows whose logits are wanted takes them from B's input, which is made for all rows: gates are theirs.
+    count: gates that a step brings. Raises: UnsupportedError for a parameter that nothing of the kind reads.
     """
     gates = with_gates(graph, count)
     nodes, left = list[Node](), set(parts)
+    made = {value: node for node in graph.nodes for value in node.outputs}
     for node in graph.nodes:
-        name = node.inputs[1].name if node.op == "linear" and node.attrs["num_weights"] == 1 else ""
-        if name not in parts or node.outputs[0].type.lead != T:
+        name = _adaptable(node)
+        source = made.get(node.inputs[0]) if node.inputs else None
+        chosen = source if source is not None and source.op == "take_rows" else None
+        known = node.outputs[0].type.lead == T or (node.op == "linear" and chosen is not None)
+        if name not in parts or not known or parts[name][0].looks_up != (node.op == "embed"):
             nodes.append(node)
             continue
         left.discard(name)
-        nodes += _added(graph, node, parts[name], gates)
+        wanted = chosen if node.outputs[0].type.lead != T else None
+        nodes += _added(graph, node, parts[name], gates, wanted)
     if left:
         raise UnsupportedError(f"adapters of {', '.join(sorted(left)[:4])} are not implemented")
     adapted = replace(graph, nodes=nodes)
@@ -57,24 +66,43 @@ def low_rank(graph: Graph, parts: Mapping[str, Sequence[LowRank]], count: int) -
     return adapted
 
 
-def _added(graph: Graph, node: Node, parts: Sequence[LowRank], gates: Value) -> list[Node]:
-    x, weight, *biases = node.inputs
+def _adaptable(node: Node) -> str:
+    """The parameter of a linear with one weight, or of a table that is looked up by ids; else ""."""
+    plain = node.op == "linear" and node.attrs["num_weights"] == 1
+    return node.inputs[1].name if plain or (node.op == "embed" and node.attrs["row"] == -1) else ""
+
+
+def _added(
+    graph: Graph, node: Node, parts: Sequence[LowRank], gates: Value, wanted: Node | None
+) -> list[Node]:
+    """wanted: what took the rows that the node reads, None where it reads all."""
+    weight = node.inputs[1]
     (y,) = node.outputs
-    rows, columns = weight.type.shape
     rank = sum(part.rank for part in parts)
-    wide, low = Type("f32", y.type.lead, (rank,)), Type("f32", rank, (columns,))
-    a = [_param(graph, part.a, Type("f32", part.rank, low.tail)) for part in parts]
-    b = _param(graph, f"{weight.name}.lora_b", Type("f32", rows, (rank,)))
-    plain, inner, gated, more = (
+    wide = Type("f32", T, (rank,))
+    x = wanted.inputs[0] if wanted else node.inputs[0]
+    plain, inner, gated, taken, more = (
         Value(f"{y.name}.{stem}", kind, graph)
-        for stem, kind in (("plain", y.type), ("lora_a", wide), ("gated", wide), ("lora_b", y.type))
+        for stem, kind in (
+            *(("plain", y.type), ("lora_a", wide), ("gated", wide)),
+            *(("taken", Type("f32", y.type.lead, wide.tail)), ("lora_b", y.type)),
+        )
     )
+    if node.op == "embed":
+        table = _param(graph, parts[0].a, Type("f32", weight.type.nrows, (rank,)))
+        first = Node("embed", (x, table), (inner,), node.attrs, node.scope)
+    else:
+        a = [_param(graph, part.a, Type("f32", part.rank, weight.type.tail)) for part in parts]
+        first = Node("linear", (x, *a), (inner,), {"num_weights": len(a)}, node.scope)
+    b = _param(graph, f"{weight.name}.lora_b", Type("f32", y.type.tail[0], (rank,)))
     groups = ",".join(f"{part.gate}:{part.rank}" for part in parts)
+    picked = [Node("take_rows", (gated, wanted.inputs[1]), (taken,), {}, node.scope)] if wanted else []
     return [
-        Node("linear", (x, weight, *biases), (plain,), node.attrs, node.scope),
-        Node("linear", (x, *a), (inner,), {"num_weights": len(a)}, node.scope),
+        replace(node, outputs=(plain,)),
+        first,
         Node("gate", (inner, gates), (gated,), {"groups": groups}, node.scope),
-        Node("linear", (gated, b), (more,), {"num_weights": 1}, node.scope),
+        *picked,
+        Node("linear", (taken if wanted else gated, b), (more,), {"num_weights": 1}, node.scope),
         Node("add", (plain, more), (y,), {}, node.scope),
     ]
 

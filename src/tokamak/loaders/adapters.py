@@ -38,7 +38,10 @@ _PEFT_PLAIN: Mapping[str, tuple[Any, ...]] = {
     "alora_invocation_tokens": (None,),
     "target_parameters": (None, []),
 }
-_MODULE = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.\w+)?\.weight")
+_MODULE = re.compile(
+    r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<side>[AB])(?:\.(?!weight)\w+)?(?:\.weight)?"
+)
+_TABLE = "token_embd.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,11 @@ class Adapter:
 
 
 class Delta(NamedTuple):
-    """W x becomes W x + b a x. a: f32[rank, K], b: f32[N, rank]."""
+    """W x becomes W x + b a x. a: f32[rank, K], b: f32[N, rank]. looks_up: of a table, then a is one too, f32[V, rank]."""
 
     a: Floats
     b: Floats
+    looks_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +149,11 @@ def _gguf(
         left -= {name, f"{stem}.lora_b"}
         a, b = _values(info), _values(infos[f"{stem}.lora_b"])
         whole = homes[stem][0][1].info.shape
-        _fits(stem, a, b, whole)
-        b = b * np.float32(alpha / len(a)) if alpha else b
+        looks_up = stem == _TABLE
+        _fits(stem, a.T if looks_up else a, b, whole[::-1] if looks_up else whole)
+        b = b * np.float32(alpha / b.shape[1]) if alpha else b
         for home, tensor in homes[stem]:
-            yield home, Delta(a, _as_tensor(b, tensor))
+            yield home, Delta(a, b if looks_up else _as_tensor(b, tensor), looks_up)
     if left:
         raise UnsupportedError(f"{path}: tensor {min(left)} is no part of a lora pair")
 
@@ -164,7 +169,8 @@ def _as_tensor(b: Floats, tensor: Tensor) -> Floats:
 
 def _fits(name: str, a: Floats, b: Floats, shape: tuple[int, ...]) -> None:
     if a.ndim != 2 or b.ndim != 2 or len(shape) != 2:
-        raise UnsupportedError(f"the adapter of {name} is no pair of matrices for a matrix")
+        experts = " (adapters of experts are not implemented)" if len(shape) == 3 else ""
+        raise UnsupportedError(f"the adapter of {name} is no pair of matrices for a matrix{experts}")
     if (b.shape[0], a.shape[1]) != shape or len(a) != b.shape[1] or not len(a):
         raise ModelFileError(
             f"the adapter of {name} has the shapes {list(a.shape)} and {list(b.shape)}, the model's is {list(shape)}"
@@ -177,18 +183,24 @@ def _peft(folder: Path, checkpoint: Checkpoint) -> Iterator[tuple[str, Delta]]:
         if key in config and config[key] not in plain:
             raise UnsupportedError(f"{folder}: {key} is {config[key]!r:.80}, which is not implemented")
     sides: dict[str, dict[str, Floats]] = {}
+    tables = set[str]()
     for name, tensor in open_tensors(folder).items():
         match = _MODULE.fullmatch(name)
         if match is None:
             raise UnsupportedError(f"{folder}: tensor {name} is no part of a lora pair")
         sides.setdefault(match["module"], {})[match["side"]] = tensor.values()
+        tables |= {match["module"]} if match["table"] else set()
     hf, homes = _written_as(checkpoint, list(sides), folder)
     for module, pair in sides.items():
         if set(pair) != {"A", "B"}:
             raise ModelFileError(f"{folder}: module {module} has {' and '.join(pair)} only")
         home, weight = homes[module], checkpoint.weights[homes[module]]
-        _fits(module, pair["A"], pair["B"], weight.shape)
+        looks_up = module in tables
+        _fits(module, pair["A"], pair["B"], weight.shape[::-1] if looks_up else weight.shape)
         scale = _peft_scale(config, module, len(pair["A"]), folder)
+        if looks_up:
+            yield home, Delta(np.ascontiguousarray(pair["A"].T), pair["B"] * np.float32(scale), looks_up=True)
+            continue
         yield (
             home,
             Delta(pair["A"], _model_order(pair["B"] * np.float32(scale), home, weight, hf, checkpoint)),
@@ -217,9 +229,9 @@ def _written_as(checkpoint: Checkpoint, modules: list[str], folder: Path) -> tup
         missing = [m for m, home in homes.items() if not home]
         if modules and not missing:
             return hf, homes
-    raise UnsupportedError(
-        f"{folder}: the model has no matrix for module {missing[0] if missing else '(none)'}"
-    )
+    first = missing[0] if missing else "(none)"
+    experts = "; adapters of experts are not implemented" if ".experts" in first else ""
+    raise UnsupportedError(f"{folder}: the model has no matrix for module {first}{experts}")
 
 
 def _path(module: str, hf: HfFamily, checkpoint: Checkpoint) -> str:

@@ -34,7 +34,8 @@ def _times_parts(x: Array, keys: Mapping[str, Any]) -> Array:
     several = config.get("ssm_multipliers") or [1.0] * 5
     inner, states = keys["ssm.inner_size"], keys["ssm.group_count"] * keys["ssm.state_size"]
     rows = np.repeat(several, [inner, inner, states, states, keys["ssm.time_step_rank"]])
-    return x * (rows * config.get("ssm_in_multiplier", 1.0)).astype(np.float32)[:, None]
+    factors: Array = (rows * config.get("ssm_in_multiplier", 1.0)).astype(np.float32)
+    return x * factors[:, None]
 
 
 def _side_by_side(config: Mapping[str, Any]) -> dict[str, Any]:
