@@ -173,6 +173,15 @@ def test_openai_responses_run_in_the_background(openai_client):
             break
     assert response.status == "incomplete"
     assert response.output_text
+    again = list(responses.retrieve(response.id, stream=True))
+    assert [event.sequence_number for event in again] == list(range(len(again)))
+    assert "".join(e.delta for e in again if e.type == "response.output_text.delta") == response.output_text
+    assert again[-1].response == response
+    rest = list(responses.retrieve(response.id, stream=True, starting_after=3))
+    assert rest == again[4:]
+    begun = responses.create(model="tiny", input="Hello", background=True, max_output_tokens=64)
+    followed = list(responses.retrieve(begun.id, stream=True))
+    assert followed[-1].response.output_text == responses.retrieve(begun.id).output_text
     assert responses.input_tokens.count(model="tiny", input="Hello").input_tokens > 1
 
 

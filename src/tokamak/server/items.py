@@ -167,6 +167,14 @@ def output_item(block: Block, number: str, status: str) -> dict[str, Any]:
     return {"id": number, "type": "message", "role": "assistant", "status": status, "content": content}
 
 
+def block_of(output: dict[str, Any]) -> Block:
+    """The reverse of `output_item`."""
+    if output["type"] == "function_call":
+        return Block("call", output["arguments"], output["call_id"], output["name"])
+    kind = "reasoning" if output["type"] == "reasoning" else "text"
+    return Block(kind, "".join(part["text"] for part in output["content"]))
+
+
 def item_of(output: dict[str, Any]) -> Item:
     """What a model wrote, as input of the next turn."""
     if output["type"] == "function_call":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from tokamak.engine.async_llm import AsyncStream
 from tokamak.engine.request import StepOutput
-from tokamak.server.items import item_id, output_item, part_of
+from tokamak.server.items import block_of, item_id, output_item, part_of
 from tokamak.server.problems import Problem
 from tokamak.server.stream import COMMENT, SSE, named, usage_of
 from tokamak.server.tools import Blocks, Reader
@@ -70,6 +71,15 @@ class ResponseForm:
         self._blocks.add([*self._reader.push(streams[0].completion.text), *self._reader.finish()])
         return self._finished(streams)
 
+    def again(self, answer: dict[str, Any]) -> Iterator[bytes]:
+        """The events of a stored response that has ended, after the opening. Each item comes in one piece."""
+        self._blocks.every = [block_of(item) for item in answer["output"]]
+        self._ids = [item["id"] for item in answer["output"]]
+        for at, (block, item) in enumerate(zip(self._blocks.every, answer["output"], strict=True)):
+            for verb in ("begin", "more", "end"):
+                yield from self._events(verb, at, block.text, item["status"])
+        yield self._event(f"response.{answer['status']}", response=answer)
+
     def _finished(self, streams: list[AsyncStream]) -> dict[str, Any]:
         cut = streams[0].completion.finish_reason == "length"
         every = self._blocks.every
@@ -99,7 +109,7 @@ class ResponseForm:
 
     def _events(self, verb: str, at: int, text: str, status: str) -> Iterator[bytes]:
         block = self._blocks.every[at]
-        if verb == "begin":
+        if len(self._ids) == at:
             self._ids.append(item_id(block))
         name, key = NAMES[block.kind]
         item: dict[str, Any] = {"output_index": at}
@@ -108,10 +118,11 @@ class ResponseForm:
             inside["content_index"] = 0
         logprobs: dict[str, Any] = {"logprobs": []} if block.kind == "text" else {}
         if verb == "begin":
-            begun = output_item(block, self._ids[at], "in_progress")
-            yield self._event("response.output_item.added", **item, item=begun)
+            begun = replace(block, text="")
+            added = output_item(begun, self._ids[at], "in_progress")
+            yield self._event("response.output_item.added", **item, item=added)
             if block.kind != "call":
-                yield self._event("response.content_part.added", **inside, part=part_of(block))
+                yield self._event("response.content_part.added", **inside, part=part_of(begun))
         elif verb == "more":
             yield self._event(f"{name}.delta", **inside, delta=text, **logprobs)
         else:

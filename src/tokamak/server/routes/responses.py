@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
@@ -27,10 +28,12 @@ from tokamak.server.routes.generation import Context, Work, generate, run
 from tokamak.server.routes.response_form import ResponseForm
 from tokamak.server.schemas import MAX_MESSAGES, MAX_TOOLS, bounded
 from tokamak.server.state import State
-from tokamak.server.stream import Form
-from tokamak.server.tools import Tool
+from tokamak.server.stream import COMMENT, SSE, Form
+from tokamak.server.tools import FreeReader, Tool
 
 PATH = "/v1/responses"
+RUNNING = ("queued", "in_progress")
+LOOK_S = 0.1  # between looks whether a response in the background has ended
 
 
 class ResponseTool(Struct):
@@ -118,7 +121,7 @@ OPERATIONS = (
         InputTokens,
         "Tokens of an input as the model reads it.",
     ),
-    (f"{PATH}/{{id}}", "get", None, None, "A stored response."),
+    (f"{PATH}/{{id}}", "get", None, None, "A stored response; ?stream=true: its events, once it has ended."),
     (f"{PATH}/{{id}}", "delete", None, None, "Forget a response."),
     (f"{PATH}/{{id}}/input_items", "get", None, None, "What a response was asked."),
     (f"{PATH}/{{id}}/cancel", "post", None, None, "Stop a response in the background."),
@@ -214,18 +217,37 @@ class Responses:
                 kept.stop()
             self.store.drop(salt, number)
             return answer({"id": number, "object": "response", "deleted": True})
-        if request.query_params.get("stream", "false") not in ("false", "0"):
-            raise Problem(
-                400, "stream: a stored response cannot be streamed again", param="stream", code="unsupported"
-            )
-        return answer(kept.answer)
+        if request.query_params.get("stream", "false") in ("false", "0"):
+            return answer(kept.answer)
+        after = request.query_params.get("starting_after", "-1")
+        if not after.removeprefix("-").isdecimal() or len(after) > 9:
+            raise Problem(400, "starting_after: must be the number of an event", param="starting_after")
+        events = self._events(salt, number, int(after))
+        return StreamingResponse(events, media_type=SSE.decode(), headers={"cache-control": "no-cache"})
+
+    async def _events(self, salt: str, number: str, after: int) -> AsyncIterator[bytes]:
+        """Of a stored response, once it has ended; those up to the number `after` are left out."""
+        kept, quiet_s = self.store.get(salt, number), 0.0
+        head = {**kept.answer, "status": "in_progress", "output": [], "usage": None}
+        form = ResponseForm(head, FreeReader(None, ()), len, lambda _: None)
+        yield b"".join(list(form.opening())[after + 1 :])
+        try:
+            while (kept := self.store.get(salt, number)).answer["status"] in RUNNING:
+                await asyncio.sleep(LOOK_S)
+                quiet_s += LOOK_S
+                if quiet_s >= self.state.config.ping_s:
+                    yield COMMENT
+                    quiet_s = 0.0
+            yield b"".join(list(form.again(kept.answer))[max(0, after - 1) :])
+        except Problem as problem:  # it was deleted
+            yield form.failure(problem)
 
     async def cancel(self, request: Request) -> Response:
         """POST cancel, of one in the background."""
         kept = self.store.get(request.scope["salt"], request.path_params["id"])
         if not kept.answer.get("background"):
             raise Problem(400, "only a response in the background can be cancelled", code="not_background")
-        if kept.answer["status"] in ("queued", "in_progress") and kept.stop is not None:
+        if kept.answer["status"] in RUNNING and kept.stop is not None:
             kept.stop()
             kept.answer["status"] = "cancelled"
         return answer(kept.answer)
