@@ -226,8 +226,35 @@ def write_normalization() -> None:
     print(f"{len(lines)} normalization lines, {NORMALIZATION.stat().st_size} bytes")
 
 
+def write_scripts() -> None:
+    """Runs of equal script as UnicodeScripts sees them, first code point << 8 | class; class 0 is what it joins to anything."""
+    asked_of = tokenizers.pre_tokenizers.UnicodeScripts().pre_tokenize_str
+    joins = [not asked_of(c) for c in TEXT]
+    known: list[str] = []  # one character of each class above 0
+    runs: list[int] = []
+    last = -1
+    for point, c, joined in zip(POINTS.tolist(), TEXT, joins, strict=True):
+        if joined:
+            found = 0
+        elif last > 0 and len(asked_of(known[last - 1] + c)) == 1:
+            found = last
+        else:
+            cuts = {start for _, (start, _) in asked_of("".join(c + k for k in known))}
+            found = next((i + 1 for i in range(len(known)) if 2 * i + 1 not in cuts), len(known) + 1)
+            if found > len(known):
+                known.append(c)
+        if found != last:
+            runs.append(point << 8 | found)
+        last = found
+    path = DATA / "scripts-0.23.txt.z"
+    path.write_bytes(zlib.compress(" ".join(f"{r:x}" for r in runs).encode(), 9))
+    print(f"{len(known)} scripts, {len(runs)} runs, {path.stat().st_size} bytes")
+
+
 if __name__ == "__main__":
     if tokenizers.__version__ not in UNICODE:
         sys.exit(f"unknown Unicode version of tokenizers {tokenizers.__version__}")
     write_normalization()
     write_classes()
+    if not LATER:  # 1.0 has no other
+        write_scripts()

@@ -14,8 +14,8 @@ namespace tokamak::text {
 
 namespace {
 
+// Vertical tabs and form feeds are white space too, which normalizers take away.
 bool is_tab_or_line(unsigned char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-bool is_ascii_white(unsigned char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 bool is_ascii_punctuation(unsigned char c) {
   const bool alphanumeric = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
   return c > ' ' && c < 0x7F && !alphanumeric;
@@ -52,7 +52,7 @@ struct SpaceRules {
     const uint64_t within = left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
     uint64_t found = 0;
     if constexpr (kKind == Cutter::Spaces::words) {
-      const uint64_t white = m.space | m.blank | m.newline;
+      const uint64_t white = m.space | m.tab | m.newline;
       found = check(p, white & ~(white << 1) & within, m.high, prepends);
     } else if constexpr (kKind == Cutter::Spaces::symbols) {
       const auto is_symbol = [](uint32_t c) { return c == kSpaceCode; };
@@ -102,7 +102,7 @@ bool Cutter::is_start(std::string_view text, size_t at) const {
   const auto previous = [&] { return b < 0x80 ? b : before(text.data(), place); };
   switch (spaces_) {
     case Spaces::words:
-      return is_ascii_white(c) && !is_ascii_white(b) && (b < 0x80 || !prepends(previous()));
+      return is_tab_or_line(c) && !is_tab_or_line(b) && (b < 0x80 || !prepends(previous()));
     case Spaces::symbols:
       return c == ' ' && b != ' ' && previous() != kSpaceCode;
     case Spaces::symbols_after_ascii:

@@ -173,21 +173,12 @@ class ReplacePattern final : public Normalizer {
       : pattern_(Pattern::compile(pattern)), content_(std::move(content)) {}
   void apply(Buffer& buffer) const override {
     Rewriter out(buffer);
-    const char* begin = buffer.text.data();
-    const char* end = begin + buffer.text.size();
     size_t copied = 0;
-    for (const char* p = begin; p < end;) {
-      const char* stop = pattern_->match(p, end);
-      if (stop == nullptr || stop == p) {
-        p += decode_utf8(p, end).length;
-        continue;
-      }
-      const auto start = static_cast<size_t>(p - begin);
+    pattern_->each_match(buffer.text, [&](size_t start, size_t stop) {
       out.copy(copied, start);
-      copied = static_cast<size_t>(stop - begin);
-      out.replace(content_, copied);
-      p = stop;
-    }
+      copied = stop;
+      out.replace(content_, stop);
+    });
     out.copy(copied, buffer.text.size());
     out.finish();
   }

@@ -49,6 +49,9 @@ class PatternCompiler {
     partition(*pattern);
     determinize(*pattern);
     pattern->find_runs();
+    for (size_t c = 0; c < pattern->num_classes_; ++c) {
+      pattern->matches_empty_ |= (pattern->table_[pattern->start_ + c] & 1) != 0;
+    }
     pattern->cutter_ = Cutter::of_pattern(source_);
     return pattern;
   }

@@ -31,6 +31,27 @@ class Pattern {
   const char* match_plain(const char* p, const char* end) const noexcept;
   const char* match_wide(const char* p, const char* end) const noexcept;
 
+  // All matches of a text in order: use(start, stop). An empty one is left out where the match
+  // before ends, as Oniguruma's and Rust's iterators do.
+  template <typename Use>
+  void each_match(std::string_view text, Use use) const {
+    const char* begin = text.data();
+    const char* end = begin + text.size();
+    const char* last = nullptr;
+    for (const char* p = begin; p < end || (p == end && matches_empty_);) {
+      const char* stop = match(p, end);
+      if (stop == nullptr || (stop == p && p == last)) {
+        if (p == end) break;
+        p += decode_utf8(p, end).length;
+        continue;
+      }
+      use(static_cast<size_t>(p - begin), static_cast<size_t>(stop - begin));
+      last = p = stop;
+    }
+  }
+  // Whether some match is empty.
+  bool matches_empty() const noexcept { return matches_empty_; }
+
   // Finds many words at once, of patterns that are known; else null.
   const Cutter* cutter() const noexcept { return cutter_.get(); }
 
@@ -57,6 +78,7 @@ class Pattern {
   std::vector<uint8_t> run_at_;  // per state * num_classes: 1 + its run, or 0
   std::vector<Run> runs_;
   bool wide_ = false;
+  bool matches_empty_ = false;
   uint32_t num_classes_ = 0;
   uint32_t end_class_ = 0;
   uint32_t start_ = 0;

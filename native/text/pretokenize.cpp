@@ -34,9 +34,7 @@ struct Cut {
 void collect(const std::vector<Cut>& cuts, Behavior behavior, std::vector<Piece>& out) {
   const size_t first = out.size();
   bool previous = false;
-  const auto put = [&out](const Cut& c) {
-    if (c.start < c.end) out.push_back({c.start, c.end});
-  };
+  const auto put = [&out](const Cut& c) { out.push_back({c.start, c.end}); };
   switch (behavior) {
     case Behavior::removed:
       for (const Cut& c : cuts) {
@@ -95,6 +93,7 @@ void cut_pieces(Pieces& pieces, Behavior behavior, Find find) {
     }
     collect(cuts, behavior, out);
   }
+  std::erase_if(out, [](const Piece& p) { return p.start == p.end; });  // of empty matches
   pieces.list = std::move(out);
 }
 
@@ -115,21 +114,12 @@ void find_characters(std::string_view text, std::vector<Cut>& cuts, Is is) {
 }
 
 void find_pattern(const Pattern& pattern, std::string_view text, std::vector<Cut>& cuts) {
-  const char* begin = text.data();
-  const char* end = begin + text.size();
   size_t gap = 0;
-  for (const char* p = begin; p < end;) {
-    const char* stop = pattern.match(p, end);
-    if (stop == nullptr || stop == p) {
-      p += decode_utf8(p, end).length;
-      continue;
-    }
-    const auto start = static_cast<size_t>(p - begin);
+  pattern.each_match(text, [&](size_t start, size_t stop) {
     if (gap < start) cuts.push_back({gap, start, false});
-    gap = static_cast<size_t>(stop - begin);
-    cuts.push_back({start, gap, true});
-    p = stop;
-  }
+    gap = stop;
+    cuts.push_back({start, stop, true});
+  });
   if (gap < text.size()) cuts.push_back({gap, text.size(), false});
 }
 
@@ -166,7 +156,8 @@ class Split final : public PreTokenizer {
     });
   }
   std::shared_ptr<const Pattern> isolated_pattern() const override {
-    return behavior_ == Behavior::isolated ? pattern_ : nullptr;
+    const bool plain = behavior_ == Behavior::isolated && pattern_ && !pattern_->matches_empty();
+    return plain ? pattern_ : nullptr;
   }
 
  private:
@@ -388,6 +379,49 @@ class Metaspace final : public PreTokenizer {
   bool split_;
 };
 
+// Where the script changes, as Hugging Face sees scripts: kana is Han; characters of no script of
+// their own go with what is before them, and are left out where nothing is.
+class UnicodeScripts final : public PreTokenizer {
+ public:
+  explicit UnicodeScripts(const Step& step) {
+    const std::string table = step.text("runs");
+    for (size_t at = 0; at + 4 <= table.size(); at += 4) {
+      const auto byte = [&](size_t i) {
+        return static_cast<uint32_t>(static_cast<unsigned char>(table[at + i])) << (8 * i);
+      };
+      runs_.push_back(byte(0) | byte(1) | byte(2) | byte(3));
+    }
+    if (runs_.empty() || runs_[0] >> 8 != 0 || !std::is_sorted(runs_.begin(), runs_.end())) {
+      throw Error(ErrorKind::tokenizer_file, "the table of UnicodeScripts is malformed");
+    }
+  }
+  void apply(Pieces& pieces) const override {
+    cut_pieces(pieces, Behavior::isolated, [this](std::string_view text, std::vector<Cut>& cuts) {
+      size_t start = text.size();
+      uint32_t last = 0;
+      for (size_t at = 0; at < text.size();) {
+        const Character c = decode_utf8(text.data() + at, text.data() + text.size());
+        const uint32_t script = script_of(c.code);
+        if (script != 0 && script != last) {
+          if (last != 0) cuts.push_back({start, at, true});
+          start = at;
+          last = script;
+        }
+        at += c.length;
+      }
+      if (last != 0) cuts.push_back({start, text.size(), true});
+    });
+  }
+
+ private:
+  uint32_t script_of(uint32_t code) const {
+    const auto after = std::upper_bound(runs_.begin(), runs_.end(), code << 8 | 0xFF);
+    return *(after - 1) & 0xFF;
+  }
+
+  std::vector<uint32_t> runs_;  // first code point << 8 | script
+};
+
 class Chain final : public PreTokenizer {
  public:
   explicit Chain(std::vector<std::unique_ptr<PreTokenizer>> steps) : steps_(std::move(steps)) {}
@@ -437,6 +471,7 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Step& step) {
     return std::make_unique<Characters>(Property::punctuation,
                                         behavior_of(step.get<std::string>("behavior", "Isolated")));
   }
+  if (type == "UnicodeScripts") return std::make_unique<UnicodeScripts>(step);
   if (type == "DigitGroups") return std::make_unique<DigitGroups>(step);
   if (type == "CharDelimiterSplit") return std::make_unique<Delimiter>(step.text("delimiter"));
   if (type == "FixedLength") return std::make_unique<FixedLength>(step.get<int64_t>("length", 5));

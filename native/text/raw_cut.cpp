@@ -4,10 +4,13 @@
 #include <string>
 
 #include "text/model.h"
+#include "text/unicode.h"
 
 namespace tokamak::text {
 
 namespace {
+
+constexpr char kWhite[] = {' ', '\t', '\n', '\r'};  // what pieces start with
 
 bool is_one_of(const std::string& type, std::initializer_list<const char*> names) {
   return std::any_of(names.begin(), names.end(), [&](const char* n) { return type == n; });
@@ -54,6 +57,19 @@ Step without_prefix(Step step) {
   return step;
 }
 
+// White space still parts the words around it when they were normalized; a character map may take
+// it away.
+bool keep_white(const std::vector<std::unique_ptr<Normalizer>>& normalizers) {
+  return std::all_of(std::begin(kWhite), std::end(kWhite), [&](char white) {
+    Buffer buffer;
+    buffer.assign(std::string{'a', white, 'b'}, 0);
+    for (const auto& n : normalizers) n->apply(buffer);
+    const char* p = buffer.text.data() + std::min<size_t>(1, buffer.text.size());
+    const char* end = p + buffer.text.size() - std::min<size_t>(1, buffer.text.size());
+    return p < end && properties_of(decode_utf8(p, end).code).is(Property::rust_space);
+  });
+}
+
 }  // namespace
 
 std::unique_ptr<const RawCut> RawCut::of(const std::vector<Step>& normalizers,
@@ -83,6 +99,7 @@ std::unique_ptr<const RawCut> RawCut::of(const std::vector<Step>& normalizers,
     if (reach != Reach::starts) cut->inner_.push_back(make_normalizer(without_prefix(step)));
   }
   if (!drops && !marked) return nullptr;
+  if (drops && !keep_white(cut->inner_)) return nullptr;
   const bool singles = apart && only_folds && spaces_chinese;
   using Spaces = Cutter::Spaces;
   cut->cutter_ = Cutter::of_spaces(singles      ? Spaces::words_and_punctuation

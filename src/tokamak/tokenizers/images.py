@@ -32,7 +32,7 @@ from tokamak.tokenizers.files.saving import pack, spec_of, unpack
 from tokamak.tokenizers.spec import TokenizerSpec
 
 MAGIC = b"TOKIMAGE"
-VERSION = 4  # of the layout, the native tables and what the readers of files give: raise it with any of them
+VERSION = 5  # of the layout, the native tables and what the readers of files give: raise it with any of them
 COMPRESSED = 1  # flag: the arrays are one zlib stream
 HEAD = struct.Struct("<8sIIQQQ")  # magic, version, flags, bytes of the header and of the arrays, sum of both
 POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # all pages at once: they are read for the sum anyway

@@ -124,6 +124,9 @@ class TokenizerSpec:
     added: tuple[AddedToken, ...] = ()
     pre: str = ""  # name of the pre-tokenizer, for people
     ignore_merges: bool = False  # a word that is a token is that token, whatever the merges say
+    dropout: float = (
+        0.0  # of merges, as the file asks for it: encode_sampled takes it, encode leaves nothing to chance
+    )
     fuse_unknown: bool = False  # neighbouring unknown tokens become one
     byte_fallback: bool = False  # unknown characters become their bytes' tokens
     float_sums: bool = False  # unigram: add scores as sentencepiece does
@@ -210,7 +213,7 @@ class TokenizerSpec:
             "suffix": list(self.suffix),
         }
         for name in ("normalizers", "pre_tokenizers", "decoders"):
-            parts[name] = [(s.type, s.options) for s in getattr(self, name)]
+            parts[name] = [(s.type, _with_table(s)) for s in getattr(self, name)]
         if self.merges is not None:
             parts["merges_blob"] = np.ascontiguousarray(self.merges.blob)
             parts["merges_offsets"] = np.ascontiguousarray(self.merges.offsets)
@@ -236,6 +239,15 @@ ENGINE_FIELDS = (
         "join_with_space",
     ),
 )
+
+
+def _with_table(step: Step) -> tuple[tuple[str, Any], ...]:
+    """Options of a step, and the table that it needs."""
+    if step.type != "UnicodeScripts":
+        return step.options
+    from tokamak.tokenizers.unicode_tables import script_runs
+
+    return (("runs", script_runs()),)
 
 
 def _added_parts(t: AddedToken) -> tuple[Any, ...]:

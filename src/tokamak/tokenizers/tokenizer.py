@@ -205,7 +205,7 @@ class Tokenizer:
         text: Text,
         *,
         seed: int,
-        dropout: float = 0.1,
+        dropout: float | None = None,
         alpha: float = 0.1,
         nbest: int = -1,
         add_special: bool = True,
@@ -213,13 +213,13 @@ class Tokenizer:
     ) -> list[int]:
         """Ids of one of the ways to cut a text, drawn by `seed`.
 
-        dropout: chance, 0 to 1, that a merge that comes up is passed over (BPE). alpha: how much likelier cuts are
+        dropout: chance, 0 to 1, that a merge that comes up is passed over (BPE); None: the file's, else 0.1. alpha: how much likelier cuts are
         preferred, 0: not at all; nbest: draw among that many best cuts, -1: all (Unigram).
         Raises: UnsupportedError for tokenizers that have one way only.
         """
         from tokamak.tokenizers import sampled
 
-        key = (dropout, alpha, nbest)
+        key = (self.spec.dropout or 0.1 if dropout is None else dropout, alpha, nbest)
         if self._sampler is None or self._sampler[0] != key:
             self._sampler = (key, sampled.sampler(self.spec, *key))
         cut = self._sampler[1]

@@ -5,6 +5,7 @@ Ids depend on them: a letter that one version of Unicode has and another has not
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterable
 from functools import cache
@@ -47,6 +48,13 @@ def _load_classes(name: str) -> None:
 @cache
 def _load_normalization(name: str) -> None:
     _native.load_normalization(_read(f"normalization-{name or '0.23'}"), name)
+
+
+@cache
+def script_runs() -> bytes:
+    """u32[N], little endian, rising: first code point << 8 | script as UnicodeScripts tells them apart, 0 for none of its own."""
+    runs = [int(r, 16) for r in _read("scripts-0.23").split()]
+    return struct.pack(f"<{len(runs)}I", *runs)
 
 
 def _read(stem: str) -> bytes:

@@ -157,9 +157,9 @@ def test_a_list_of_literals_is_matched_longest_first(tmp_path):
         ({"decoder": {"type": "Psychic"}}, UnsupportedError, "Psychic"),
         ({"post_processor": {"type": "Psychic"}}, UnsupportedError, "Psychic"),
         (
-            {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.1}},
-            UnsupportedError,
-            "dropout",
+            {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 2}},
+            TokenizerFileError,
+            "drop",
         ),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}, TokenizerFileError, "merge 0"),
         ({"model": {"type": "BPE", "vocab": {"a": 10**9}, "merges": []}}, TokenizerFileError, "id"),

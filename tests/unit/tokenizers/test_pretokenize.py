@@ -108,3 +108,16 @@ def test_digits_are_grouped_from_the_right_as_the_pattern_does(pattern):
         text = "".join(rng.choices(alphabet, k=rng.randrange(14)))
         want = [piece for piece, _ in original.pre_tokenize_str(text)]
         assert [w.decode() for w in engine.words(text, False)] == want, text
+
+
+def test_scripts_are_cut_as_the_original_cuts_them():
+    model = {"type": "WordLevel", "vocab": {"u": 0}, "unk_token": "u"}
+    ours = Tokenizer(spec_from_data({"model": model, "pre_tokenizer": {"type": "UnicodeScripts"}}))
+    assert ours.encode_full(" a\u3042\u4f60 \u30fc1b").char_spans.tolist() == [[1, 2], [2, 6], [6, 7], [7, 8]]
+    assert ours.encode(" ") == []
+    original = pytest.importorskip("tokenizers").pre_tokenizers.UnicodeScripts()
+    points = [c for c in range(0, 0x110000, 29) if not 0xD800 <= c < 0xE000]
+    for at in range(0, len(points), 50):
+        text = "".join(chr(c) + "a\u0431\u6f22 "[c % 4] for c in points[at : at + 50])
+        want = [span for _, span in original.pre_tokenize_str(text)]
+        assert [tuple(s) for s in ours.encode_full(text).char_spans.tolist()] == want

@@ -1,5 +1,6 @@
 """Cuts by chance: the usual one at the ends of the scale, the originals' frequencies between them."""
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +10,8 @@ import pytest
 from reference_data import unpacked
 from tokamak.errors import InvalidParams, UnsupportedError
 from tokamak.tokenizers import Tokenizer
+from tokamak.tokenizers.files.hf_json import spec_from_data
+from tokamak.tokenizers.files.saving import written
 from tokamak.tokenizers.training import Recipe, train_texts
 from vocabularies import TEXT, byte_level, sentencepiece
 
@@ -36,6 +39,21 @@ def test_a_seed_gives_one_cut_and_seeds_give_many_that_decode_alike(tokenizer):
     assert draws == [tokenizer.encode_sampled(text, seed=s, dropout=0.3, alpha=0.3) for s in range(30)]
     assert len({tuple(d) for d in draws}) > 10
     assert {tokenizer.decode(d, skip_special=True) for d in draws} == {text}
+
+
+def test_a_file_that_asks_for_dropout_is_encoded_without_and_sampled_with_it():
+    vocab = {c: i for i, c in enumerate(["t", "h", "e", "th", "the", "ab", "a", "b"])}
+    merges = [["t", "h"], ["th", "e"], ["a", "b"]]
+    model = {"type": "BPE", "vocab": vocab, "merges": merges, "dropout": 1.0}
+    tok = Tokenizer(spec_from_data({"version": "1.0", "model": model}))
+    assert tok.encode("theab") == [4, 5]
+    assert "dropout 1.0" in tok.spec.notes[0]
+    want = pytest.importorskip("tokenizers").Tokenizer.from_str(
+        json.dumps({"version": "1.0", "added_tokens": [], "model": model})
+    )
+    assert tok.encode_sampled("theab", seed=0) == want.encode("theab").ids == [0, 1, 2, 6, 7]
+    assert tok.encode_sampled("theab", seed=0, dropout=0) == [4, 5]
+    assert json.loads(written(tok.spec, "tokenizer.json"))["model"]["dropout"] == 1.0
 
 
 def frequencies(draw, n):

@@ -106,8 +106,10 @@ class _Reader:
         return names[kind]
 
     def read_bpe(self, vocab: Vocabulary) -> dict[str, Any]:
-        if self.model.get("dropout"):
-            raise UnsupportedError("model.dropout is set: ids would be random")
+        dropout = float(self.model.get("dropout") or 0)
+        if not 0 <= dropout <= 1:
+            raise TokenizerFileError(f"model.dropout is {dropout}: it is between 0 and 1")
+        note = f"the file asks for dropout {dropout}: encode does without, encode_sampled takes it"
         merges = self.model["merges"]
         if self.columns is None:
             texts = (m if isinstance(m, str) else "\0".join(m) for m in merges)
@@ -115,6 +117,8 @@ class _Reader:
         unknown = self.model.get("unk_token")
         return {
             "kind": "characters",
+            "dropout": dropout,
+            "notes": (note,) if dropout else (),
             "merges": Strings.of(merges) if self.columns is None else Strings(*self.columns.merges),
             "unk_id": None if unknown is None else vocab.get(unknown),
             "fuse_unknown": bool(self.model.get("fuse_unk")),

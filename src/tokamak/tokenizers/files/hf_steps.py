@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokamak.errors import TokenizerFileError, UnsupportedError
+from tokamak.tokenizers.files.oniguruma import translated
 from tokamak.tokenizers.patterns import DIGIT_GROUPS
 from tokamak.tokenizers.spec import Step
 
@@ -27,7 +28,7 @@ PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
     "ByteLevel": ("add_prefix_space", "trim_offsets", "use_regex"),
     "Split": ("pattern", "behavior", "invert"),
     "Metaspace": ("replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep"),
-    **dict.fromkeys(("BertPreTokenizer", "Whitespace", "WhitespaceSplit"), ()),
+    **dict.fromkeys(("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "UnicodeScripts"), ()),
     "Digits": ("individual_digits",),
     "Punctuation": ("behavior",),
     "CharDelimiterSplit": ("delimiter",),
@@ -66,7 +67,9 @@ def _checked(part: Object, known: Mapping[str, tuple[str, ...]], what: str) -> d
         pattern = options.pop("pattern")
         if isinstance(pattern, str):
             pattern = {"String": pattern}
-        options |= {"regex": pattern["Regex"]} if "Regex" in pattern else {"string": pattern["String"]}
+        options |= (
+            {"regex": translated(pattern["Regex"])} if "Regex" in pattern else {"string": pattern["String"]}
+        )
     return options
 
 

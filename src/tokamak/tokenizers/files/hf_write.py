@@ -75,7 +75,7 @@ def _model(spec: TokenizerSpec) -> dict[str, Any]:
         merges = [m.decode("utf-8", "surrogateescape") for m in spec.merges or ()]
         return {
             "type": kind,
-            "dropout": None,
+            "dropout": spec.dropout or None,
             "unk_token": unknown,
             "continuing_subword_prefix": spec.continuing_prefix or None,
             "end_of_word_suffix": spec.word_suffix or None,
