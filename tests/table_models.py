@@ -124,6 +124,7 @@ CASES = {
         without=(),
     ),
     "hunyuan-dense": Case(),
+    "maincoder": Case(),
     "hunyuan-moe": Case(MOE | {"expert_feed_forward_length": 96} | {"expert_shared_feed_forward_length": 48}),
     "internlm2": Case(),
     "jais": Case({**WHOLE, **NO_ROPE, "attention.max_alibi_bias": 8.0}, without=()),

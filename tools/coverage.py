@@ -46,6 +46,7 @@ NAMES = {
     "gpt2": "GPT-2",
     "gptneox": "GPT-NeoX, Pythia",
     "granitehybrid": "Granite 4 hybrid",
+    "maincoder": "Maincoder 1B",
     "llama": "Llama 1-3, CodeLlama, Mistral, SmolLM, TinyLlama and most models built like them",
     "mamba": "Mamba, Falcon-Mamba",
     "mistral3": "Ministral 3",
@@ -95,7 +96,6 @@ REFUSED = (
     ),
     *(
         "llama-embed",
-        "maincoder",
         "mimo2",
         "mistral4",
         "nemotron_h_moe",

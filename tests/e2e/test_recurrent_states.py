@@ -65,6 +65,14 @@ def test_the_same_bits_whatever_else_happens(make):
         assert bits(llm.generate([prompt, *others], PARAMS)[0]) == expected
 
 
+def test_a_row_at_a_time_gives_the_bits_of_the_whole(make):
+    prompt = ids_of(3, 40)
+    with make() as llm:
+        logits = llm.logits(prompt)
+    with make(max_rows=1, max_sequences=1) as llm:
+        assert np.array_equal(llm.logits(prompt), logits)
+
+
 def test_samples_of_one_prompt_do_not_share_what_follows(make):
     """The block in which they part is copied, and its state with it."""
     prompt = ids_of(2, 40)

@@ -77,6 +77,24 @@ def test_logits_equal_transformers(name, executor, kv_dtype, limit):
         np.testing.assert_array_equal(got.argmax(-1)[clear], want.argmax(-1)[clear])
 
 
+@pytest.mark.parametrize("name", FIXTURES)
+def test_greedy_is_that_of_transformers_and_every_way_of_reading_gives_the_same_bits(name):
+    """Whole, in chunks, a row at a time as when decoding, and beside another text, on blocks that others used before."""
+    data = recorded(name)
+    running = program(float_file(name), "cpu", "f32")
+    begun, greedy = data["ids_0"].tolist(), data["greedy_hf"].tolist()
+    ids = [*begun, *greedy[:-1]]
+    whole = logits(running, ids)
+    np.testing.assert_array_equal(whole[len(begun) - 1 :].argmax(-1), greedy)
+    other, parts, done = data["ids_1"].tolist()[:60], [], 0
+    for rows in (7, 1, 9, *[1] * (len(ids) - 17)):
+        done += rows
+        beside = [([2, 3], other[: 2 * done], 2 * rows)] if 2 * done <= len(other) else []
+        step = batch(([6, 5], ids[:done], rows), *beside, every_row=True, block=BLOCK)
+        parts.append(running.run(step)[:rows])
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
 @pytest.mark.parametrize(("architecture", "name"), SAME.items())
 def test_a_second_name_computes_the_same(architecture, name):
     data = recorded(name)

@@ -40,6 +40,7 @@ from tokamak.models import (
     lfm2,
     llama,
     llama4,
+    maincoder,
     mamba,
     mamba2,
     minicpm3,
@@ -99,6 +100,7 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(llama.Config, llama.Llama),
     "qwen2": Family(llama.Config, llama.Llama),
+    "maincoder": Family(maincoder.Config, maincoder.Maincoder),
     "qwen3": Family(qwen3.Config, qwen3.Qwen3),
     "phi2": Family(phi.Config, phi.Phi),
     "phi3": Family(phi3.Config, phi3.Phi3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tokamak.loaders.names.rows import (
@@ -238,6 +239,11 @@ DENSE_FAMILIES: Mapping[str, FamilyNames] = {
     ),
     "granite": FamilyNames(MODEL, DENSE, interleaved=True, numbers=MULTIPLIERS),
     "hunyuan-dense": FamilyNames(MODEL, (*NORMS, *HEAD_NORMS, *QKV, *QKV_BIAS, OUT, *GATED)),
+    "maincoder": FamilyNames(
+        MODEL,
+        (*NORMS, *(replace(row, heads=True) for row in HEAD_NORMS), *QKV, OUT, *GATED),
+        interleaved=True,
+    ),
     "internlm2": LLAMA_LIKE,
     # Llama 1-3 and Mistral. The converter permutes Q and K; a file of the original Llama 1 names it
     # "Meta AI original pth" in tensor_data_layout, which is the same order.
