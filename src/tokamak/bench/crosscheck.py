@@ -7,7 +7,6 @@ activations to 8 bits too: the roundings of two engines differ, so quantised fil
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -334,10 +333,14 @@ def crosscheck(
 
     texts: for the tokenizers. ids: what logits are compared on. num_tokens: of greedy text. k: likeliest tokens compared as a set.
     quantised: the weights are, so the engines' roundings of activations differ. cosine: least that is a pass, at the worst position
-    (0.9999; quantised 0.995). node_tolerance: of `first_difference` (0.01; quantised 0.15). exact: opens the peer on the same weights
+    (0.9999; quantised 0.995). node_tolerance: of `first_difference` (0.01; quantised 0.15). exact: the peer on the same weights
     in float32: where 16-bit weights make it round activations, a difference that vanishes there is that rounding and no fault.
     original: ids of a text by the tokenizer's own library, and its name, to tell who departs from it.
     """
+    if llm.facts.get("decoder_start") is not None:
+        raise UnsupportedError(
+            f"{llm.facts['architecture']} reads a source besides its own text; only models that continue a text are compared"
+        )
     wanted = cosine or (COSINE_QUANTISED if quantised else COSINE_FLOAT)
     tolerance = node_tolerance or (NODE_QUANTISED if quantised else NODE_FLOAT)
     report = _compared(
@@ -352,8 +355,7 @@ def crosscheck(
         report = replace(report, notes=(*report.notes, str(error)))
     if exact is None or any(not t.equal and not t.authority for t in report.tokens):
         return report
-    with closing(exact()) as wide:
-        again = _compared(llm, wide, ids, report.tokens, num_tokens=num_tokens, k=k, wanted=wanted)
+    again = _compared(llm, exact(), ids, report.tokens, num_tokens=num_tokens, k=k, wanted=wanted)
     return _rounded(report, again)
 
 

@@ -10,7 +10,7 @@ import ctypes
 import importlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +27,6 @@ TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ids of ggml, f
 F32 = 0
 ERROR = 4  # level of its log
 SAME = frozenset({"VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"})  # the value of another node, seen otherwise
-KINDS: Mapping[type, int] = {int: 0, float: 1, bool: 2, str: 3}  # of overrides of metadata
 NEEDED = ("ggml_backend_tensor_get", "ggml_get_name", "ggml_op_desc", "ggml_nbytes")
 
 
@@ -108,23 +107,6 @@ def _ggml(lib: Any, release: str) -> Any:
     return found
 
 
-def _overrides(lib: Any, values: Mapping[str, object]) -> Any:
-    """Metadata that wins over the file's, as the C interface takes it; an empty key ends the list."""
-    known = {key: value for key, value in values.items() if type(value) in KINDS}
-    array = (lib.llama_model_kv_override * (len(known) + 1))()
-    for entry, (key, value) in zip(array, known.items(), strict=False):
-        entry.tag, entry.key = KINDS[type(value)], key.encode()[:127]
-        if isinstance(value, str):
-            entry.value.val_str = value.encode()[:127]
-        elif isinstance(value, bool):
-            entry.value.val_bool = value
-        elif isinstance(value, float):
-            entry.value.val_f64 = value
-        else:
-            entry.value.val_i64 = value
-    return array
-
-
 @cache
 def _silent(lib: Any) -> Any:
     """A log that nobody reads, which lives as long as the library does."""
@@ -132,10 +114,7 @@ def _silent(lib: Any) -> Any:
 
 
 class LlamaCpp:
-    """One model and one context. kv_dtype: of its cache, f32 unless told, so that only the arithmetic differs.
-
-    metadata: what wins over the file's, for a file whose architecture llama.cpp knows under another name.
-    """
+    """One model and one context. kv_dtype: of its cache, f32 unless told, so that only the arithmetic differs."""
 
     name = "llama.cpp"
 
@@ -146,7 +125,6 @@ class LlamaCpp:
         context: int,
         threads: int,
         kv_dtype: str = "f32",
-        metadata: Mapping[str, object] | None = None,
     ) -> None:
         try:
             self.version = "llama-cpp-python " + version("llama-cpp-python")
@@ -166,7 +144,7 @@ class LlamaCpp:
         )
         self._lib.llama_log_set(self._log, ctypes.c_void_p(0))
         self._lib.llama_backend_init()
-        self._context, self._model = None, self._load(path, metadata or {})
+        self._context, self._model = None, self._load(path)
         self._vocab = self._lib.llama_model_get_vocab(self._model)
         self._width = int(self._lib.llama_vocab_n_tokens(self._vocab))
         self._graph: _Graph | None = None
@@ -174,12 +152,9 @@ class LlamaCpp:
         self._start(None)
         self._path = os.fspath(path)
 
-    def _load(self, path: str | os.PathLike[str], metadata: Mapping[str, object]) -> Any:
+    def _load(self, path: str | os.PathLike[str]) -> Any:
         params = self._lib.llama_model_default_params()
         params.n_gpu_layers = 0
-        if metadata:
-            self._told = _overrides(self._lib, metadata)  # llama.cpp reads it while it loads
-            params.kv_overrides = self._told
         model = self._lib.llama_model_load_from_file(os.fspath(path).encode(), params)
         if not model:
             why = " ".join("".join(self._said[-3:]).split())

@@ -29,6 +29,10 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "attn_out": (r"self_attn\.o_proj\.linear$", r"self_attn\.dense\.linear$"),
     "ffn_norm": (r"post_attention_layernorm\.\w+$",),
     "ffn_moe_logits": (r"mlp\.gate\.linear$",),
+    "attn_sub_norm": (r"attn_sub_norm\.\w+$",),
+    **dict.fromkeys(("ffn_swiglu", "ffn_geglu", "ffn_sub_out"), (r"mlp\.mul$",)),
+    "ffn_sub_norm": (r"ffn_sub_norm\.\w+$",),
+    "ffn_down": (r"mlp\.down_proj\.linear$",),
     "ffn_out": (r"mlp\.down_proj\.linear$",),
     "result_norm": (r"^norm\.\w+$", r"take_rows$"),
 }
@@ -131,10 +135,23 @@ def _bare(name: str) -> str:
     return name[found.end() :] if found else name
 
 
-def _compared(
-    pairs: _Pairs, nodes: Sequence[tuple[str, Floats]], tolerance: float
-) -> Iterator[tuple[str, Floats, str, Floats, float, bool]]:
-    """(peer's name, value, our name, value, error, whether the two certainly mean the same) in the peer's order."""
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One of the peer's values beside the best of ours. sure: whether the two certainly mean the same."""
+
+    peer_name: str
+    theirs: Floats
+    name: str
+    ours: Floats
+    error: float
+    sure: bool
+
+
+def _paired(
+    taps: Mapping[str, Floats], nodes: Sequence[tuple[str, Floats]], tolerance: float
+) -> Iterator[_Pair]:
+    """What can be paired, in the peer's order."""
+    pairs = _Pairs(taps)
     for peer_name, theirs in nodes:
         role, layer = role_of(peer_name)
         there = pairs.fitting(layer, theirs)
@@ -147,7 +164,7 @@ def _compared(
             pairs.learn(role, best)
         elif sure:
             best = min(sure, key=errors.__getitem__)
-        yield peer_name, theirs, best, there[best], errors[best], bool(sure)
+        yield _Pair(peer_name, theirs, best, there[best], errors[best], bool(sure))
 
 
 def first_difference(
@@ -155,28 +172,35 @@ def first_difference(
 ) -> NodeDifference | None:
     """The first of the peer's values that is farther than `tolerance` from its counterpart; None if there is none.
 
-    taps: our values, f32[n, ...], in the order of execution. nodes: the peer's, f32[n, D]. Both of the same tokens.
+    taps: our values, f32[n, ...], in the order of execution. nodes: the peer's, f32[n, D]. Both of the same tokens. A name that the
+    peer gives to several values, as before and after a bias, counts as equal if one of them is.
     """
-    before: tuple[str, float] | None = None
-    for peer_name, theirs, name, value, error, sure in _compared(_Pairs(taps), nodes, tolerance):
-        if error <= tolerance:
-            before = peer_name, error
-            continue
-        if not sure:
-            continue
-        ours = value.reshape(theirs.shape)
-        gap = np.nan_to_num(np.abs(ours.astype(np.float64) - theirs), nan=np.inf)
-        position, element = (int(i) for i in np.unravel_index(int(gap.argmax()), gap.shape))
-        return NodeDifference(
-            peer_name=peer_name,
-            name=name,
-            error=error,
-            tolerance=tolerance,
-            before=before[1] if before else None,
-            before_name=before[0] if before else None,
-            position=position,
-            element=element,
-            ours=float(ours[position, element]),
-            theirs=float(theirs[position, element]),
-        )
+    found = list(_paired(taps, nodes, tolerance))
+    equal = {pair.peer_name for pair in found if pair.error <= tolerance}
+    before: _Pair | None = None
+    for pair in found:
+        if pair.peer_name in equal:
+            before = pair if pair.error <= tolerance else before
+        elif pair.sure:
+            last = [other for other in found if other.peer_name == pair.peer_name and other.sure][-1]
+            return _difference(last, before, tolerance)
     return None
+
+
+def _difference(pair: _Pair, before: _Pair | None, tolerance: float) -> NodeDifference:
+    """The two values where they are farthest apart."""
+    ours = pair.ours.reshape(pair.theirs.shape)
+    gap = np.nan_to_num(np.abs(ours.astype(np.float64) - pair.theirs), nan=np.inf)
+    position, element = (int(i) for i in np.unravel_index(int(gap.argmax()), gap.shape))
+    return NodeDifference(
+        peer_name=pair.peer_name,
+        name=pair.name,
+        error=pair.error,
+        tolerance=tolerance,
+        before=before.error if before else None,
+        before_name=before.peer_name if before else None,
+        position=position,
+        element=element,
+        ours=float(ours[position, element]),
+        theirs=float(pair.theirs[position, element]),
+    )

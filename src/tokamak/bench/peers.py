@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,12 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from tokamak.bench.llama_cpp import LlamaCpp
+from tokamak.bench.runner import PINS, Runner, compiled, standing
 from tokamak.errors import InvalidParams, UnavailableError, UnsupportedError
+from tokamak.settings import Settings
 from tokamak.types import Floats
 
-__all__ = ["PEERS", "LlamaCpp", "Peer", "Transformers", "open_peer"]
+__all__ = ["PEERS", "LlamaCpp", "Peer", "Runner", "Transformers", "open_peer"]
 
-PEERS = ("llama.cpp", "transformers")
+PEERS = ("llama.cpp", "transformers", *PINS)
 
 
 class Peer(Protocol):
@@ -150,15 +152,26 @@ def open_peer(
     threads: int,
     kv_dtype: str = "f32",
     dtype: str = "f32",
-    metadata: Mapping[str, object] | None = None,
+    runner: str | os.PathLike[str] | None = None,
 ) -> Peer:
     """A peer with the model loaded.
 
-    context: most tokens of one text. kv_dtype: of the cache of llama.cpp. dtype: f32 or bf16, the arithmetic of transformers.
-    metadata: of llama.cpp, wins over what the file says.  Raises: InvalidParams, UnavailableError, UnsupportedError.
+    context: most tokens of one text. kv_dtype: of the cache of the C++ engines. dtype: f32 or bf16, the arithmetic of transformers.
+    runner: of a C++ engine, a source tree that is built or a runner made from one; without
+    it bitnet.cpp is looked for where `runner.build` puts it, and llama.cpp is the installed package.
+    Raises: InvalidParams, UnavailableError, UnsupportedError.
     """
-    if name == "llama.cpp":
-        return LlamaCpp(path, context=context, threads=threads, kv_dtype=kv_dtype, metadata=metadata)
+    if name not in PEERS:
+        raise InvalidParams(f"{name!r} is no reference engine; known: {', '.join(PEERS)}")
     if name == "transformers":
         return Transformers(path, context=context, threads=threads, dtype=dtype)
-    raise InvalidParams(f"{name!r} is no reference engine; known: {', '.join(PEERS)}")
+    form: dict[str, Any] = {
+        "context": context,
+        "threads": threads,
+        "kv_dtype": kv_dtype,
+    }
+    if name in PINS or runner is not None:
+        cache = Settings.load().cache_dir / "reference"
+        tree = Path(runner) if runner is not None else standing(name, cache)
+        return Runner(name, compiled(tree, cache), path, **form)
+    return LlamaCpp(path, **form)

@@ -6,36 +6,30 @@ import argparse
 import tempfile
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokamak.cli.arguments import add_loading, add_model, file_text, load_model
 from tokamak.cli.console import print_json, remark
-from tokamak.errors import InvalidParams, TokamakError, UnavailableError, UnsupportedError
+from tokamak.errors import InvalidParams, UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from tokamak.bench.crosscheck import Choice, Report
     from tokamak.bench.peers import Peer
     from tokamak.engine.llm import LLM
-    from tokamak.tokenizers import Tokenizer
 
 SUMMARY = (
-    "Compare ids, logits of every position and greedy text with llama.cpp or transformers on the same weights, name the first\n"
+    "Compare ids, logits of every position and greedy text with llama.cpp, bitnet.cpp or transformers on the same weights, name the first\n"
     "value of the graph that differs; exit code 5 on a difference, 4 when there is no reference engine (status native_only)."
 )
 EXAMPLES = """  tokamak crosscheck model.gguf --against llama.cpp
   tokamak crosscheck model.gguf --against llama.cpp --perf
   tokamak crosscheck model.gguf --against transformers --reference DIR --peer-dtype bf16
+  tokamak crosscheck model.gguf --against bitnet.cpp --runner build --activation silu
   tokamak crosscheck DIR --against transformers -n 64 --top-k 20 --json
 """
-TEXT = (
-    "The quick brown fox jumps over the lazy dog. In 1984, Dr. Smith's naïve café cost $3.50;\n"
-    "\tdef f(x): return x * 2  # code\nÜber straße, 你好世界, привет 🙂 …"
-)
 MOST_IDS = 256  # positions that are compared
-WORDS = 64  # tokens of a text that is made of the vocabulary
 WIDE_NBYTES = 1 << 31  # of a copy in float32 that is made to tell a peer's rounding from a fault
 
 
@@ -43,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the peer, the text."""
     add_model(parser)
     parser.add_argument(
-        "--against", default="llama.cpp", metavar="PEER", help="llama.cpp (default) or transformers"
+        "--against",
+        default="llama.cpp",
+        metavar="PEER",
+        help="llama.cpp (default), bitnet.cpp or transformers",
     )
     parser.add_argument(
         "--reference", metavar="PATH", help="the peer's own copy of the model (default: MODEL)"
@@ -51,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peer-dtype", choices=("f32", "bf16"), default="f32", help="arithmetic of transformers"
     )
+    parser.add_argument(
+        "--runner", metavar="DIR",
+        help="of a C++ engine: a source tree that is built; 'build' fetches and builds the pinned commit",
+    )  # fmt: skip
+    parser.add_argument(
+        "--activation", choices=("relu2", "silu"),
+        help="run a BitNet file with this gate: some C++ engines compute the other one",
+    )  # fmt: skip
     parser.add_argument(
         "-f", "--file", metavar="F", help="text to compare on; - is stdin (default: a mixed line)"
     )
@@ -71,54 +76,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
 
 
-def text_for(tokenizer: Tokenizer, text: str) -> str:
-    """`text`, or one of words of the vocabulary where that has not all of its characters."""
-    try:
-        tokenizer.encode(text)
-    except TokamakError:
-        special = set(tokenizer.special_tokens.values())
-        step = max(1, tokenizer.vocab_size // (4 * WORDS))
-        pieces = (tokenizer.decode([i]) for i in range(0, tokenizer.vocab_size, step) if i not in special)
-        return "".join([p for p in pieces if p.isprintable() and p][:WORDS])
-    return text
-
-
-def original(path: str) -> Callable[[str], tuple[str, Sequence[int]] | None] | None:
-    """Ids by sentencepiece itself, for a directory whose tokenizer is its `tokenizer.model`."""
-    model = Path(path) / "tokenizer.model"
-    if not model.is_file() or (model.parent / "tokenizer.json").exists():
-        return None
-    try:
-        import sentencepiece
-    except ImportError:
-        return None
-    reader = sentencepiece.SentencePieceProcessor(model_file=str(model))
-
-    def encode(text: str) -> tuple[str, Sequence[int]]:
-        return f"sentencepiece {sentencepiece.__version__}", [reader.bos_id(), *reader.encode(text)]
-
-    return encode
-
-
-def widened(args: argparse.Namespace, where: str, formats: set[str], stack: ExitStack) -> str | None:
-    """A copy of a GGUF file in float32, None where its weights are that already, rounded, or too many."""
-    if args.against == "transformers" or not formats & {"f16", "bf16"} or formats - {"f16", "bf16", "f32"}:
-        return None
-    path = Path(where)
-    if path.is_dir() or 2 * path.stat().st_size > WIDE_NBYTES:
-        return None
+def copied(path: str, to: str | None, stack: ExitStack, architecture: str | None = None) -> str:
+    """A copy of a model that lives as long as the stack. to: its format, None: as it is. architecture: its name."""
     from tokamak.loaders.quantize import quantize
 
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tokamak-crosscheck-"))
-    target = Path(folder) / "f32.gguf"
-    quantize(path, target, "f32")
+    target = Path(folder) / "copy.gguf"
+    quantize(path, target, to, architecture=architecture)
     return str(target)
+
+
+def is_widened(args: argparse.Namespace, where: str, formats: set[str]) -> bool:
+    """Whether a copy in float32 tells a rounding of the peer: 16-bit weights, not too many."""
+    path, short = Path(where), {"f16", "bf16"}
+    if args.against == "transformers" or not formats & short or formats - short - {"f32"} or path.is_dir():
+        return False
+    return 2 * path.stat().st_size <= WIDE_NBYTES
+
+
+def opened(args: argparse.Namespace, path: str, room: int, stack: ExitStack) -> tuple[Peer, tuple[str, ...]]:
+    """The peer, closed with the stack, and what was done so that it reads the file."""
+    from tokamak import models
+    from tokamak.bench.peers import open_peer
+    from tokamak.engine.contents import contents
+
+    runner = args.runner
+    if runner == "build":
+        from tokamak.bench.runner import build
+        from tokamak.settings import Settings
+
+        folder = Settings.load().cache_dir / "reference"
+        runner = build(args.against, folder, threads=args.threads, say=partial(remark, quiet=args.quiet))
+    form = {"context": room, "threads": args.threads, "dtype": args.peer_dtype, "kv_dtype": args.kv_dtype}
+    notes: tuple[str, ...] = ()
+    try:
+        peer = open_peer(args.against, path, runner=runner, **form)
+    except UnsupportedError:
+        known = str(contents(args.model)["architecture"])
+        name = models.known_as(known)
+        if args.against == "transformers" or name == known:
+            raise
+        copy = copied(path, None, stack, name)
+        peer = open_peer(args.against, copy, runner=runner, **form)
+        notes = (
+            f"{args.against} does not read {known}; it read a copy named {name}, and computes as that name says",
+        )
+    stack.enter_context(closing(peer))
+    return peer, notes
 
 
 def compared(args: argparse.Namespace) -> Report:
     """Load both, compare. A peer that is not there, or that does not read the model, gives a report that says so."""
     from tokamak.bench.crosscheck import native_only
-    from tokamak.bench.peers import PEERS, open_peer
+    from tokamak.bench.peers import PEERS
+    from tokamak.bench.texts import TEXT, text_for
     from tokamak.engine.loading import default_model
 
     if args.against not in PEERS:
@@ -126,7 +137,7 @@ def compared(args: argparse.Namespace) -> Report:
     args.kv_dtype = args.kv_dtype or "f32"
     more = {"prefix_cache_nbytes": 0} if args.perf else {}
     with ExitStack() as stack:
-        llm = stack.enter_context(load_model(args, **more))
+        llm = stack.enter_context(load_model(args, activation=args.activation, **more))
         text = file_text(args.file) if args.file else TEXT
         if llm.tokenizer and not args.file:
             text = text_for(llm.tokenizer, text)
@@ -134,37 +145,30 @@ def compared(args: argparse.Namespace) -> Report:
         ids = ids[: min(MOST_IDS, llm.context - args.n)]
         if not ids:
             raise InvalidParams("the text has no token to compare on")
-        where = str(args.reference or args.model or default_model())
+        where, room = str(args.reference or args.model or default_model()), max(len(ids) + args.n, MOST_IDS)
         remark(f"loading {args.against} ...", quiet=args.quiet)
-
-        def opened(path: str) -> Peer:
-            room = max(len(ids) + args.n, MOST_IDS)
-            form = {"kv_dtype": args.kv_dtype, "dtype": args.peer_dtype}
-            return open_peer(args.against, path, context=room, threads=args.threads, **form)
-
         try:
-            peer = stack.enter_context(closing(opened(where)))
+            peer, notes = opened(args, where, room, stack)
         except (UnavailableError, UnsupportedError) as error:
             return native_only(args.against, error)
-        return checked(args, llm, peer, (text, ids, where), opened)
+        report = checked(args, llm, peer, (text, ids, where))
+    return replace(report, notes=(*notes, *report.notes))
 
 
-def checked(
-    args: argparse.Namespace,
-    llm: LLM,
-    peer: Peer,
-    on: tuple[str, list[int], str],
-    opened: Callable[[str], Peer],
-) -> Report:
+def checked(args: argparse.Namespace, llm: LLM, peer: Peer, on: tuple[str, list[int], str]) -> Report:
     """Both are loaded: compare them, and measure them if that is asked for."""
     from tokamak.bench.crosscheck import crosscheck
     from tokamak.bench.parity import measure, paced
+    from tokamak.bench.texts import original
     from tokamak.engine.contents import contents
 
     text, ids, where = on
     formats = {str(f["format"]) for f in contents(args.model)["formats"]}
     with ExitStack() as stack:
-        wide = widened(args, where, formats, stack)
+
+        def exact() -> Peer:
+            return opened(args, copied(where, "f32", stack), len(ids) + args.n, stack)[0]
+
         report = crosscheck(
             llm,
             peer,
@@ -175,7 +179,7 @@ def checked(
             quantised=bool(formats - {"f32", "f16", "bf16"}),
             cosine=args.cosine,
             node_tolerance=args.node_tolerance,
-            exact=(lambda: opened(wide)) if wide else None,
+            exact=exact if is_widened(args, where, formats) else None,
             original=original(where),
         )
     if args.perf:

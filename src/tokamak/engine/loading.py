@@ -74,23 +74,23 @@ def load(
     keep_packed: bool = False,
     adapters: Sequence[AdapterLike] | Mapping[str, AdapterLike] = (),
     mmproj: str | os.PathLike[str] | None = None,
+    activation: str | None = None,
 ) -> LLM:
     """A model ready to answer.
 
     path: None: the model of the package. threads: None: TOKAMAK_THREADS, what `tokamak tune` found, or all CPUs; threads_batch:
-    of steps that read a prompt. affinity: their CPUs. context: tokens of prompt and completion; None: what the model was
-    trained for, or what memory holds. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0. seed: of
-    requests without one. max_batch_rows (512, or tuned), max_sequences: of one step. block_size: of cache blocks.
-    prefix_cache_nbytes: None: what is free. progress(done, total): bytes packed. tokenizer: its file. i2_s: "i2_s_arm",
-    "i2_s_rows4" if its tensors lie so. to: a mix ("q4_k_m") to round float weights to. draft: a smaller model. keep_packed: map
-    weights from the cache. adapters: paths, (path, scale), `Adapter`s. inter_token_target_ms: of a step. mmproj: an image encoder.
+    of steps that read a prompt. affinity: their CPUs. context: tokens of prompt and completion; None: what was trained for, or what
+    memory holds. executor: "auto", "cpu", "reference". kv_dtype: f32, f16, bf16, q8_0, q4_0. seed: of requests without one.
+    max_batch_rows (512, or tuned), max_sequences: of one step. block_size: of cache blocks. prefix_cache_nbytes: None: what is free.
+    progress(done, total): bytes packed. tokenizer: its file. i2_s: "i2_s_arm", "i2_s_rows4" if its tensors lie so. to: a mix
+    ("q4_k_m") to round float weights to. draft: a smaller model. keep_packed: map weights from the cache. adapters: paths, (path,
+    scale), `Adapter`s. inter_token_target_ms: of a step. mmproj: an image encoder. activation: relu2 or silu, of BitNet.
     Raises: ModelFileError, TokenizerFileError, UnsupportedError, UnavailableError, InvalidParams, CapacityError.
     """
-    began = time.perf_counter()
+    began, form = time.perf_counter(), (i2_s, keep_packed, to, activation)
     _check(context, kv_dtype, seed, max_batch_rows, max_sequences, block_size, inter_token_target_ms)
     placed, target = Threading.choose(threads, threads_batch, affinity), executors.get(executor)
-    checkpoint = _open(path, executor, placed.threads, progress, i2_s=i2_s, keep=keep_packed, to=to)
-    sight = find_vision(mmproj, path)
+    checkpoint, sight = _open(path, executor, placed.threads, progress, form), find_vision(mmproj, path)
     with _located(checkpoint.path):
         sizes = block_size, max_sequences, max_batch_rows or placed.rows
         chosen = choose_context(checkpoint, context, kv_dtype, None, *sizes, beside=sight)
@@ -150,16 +150,20 @@ def _open(
     executor: str,
     threads: int | None,
     progress: Callable[[int, int], None] | None,
-    *,
-    i2_s: str,
-    keep: bool,
-    to: str | None,
+    form: tuple[str, bool, str | None, str | None],
 ) -> Checkpoint:
-    """The checkpoint of a path, None: of the model of the package; with kept weights where the layout is the file's."""
+    """The checkpoint of a path, None: of the model of the package; with kept weights where the layout is the file's.
+
+    form: `i2_s`, `keep_packed`, `to` and `activation` of `load`.
+    """
+    i2_s, keep, to, activation = form
     source = os.fspath(path) if path is not None else str(default_model())
     if keep and i2_s == "i2_s" and to is None:
-        return open_kept(source, executor, threads, progress)
-    checkpoint = open_checkpoint(source, i2_s=i2_s)
+        checkpoint = open_kept(source, executor, threads, progress)
+    else:
+        checkpoint = open_checkpoint(source, i2_s=i2_s)
+    if activation is not None:
+        checkpoint = replace(checkpoint, architecture=models.gated(checkpoint.architecture, activation))
     return checkpoint if to is None else rounded(checkpoint, to, threads or 1)
 
 

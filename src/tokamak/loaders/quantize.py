@@ -87,6 +87,7 @@ def quantize(
     allow_requantize: bool = False,
     dry_run: bool = False,
     threads: int | None = None,
+    architecture: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Write a model as the GGUF file `target`, in other weight formats.
@@ -96,7 +97,8 @@ def quantize(
     importance matrix, see `tokamak imatrix`. tensor_types: (regular expression, format) for tensors whose name it is found
     in; the first that matches wins over the mix. output_type, token_embedding_type: of `output.weight` and
     `token_embd.weight`. pure: all matrices in the mix's main format. allow_requantize: also read formats that have lost
-    precision already. dry_run: return the plan and write nothing. progress(done, total): bytes of tensors written.
+    precision already. dry_run: return the plan and write nothing. architecture: the name to write, for programs that know such
+    tensors under another one. progress(done, total): bytes of tensors written.
     Raises: InvalidParams for a mix, format, expression or matrix that does not fit; ModelFileError, TokenizerFileError;
     UnsupportedError for what cannot be read or written.
     """
@@ -114,7 +116,7 @@ def quantize(
     plan = replace(plan, notes=(*told, *plan.notes))
     if not dry_run:
         refuse_same_file(model, Path(target))
-        metadata = carried_metadata(model) | _facts(mix, matrix)
+        metadata = _renamed(carried_metadata(model), architecture) | _facts(mix, matrix)
         sources = (_source(model.tensors[t.name], t, matrix, settings.threads) for t in plan.tensors)
         write_gguf(Path(target), metadata, sources, alignment=_alignment(model), progress=progress)
     return plan
@@ -330,6 +332,19 @@ def carried_metadata(model: GgufModel) -> dict[str, Any]:
         for key, value in model.metadata.items()
         if not key.startswith("split.") and key != "general.alignment"
     }
+
+
+def _renamed(metadata: dict[str, Any], architecture: str | None) -> dict[str, Any]:
+    """The same of another architecture: its name, and the keys that begin with it."""
+    key = "general.architecture"
+    if architecture is None or key not in metadata:
+        return metadata
+    old = metadata[key].value
+    ours = f"{old.decode() if isinstance(old, bytes) else old}."
+    kept = {
+        f"{architecture}.{k.removeprefix(ours)}" if k.startswith(ours) else k: v for k, v in metadata.items()
+    }
+    return {**kept, key: architecture}
 
 
 def _facts(mix: Recipe, matrix: Importance | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tokamak.errors import ModelFileError, UnsupportedError
+from tokamak.errors import InvalidParams, ModelFileError, UnsupportedError
 from tokamak.ir.graph import Graph, Type
 from tokamak.models import (
     arcee,
@@ -78,11 +78,14 @@ from tokamak.types import Weight
 
 __all__ = [
     "FAMILIES",
+    "GATES",
     "PROJECTORS",
     "Family",
     "build",
     "build_image_encoder",
+    "gated",
     "is_encoder",
+    "known_as",
     "trained_context",
 ]
 
@@ -196,6 +199,31 @@ PROJECTORS: Mapping[str, type[projectors.Projector]] = {  # of image encoders, n
     "mlp": projectors.Projector,
     "internvl": projectors.NormedProjector,
 }
+
+
+# One set of tensors, two gates of the feed-forward: the name tells which. llama.cpp knows the name of the last one only.
+GATES: Mapping[str, Mapping[str, str]] = {
+    name: {"relu2": "bitnet-b1.58", "silu": "bitnet"} for name in ("bitnet", "bitnet-25", "bitnet-b1.58")
+}
+
+
+def gated(architecture: str, activation: str) -> str:
+    """The architecture of the same tensors whose feed-forward gates with `activation`.
+
+    Raises: InvalidParams where there is none.
+    """
+    known = GATES.get(architecture, {})
+    if activation not in known:
+        raise InvalidParams(
+            f"{architecture} has no form with activation {activation!r}; "
+            + (f"known: {', '.join(known)}" if known else "its gate is settled")
+        )
+    return known[activation]
+
+
+def known_as(architecture: str) -> str:
+    """The name under which llama.cpp reads the same tensors; its own for most."""
+    return GATES.get(architecture, {}).get("silu", architecture)
 
 
 def is_encoder(architecture: str) -> bool:

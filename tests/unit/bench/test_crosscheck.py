@@ -15,10 +15,11 @@ from reference_data import golden
 from tokamak.bench import crosscheck as cc
 from tokamak.bench import llama_cpp, parity, peers
 from tokamak.bench.nodes import first_difference
-from tokamak.cli.crosscheck import text_for
+from tokamak.bench.texts import text_for
 from tokamak.cli.main import main
 from tokamak.engine.loading import default_model
 from tokamak.errors import InvalidParams, TokenizerFileError, UnavailableError, UnsupportedError
+from tokamak.models import gated, known_as
 from tokamak.observe.diff import one_sequence
 
 RNG = np.random.default_rng(3)
@@ -65,7 +66,7 @@ class Letters:
 class Ours:
     """What a cross-check asks of a model."""
 
-    tokenizer = Letters()
+    tokenizer, facts = Letters(), {}
 
     class program:  # noqa: N801
         limits = SimpleNamespace(block_size=32)
@@ -226,7 +227,7 @@ def test_an_absent_peer_is_unavailable_and_never_a_pass(monkeypatch, capsys):
 
     monkeypatch.setattr(peers, "version", absent)
     monkeypatch.setattr(llama_cpp, "version", absent)
-    for name in peers.PEERS:
+    for name in ("llama.cpp", "transformers"):
         with pytest.raises(UnavailableError, match="not installed"):
             peers.open_peer(name, "x.gguf", context=8, threads=1)
         assert main(["crosscheck", "--against", name, "--json", "--quiet"]) == 4
@@ -243,25 +244,32 @@ def test_a_report_is_the_parity_of_a_receipt():
     assert cc.native_only("llama.cpp", UnavailableError("gone")).parity()["peer"] is None
 
 
-def test_the_embedded_model_agrees_with_llama_cpp():
+def checked(capsys, *words):
+    """Exit code and output of the command, in this process."""
+    code = main(["crosscheck", *map(str, words), "--quiet"])
+    return code, capsys.readouterr().out
+
+
+def test_the_embedded_model_agrees_with_llama_cpp(capsys):
     pytest.importorskip("llama_cpp")
-    done = tokamak("crosscheck", "--against", "llama.cpp", "-n", "8", "--json", "--quiet")
-    report = json.loads(done.stdout)
-    assert (done.returncode, report["status"]) == (0, "ok")
+    code, text = checked(capsys, "-n", "4", "--threads", "1", "--json", "--perf", "1")
+    report = json.loads(text)
+    assert (code, report["status"]) == (0, "ok")
+    assert report["performance"]["seconds"] < 30
+    assert {report["performance"][kind]["pairs"] >= 3 for kind in ("prompt", "decode")} == {True}
     assert all(t["equal"] for t in report["tokens"])
 
 
-def test_another_model_does_not_agree():
+def test_another_model_does_not_agree(capsys):
     pytest.importorskip("llama_cpp")
     where = golden()
     if where is None:
         pytest.skip("no golden data")
     family = where / "arch" / "llama"
-    args = (family / "model-f32.gguf", "--reference", family / "model-q4_0.gguf", "--quiet", "-n", "4")
-    done = tokamak("crosscheck", *args)
-    assert done.returncode == 5, done.stderr
-    assert "divergence" in done.stdout
-    assert "node     embd (ours: embed_tokens.embed)" in done.stdout
+    args = (family / "model-f32.gguf", "--reference", family / "model-q4_0.gguf", "-n", "4")
+    code, text = checked(capsys, *args)
+    assert (code, "divergence" in text) == (5, True)
+    assert "node     embd (ours: embed_tokens.embed)" in text
 
 
 def test_a_family_agrees_with_transformers():
@@ -335,3 +343,25 @@ def test_a_text_of_the_vocabulary_stands_in_where_words_are_lacking():
 
     assert text_for(Few(), "what?") == "bdefghijklmnopqrstuvwxyz"
     assert text_for(Few(), "plain") == "plain"
+
+
+def test_the_gate_that_an_engine_computes_otherwise_can_be_chosen(capsys):
+    pytest.importorskip("llama_cpp")
+    where = golden()
+    if where is None:
+        pytest.skip("no golden data")
+    file = where / "arch" / "bitnet-2b4t" / "model-f32.gguf"
+    code, text = checked(capsys, file, "-n", "2", "--json")
+    report = json.loads(text)
+    assert (code, report["node"]["peer_name"]) == (5, "ffn_sub_out-0")
+    assert "a copy named bitnet" in report["notes"][0]
+    code, text = checked(capsys, file, "-n", "2", "--json", "--activation", "silu")
+    assert (code, json.loads(text)["status"]) == (0, "ok")
+
+
+def test_a_family_with_one_gate_has_no_other():
+    with pytest.raises(InvalidParams, match="its gate is settled"):
+        gated("llama", "silu")
+    assert [gated(name, "silu") for name in ("bitnet", "bitnet-b1.58")] == ["bitnet", "bitnet"]
+    assert gated("bitnet-25", "relu2") == "bitnet-b1.58"
+    assert (known_as("bitnet-25"), known_as("llama")) == ("bitnet", "llama")
