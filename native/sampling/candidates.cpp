@@ -231,7 +231,8 @@ void Candidates::xtc(float threshold, int32_t min_keep) {
   const auto least = static_cast<float>(static_cast<double>(threshold) * total_);
   int32_t count = 0, last = -1;  // the least likely at or above the threshold
   for (int32_t i = 0; i < size(); ++i) {
-    if (weights_[static_cast<size_t>(i)] < least) continue;
+    const float weight = weights_[static_cast<size_t>(i)];
+    if (weight < least || weight == 0.0F) continue;
     ++count;
     if (last < 0 || logit(i) <= logit(last)) last = i;
   }
@@ -247,7 +248,8 @@ void Candidates::scale(float t) {
 }
 
 void Candidates::temperature(double t) {
-  if (t <= 0.0) {
+  const double most = static_cast<double>(std::numeric_limits<float>::max());
+  if (t <= 0.0 || !(std::abs(static_cast<double>(largest_of(logits_))) <= t * most)) {
     top_k(1);
     by_logit_ = true;
   } else if (t != 1.0) {

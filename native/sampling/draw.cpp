@@ -85,10 +85,12 @@ Candidates::Drawn draw(std::span<const float> logits, const Usual& chain, double
   }
   double sum = 0.0;
   const float top = kept[0].logit / chain.temperature;
+  if (!std::isfinite(top)) return {kept[0].id, 1.0};  // a temperature of nearly 0
   for (int32_t i = 0; i < n; ++i)
     running[i] = sum += std::exp(double(kept[i].logit / chain.temperature) - double(top));
   const auto border = std::upper_bound(running.begin(), running.begin() + n, coin * sum);
-  const auto at = std::min<int32_t>(n - 1, static_cast<int32_t>(border - running.begin()));
+  auto at = std::min<int32_t>(n - 1, static_cast<int32_t>(border - running.begin()));
+  while (at > 0 && kept[at].logit == -std::numeric_limits<float>::infinity()) --at;
   return {kept[at].id, (running[at] - (at > 0 ? running[at - 1] : 0.0)) / sum};
 }
 

@@ -65,9 +65,12 @@ class BeamSearch:
         """See `Group`."""
         request = self._beams[0].request
         if request.max_new == 0:
-            return [core.finish(self._beams[0], None, "", "length")]
+            return core.finish_reading(self._beams[0])
         length = self._beams[0].num_new + 1
         candidates = self._candidates(request)
+        if not candidates:
+            self._end_here(request)
+            return self._outputs(core, request)
         ending = [c.token_id in request.stop_ids or length == request.max_new for c in candidates]
         for candidate, ends in list(zip(candidates, ending, strict=True))[: self.num_beams]:
             if ends:
@@ -101,6 +104,15 @@ class BeamSearch:
         score = candidate.score / length**self.length_penalty
         found = [*self.finished, Hypothesis(score, tokens, candidate.token_id in request.stop_ids)]
         self.finished = sorted(found, key=lambda h: -h.score)[: self.num_beams]
+
+    def _end_here(self, request: Request) -> None:
+        """Nothing may follow any beam: a constraint is met, and what ends a text is banned.  Raises: InvalidParams without one."""
+        for beam in self._beams:
+            beam.sampler.check_complete()
+            tokens = tuple(beam.tokens(len(request.prompt), beam.num_tokens).tolist())
+            score = beam.score / max(1, len(tokens)) ** self.length_penalty
+            self.finished.append(Hypothesis(score, tokens, ended=False))
+        self.finished = sorted(self.finished, key=lambda h: -h.score)[: self.num_beams]
 
     def _done(self, best: float, length: int, max_new: int) -> bool:
         """Whether the search is over. best: the largest sum of a beam that goes on."""

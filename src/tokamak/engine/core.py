@@ -17,7 +17,7 @@ from tokamak.engine.sequence import Sequence
 from tokamak.engine.shift import make_room
 from tokamak.engine.speculative import Drafter, LookupDrafter, Turn
 from tokamak.errors import CapacityError
-from tokamak.sampling import Place, Sampled, sample_rows
+from tokamak.sampling import Place, Sampled, TextIsComplete, sample_rows
 from tokamak.types import Floats, Program
 
 COLLECT_NBYTES = 1 << 26  # of logits per step for a request that wants those of every position
@@ -179,12 +179,17 @@ class EngineCore:
         for sequence, count in plan.chosen:
             rows = logits[row : row + num_logits(sequence, count)]
             row += len(rows)
+            if not self._runs(sequence):
+                continue  # another sequence of its request failed
             try:
                 turns += self._computed(sequence, count, rows)
             except Exception as error:  # noqa: BLE001  # a caller's collector: fails this request alone
                 outputs += self._fail([sequence], error)
             if sequence.request.group is not None:
                 waiting[sequence.request.id] = sequence.request
+        for turn in [t for t in turns if t.sequence.request.max_new == 0]:
+            turns.remove(turn)
+            outputs += self.finish_reading(turn.sequence)
         while turns:
             turns = self._take_turns(turns, outputs)
         for request in waiting.values():
@@ -220,15 +225,12 @@ class EngineCore:
 
     def _take_turns(self, turns: list[Turn], outputs: list[StepOutput]) -> list[Turn]:
         """One token for each, drawn together; what is left: who has a draft that foresaw it, with the row after."""
-        reading = [t for t in turns if t.sequence.request.max_new == 0]
-        outputs += [self.finish(t.sequence, None, "", "length") for t in reading]
-        turns = [t for t in turns if t.sequence.request.max_new]
         drawn = sample_rows([self._place(t.sequence, t.row) for t in turns], self.program.workers)
         left: list[Turn] = []
         for turn, sampled in zip(turns, drawn, strict=True):
             sequence = turn.sequence
-            if sequence not in self._active.get(sequence.request.id, ()):
-                continue  # another sample of its request failed
+            if not self._runs(sequence):
+                continue
             try:
                 output = self._taken(sequence, sampled)
             except Exception as error:  # noqa: BLE001  # of a caller's processor, or broken logits: fails this request alone
@@ -275,6 +277,8 @@ class EngineCore:
 
     def _taken(self, sequence: Sequence, sampled: Sampled | Exception) -> StepOutput:
         """Appends a token. Raises: what it has instead."""
+        if isinstance(sampled, TextIsComplete):
+            return self.finish(sequence, None, "", "stop")
         if isinstance(sampled, Exception):
             raise sampled
         request = sequence.request
@@ -313,6 +317,14 @@ class EngineCore:
         self.remove(sequence)
         token_id, logprob = (sampled.token_id, sampled.logprob) if sampled else (None, None)
         return StepOutput(sequence.request, sequence.index, token_id, text, logprob, reason, stop_reason)
+
+    def finish_reading(self, sequence: Sequence) -> list[StepOutput]:
+        """Ends a request of which no token was wanted, with all its samples."""
+        first = self.finish(sequence, None, "", "length")
+        return [dataclasses.replace(first, index=i) for i in range(sequence.request.num_samples)]
+
+    def _runs(self, sequence: Sequence) -> bool:
+        return sequence in self._active.get(sequence.request.id, ())
 
     def remove(self, sequence: Sequence) -> None:
         """Forgets a sequence and its other context, and gives their blocks back."""

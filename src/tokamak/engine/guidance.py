@@ -38,7 +38,7 @@ class Guidance:
         request = mains[0].request
         if mains[0].num_new == 0:
             if request.max_new == 0:
-                return [core.finish(mains[0], None, "", "length")]
+                return core.finish_reading(mains[0])
             mains += self._fork(core, mains[0])
             logits *= len(mains)
         for sequence in sequences:

@@ -125,7 +125,7 @@ class Preparer:
             prompt=ids,
             max_new=max_new_tokens(params, len(ids), self.context),
             sampler=self._sampler(params, seed, ending, healing),
-            stop_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ending),
+            stop_ids=self._stop_ids(params) | (frozenset() if params.ignore_eos else ending),
             stops=params.stops,
             min_new=params.min_tokens,
             num_samples=params.num_samples,
@@ -145,6 +145,14 @@ class Preparer:
         echo = self._text(prompt) if params.echo else ""
         best = params.n if ranked else None
         return request, Described(self._load_s, seed, wants_logprobs, echo, scored, best)
+
+    def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
+        unknown = next((i for i in params.stop_token_ids if i >= self.vocab_size), None)
+        if unknown is not None:
+            raise InvalidParams(
+                f"stop_token_ids has {unknown}; ids of this model are 0 to {self.vocab_size - 1}"
+            )
+        return frozenset(params.stop_token_ids)
 
     def _begun(self, prompt: Prompt, params: SamplingParams) -> tuple[Ints, Source | None]:
         """The tokens that a completion continues, and the text that it is about where the model reads one."""

@@ -2,7 +2,15 @@
 
 from tokamak.sampling.params import SamplingParams
 from tokamak.sampling.random import fresh_seed
-from tokamak.sampling.sampler import Place, Sampled, Sampler, TokenLogprob, log_probabilities, sample_rows
+from tokamak.sampling.sampler import (
+    Place,
+    Sampled,
+    Sampler,
+    TextIsComplete,
+    TokenLogprob,
+    log_probabilities,
+    sample_rows,
+)
 from tokamak.sampling.stop import StopStrings
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "Sampler",
     "SamplingParams",
     "StopStrings",
+    "TextIsComplete",
     "TokenLogprob",
     "fresh_seed",
     "log_probabilities",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokamak.types import Floats, Ints
 
 BLOCK = 256  # entries per block maximum when looking for the k largest of a vocabulary
+LARGEST = float(np.finfo(np.float32).max)
 FIRST_TRY = 256  # candidates looked at first by top-p before it takes more
 
 
@@ -186,15 +187,16 @@ def xtc(candidates: Candidates, threshold: float, min_keep: int = 1) -> Candidat
     if threshold > 0.5 or len(candidates) < 2:
         return candidates
     candidates = ordered(candidates)
-    num_above = int(np.count_nonzero(softmax(candidates.logits) >= threshold))
+    probability = softmax(candidates.logits)
+    num_above = int(np.count_nonzero((probability >= threshold) & (probability > 0.0)))
     if num_above < 2 or len(candidates) - (num_above - 1) < min_keep:
         return candidates
     return Candidates(candidates.ids[num_above - 1 :], candidates.logits[num_above - 1 :], ordered=True)
 
 
 def temperature(candidates: Candidates, t: float) -> Candidates:
-    """l / t; t <= 0 leaves the largest alone, the lowest id on ties."""
-    if t <= 0.0:
+    """l / t; t <= 0, or so small that the largest is then no number, leaves that alone, the lowest id on ties."""
+    if t <= 0.0 or not abs(float(candidates.logits.max())) <= t * LARGEST:
         best = int(np.argmax(candidates.logits))
         return Candidates(candidates.ids[best : best + 1], candidates.logits[best : best + 1], ordered=True)
     if t == 1.0:

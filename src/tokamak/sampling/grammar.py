@@ -94,6 +94,11 @@ class GrammarState:
         mask[: len(known)] = known[:vocab_size]
         return mask
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text may end here."""
+        return not self._triggers and bool(self._matcher.is_accepting())
+
     def accept(self, token_id: int) -> None:
         """The token drawn; looks for a trigger while there has been none."""
         if not self._triggers:
@@ -104,9 +109,12 @@ class GrammarState:
         found = [at for trigger in self._triggers if (at := self._text.find(trigger)) >= 0]
         if found:
             self._triggers = ()
-            self._matcher.consume_tokens(
-                self._grammar.tokenizer.greedy_tokenize(self._text[min(found) :].decode("utf-8", "replace"))
-            )
+            begun = self._text[min(found) :]
+            tokens = self._grammar.tokenizer.greedy_tokenize(begun.decode("utf-8", "replace"))
+            if self._matcher.consume_tokens(tokens) is False or self._matcher.is_error():
+                raise InvalidParams(
+                    f"the text {begun!r}, which begins with a trigger, does not fit the grammar"
+                )
 
 
 def source_of(params: SamplingParams) -> tuple[str, str] | None:
@@ -154,7 +162,7 @@ class Compiler:
             _check_bases(schema)
             rules = f"start: %json {json.dumps(schema)}"
         elif kind == "regex":
-            rules = "start: /" + text.replace("/", "\\/") + "/"
+            rules = "start: /" + _SLASH.sub(lambda m: "\\/" if m.group() == "/" else m.group(), text) + "/"
         elif kind == "choice":
             rules = "start: " + " | ".join(json.dumps(option) for option in json.loads(text))
         else:
@@ -182,6 +190,7 @@ def any_character(gbnf: str) -> str:
     return _DOT.sub(lambda m: _EVERY if m.group() == "." else m.group(), gbnf)
 
 
+_SLASH = re.compile(r"\\.|/", re.DOTALL)  # what is escaped already, and what is not
 _DOT = re.compile(
     r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*|\.', re.DOTALL
 )  # literals, classes, comments, dots

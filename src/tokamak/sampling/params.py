@@ -97,6 +97,7 @@ CONSTRAINTS = ("grammar", "json_schema", "regex", "choice")
 _OPTIONAL = {"max_tokens", "logprobs", "seed", "best_of"}
 SPECULATIONS = ("auto", "off", "lookup", "draft")
 MAX_STOPS = 64
+MOST_BIAS = 1e30  # a logit stays a float32 with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,10 +367,11 @@ def _bias(bias: Any) -> dict[int | str, float]:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or math.isnan(value)
-            or value == math.inf
+            or not (value == -math.inf or abs(value) <= MOST_BIAS)  # not: nan fails the comparison
         ):
-            raise InvalidParams(f"logit_bias of {key!r} is {value!r}; it must be a finite number or -inf")
+            raise InvalidParams(
+                f"logit_bias of {key!r} is {value!r}; it must be -inf or a number from -1e30 to 1e30"
+            )
         checked[key] = float(value)
     return checked
 

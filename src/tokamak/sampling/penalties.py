@@ -12,6 +12,7 @@ import numpy as np
 from tokamak import _native
 from tokamak.types import Floats, Ints
 
+LARGEST = 3.4e38  # about the largest float32
 LARGEST_EXPONENT = 88.72  # ln of the largest float32: beyond it base^n overflows there
 
 
@@ -113,4 +114,4 @@ def dry(
         longest[token] = max(length, longest.get(token, 0))
     largest = LARGEST_EXPONENT / np.log(base) if base > 1.000001 else np.inf
     for token, length in longest.items():
-        logits[token] -= np.float32(multiplier * base ** min(length - allowed_length, largest))
+        logits[token] -= np.float32(min(multiplier * base ** min(length - allowed_length, largest), LARGEST))

@@ -28,6 +28,7 @@ from tokamak.types import Floats, Ints
 if TYPE_CHECKING:
     from tokamak._native import CpuProgram
 
+ALL_BANNED = "logit_bias, ignore_eos or a logits processor bans every token of the vocabulary"
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -39,6 +40,10 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()  # the most likely tokens, most likely first
+
+
+class TextIsComplete(Exception):  # as StopIteration, an answer and no error
+    """In place of a token: a constraint is met, and the tokens that could end the text are banned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +217,8 @@ class Sampler:
     def due(self, place: Place) -> Due:
         """What the native draw of the next token needs, after what is left to Python. Nothing moves yet.  Raises: as `sample`."""
         logits = self.adjusted(place.logits, place.history, place.banned_now)
+        if self._state is not None and self._state.is_complete and float(logits.max()) == -np.inf:
+            raise TextIsComplete
         coin = uniform(self._seed, self.index, place.position)
         chance = self.params.xtc_probability
         with_xtc = chance > 0.0 and uniform(self._seed, self.index, place.position, XTC) < chance
@@ -250,7 +257,12 @@ class Sampler:
     def adjusted(self, logits: Floats, history: Ints, banned_now: Collection[int] = ()) -> Floats:
         """Logits after processors, bans and what stands before the first filter; a copy if anything changes."""
         for processor in self.params.processors:
-            logits = np.ascontiguousarray(processor(history.copy(), logits.copy()), dtype=np.float32)
+            given = np.ascontiguousarray(processor(history.copy(), logits.copy()), dtype=np.float32)
+            if given.shape != logits.shape:
+                raise InvalidParams(
+                    f"a logits processor gave {given.shape}; it must be all {len(logits)} logits"
+                )
+            logits = given
         if not (self._chain.adjusts or len(self._banned) or banned_now or self._state or self._healing):
             return logits
         logits = logits.copy()
@@ -264,6 +276,11 @@ class Sampler:
         if self._healing is not None:
             self._healing.mask(logits)
         return logits
+
+    def check_complete(self) -> None:
+        """Raises: InvalidParams if not even a constraint that is met explains why every token is banned."""
+        if self._state is None or not self._state.is_complete:
+            raise InvalidParams(ALL_BANNED)
 
 
 def sample_rows(places: Sequence[Place], workers: CpuProgram | None = None) -> list[Sampled | Exception]:
@@ -308,7 +325,7 @@ def _tried(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Excep
 
 def _check_largest(largest: float) -> None:
     if largest == -np.inf:
-        raise InvalidParams("logit_bias, ignore_eos or a logits processor bans every token of the vocabulary")
+        raise InvalidParams(ALL_BANNED)
     if not np.isfinite(largest):
         raise ModelFileError(
             f"the largest logit is {largest}: the model's weights overflow or are broken; "

@@ -15,12 +15,10 @@ class StopStrings:
     If a piece completes several, the one that begins earliest cuts. `matched` is the stop that came.
     """
 
-    __slots__ = ("_held", "_prefixes", "_stops", "matched")
+    __slots__ = ("_held", "_stops", "matched")
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
-        # every proper prefix of a stop: text ending in one of them may still become that stop
-        self._prefixes = frozenset(stop[:i] for stop in stops for i in range(1, len(stop)))
         self._held = ""
         self.matched: str | None = None
 
@@ -47,8 +45,12 @@ class StopStrings:
 
     def _longest_held(self, text: str) -> int:
         """Characters at the end of text that are the beginning of a stop, as many as possible."""
-        longest = max(len(stop) for stop in self._stops) - 1
-        for length in range(min(longest, len(text)), 0, -1):
-            if text[-length:] in self._prefixes:
-                return length
-        return 0
+        longest = 0
+        for stop in self._stops:
+            at = max(0, len(text) - len(stop) + 1)
+            while (at := text.find(stop[0], at)) >= 0 and len(text) - at > longest:
+                if stop.startswith(text[at:]):
+                    longest = len(text) - at
+                    break
+                at += 1
+        return longest
