@@ -218,11 +218,11 @@ SHAPES = {
 }
 
 
-def logits(folder, executor, tensors, settings):
+def logits(folder, executor, tensors, settings, **sizes):
     folder.mkdir()
     write_tensors(folder / "model.safetensors", tensors)
     extra = {} if settings is None else {"quantization_config": settings}
-    (folder / "config.json").write_text(json.dumps(CONFIG | extra))
+    (folder / "config.json").write_text(json.dumps(CONFIG | sizes | extra))
     checkpoint = open_checkpoint(folder)
     graph = models.build(checkpoint.architecture, checkpoint.config, checkpoint.weights, context=64)
     program = executors.get(executor).compile(
@@ -251,3 +251,26 @@ def test_a_gptq_directory_runs_as_its_weights_in_floats(tmp_path, symmetric):
     a, b = (x - x.mean(axis=1, keepdims=True) for x in (native, expected))
     cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     assert cosine.min() > 0.999  # activations of 8 bits
+
+
+@pytest.mark.parametrize("kind", ["bitlinear", "autobitlinear"])
+def test_a_ternary_llama_runs_as_its_weights_in_floats(tmp_path, kind):
+    """As Falcon3 1.58 and Llama3 8B 1.58 are written: scales divide in the first form, multiply in the second."""
+    plain = {"model.embed_tokens.weight": RNG.standard_normal((48, 256)).astype(np.float32)}
+    for name in ("norm", "layers.0.input_layernorm", "layers.0.post_attention_layernorm"):
+        plain[f"model.{name}.weight"] = np.ones(256, np.float32)
+    packed, floats = dict(plain), dict(plain)
+    for module in SHAPES:
+        rows = 128 if module[-6] in "kv" and "attn" in module else 256
+        t, scale = (
+            RNG.integers(-1, 2, (rows, 256)),
+            np.array([16.0 if kind == "bitlinear" else 0.0625], np.float32),
+        )
+        quarters = (t + 1).astype(np.uint8).reshape(4, rows // 4, 256)
+        packed[f"model.layers.0.{module}.weight"] = sum(quarters[i] << np.uint8(2 * i) for i in range(4))
+        packed[f"model.layers.0.{module}.weight_scale"] = scale
+        floats[f"model.layers.0.{module}.weight"] = (t * 0.0625).astype(np.float32)
+    settings = {"quant_method": "bitnet", "linear_class": kind, "quantization_mode": "offline"}
+    sizes = {"hidden_size": 256, "intermediate_size": 256}
+    expected = logits(tmp_path / "f", "reference", floats, None, **sizes)
+    assert np.array_equal(logits(tmp_path / "q", "reference", packed, settings, **sizes), expected)
