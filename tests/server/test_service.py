@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from http_client import client, encoded, request
+from http_client import client, encoded, events, request
 from tokamak.server.app import create_app
 from tokamak.server.state import ServerConfig
 
@@ -178,6 +178,59 @@ def test_a_slow_reader_pauses_its_own_request_and_a_dead_one_is_dropped(llm):
     assert status == 200
     assert stored < 150, "of 512: the reader was not more than its inbox of 100 behind"
     assert app.state.num_admitted == 0
+
+
+def bodies_of(app, body) -> list[bytes]:
+    """What a stream sends, write by write, but for its end."""
+    sent = []
+
+    async def go():
+        asked, never = iter([encoded(body | {"stream": True})]), asyncio.Event()
+
+        async def receive():
+            for part in asked:
+                return {"type": "http.request", "body": part}
+            await never.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message.get("body", b""))
+
+        scope = {"type": "http", "method": "POST", "path": TEXT, "headers": [(b"host", b"localhost")]}
+        await app(scope, receive, send)
+
+    asyncio.run(go())
+    return [piece for piece in sent if piece]
+
+
+def test_tokens_are_sent_so_many_together(llm):
+    body = {"prompt": "Once", "max_tokens": 40, "ignore_eos": True, "seed": 1}
+    held = bodies_of(create_app(llm, ServerConfig(flush_tokens=16, flush_s=60.0)), body)
+    assert len(held) == 3  # 16, 16, and the rest with [DONE]
+    text = lambda pieces: [e["choices"] for e in events(b"".join(pieces).decode())[:-1]]  # noqa: E731
+    assert text(held) == text(bodies_of(create_app(llm, ServerConfig()), body))
+
+
+def test_what_is_held_is_sent_after_its_time(llm):
+    app = create_app(llm, ServerConfig(flush_tokens=10_000, flush_s=0.01))
+    assert len(bodies_of(app, {"prompt": "Once", "max_tokens": 300, "ignore_eos": True})) > 2
+
+
+def test_metrics_are_read_by_prometheus_own_parser(app):
+    parser = pytest.importorskip("prometheus_client.parser")
+    request(app, TEXT, {"prompt": "Once", "max_tokens": 5})
+    answer = request(app, "/metrics")
+    families = {f.name: f for f in parser.text_string_to_metric_families(answer.text)}
+    assert (families["tokamak_generated_tokens"].type, families["tokamak_ttft_seconds"].type) == (
+        "counter",
+        "histogram",
+    )
+    assert families["tokamak_kv_blocks"].type == "gauge"
+    (made,) = families["tokamak_generated_tokens"].samples
+    assert made.value == 5
+    buckets = [s.value for s in families["tokamak_ttft_seconds"].samples if s.name.endswith("_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 1
 
 
 def test_an_error_inside_a_stream_is_an_event_without_done(app, monkeypatch):

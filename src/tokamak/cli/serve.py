@@ -138,6 +138,8 @@ LIMITS = (
     ("max-body", "max_body_nbytes", int, "bytes of a request"),
     ("request-timeout", "request_s", float, "seconds for an answer"),
     ("sse-ping", "ping_s", float, "seconds of silence in a stream before a ping"),
+    ("flush-tokens", "flush_tokens", int, "tokens of a stream that are sent together, 1: each at once"),
+    ("flush-seconds", "flush_s", float, "seconds after which fewer are sent"),
     ("idle-unload", "idle_s", float, "seconds until an unused model leaves memory, 0: never"),
     ("max-memory", "memory_nbytes", int, "bytes for loaded models, 0: no limit"),
 )

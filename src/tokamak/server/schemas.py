@@ -154,6 +154,7 @@ class Sampling(Body, kw_only=True, forbid_unknown_fields=True):
     dry_allowed_length: int | None = None
     dry_last_n: int | None = None
     dry_breakers: Annotated[list[Text], Meta(max_length=16)] | None = None
+    post_sampling_probs: bool | None = None
     stop_token_ids: Annotated[TokenIds, Meta(max_length=64)] | None = None
     ignore_eos: bool | None = None
     samplers: Annotated[list[str], Meta(max_length=32)] | None = None

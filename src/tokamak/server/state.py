@@ -33,7 +33,7 @@ class ServerConfig:
     "localhost": those of this machine, "*": all. closed: paths that are answered with 501, as "/metrics".
     max_waiting: completions that may wait for a place in the engine; max_each: of one key at once, 0: all;
     max_waiting_tokens: of prompts that wait. max_body_nbytes, body_s: of a request. request_s: for an answer.
-    ping_s: of silence in a stream. stall_s: a reader that takes nothing for so long is dropped. stuck_s: an engine that
+    ping_s: of silence in a stream. flush_tokens, flush_s: text of a stream is sent when so many tokens or seconds are together. stall_s: a reader that takes nothing for so long is dropped. stuck_s: an engine that
     has work and does not turn for so long is reported dead. idle_s: a model that can be loaded again is unloaded after it, 0:
     never. memory_nbytes: for loaded models, 0: no limit. exact_names: only names of models here are answered; any_name: one model answers every name.
     read_bytes_s: what this machine reads from memory, for the metrics, 0: not measured.
@@ -56,6 +56,8 @@ class ServerConfig:
     body_s: float = 30.0
     request_s: float = 3600.0
     ping_s: float = 15.0
+    flush_tokens: int = 1
+    flush_s: float = 0.1
     stall_s: float = 60.0
     stuck_s: float = 60.0
     idle_s: float = 0.0
@@ -78,7 +80,16 @@ class ServerConfig:
         for name in ("max_waiting", "max_each", "max_waiting_tokens", "idle_s", "memory_nbytes"):
             if getattr(self, name) < 0:
                 raise InvalidParams(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name in ("body_s", "request_s", "ping_s", "stall_s", "stuck_s", "max_body_nbytes"):
+        for name in (
+            "body_s",
+            "request_s",
+            "ping_s",
+            "flush_tokens",
+            "flush_s",
+            "stall_s",
+            "stuck_s",
+            "max_body_nbytes",
+        ):
             if getattr(self, name) <= 0:
                 raise InvalidParams(f"{name} is {getattr(self, name)}; it must be more than 0")
 

@@ -201,26 +201,26 @@ async def send_events(send: Send, run: Run, form: Form, deadline: Deadline) -> N
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     beside = [asyncio.ensure_future(sender.ping(form.ping, config.ping_s))] if form.ping else []
+    if config.flush_tokens > 1:
+        beside.append(asyncio.ensure_future(sender.flush_after(config.flush_s)))
     if (progress := getattr(form, "progress", None)) is not None:
         beside.append(asyncio.ensure_future(sender.report(progress)))
     try:
         await sender.send_all(form.opening())
-        ready, num = list[bytes](), 0
+        most = max(TOGETHER, config.flush_tokens)
         async for number, output in run.outputs():
             if progress is not None:
                 beside[-1].cancel()
-            ready += form.chunks(number, output)
-            num += 1
-            if num >= TOGETHER or not any(stream.ready for stream in run.streams):
-                await sender.send_all(ready)
-                ready, num = [], 0
-        await sender.send_all([*ready, *form.closing(run.streams)])
+            num = sender.hold(form.chunks(number, output))
+            if num >= most or (num >= config.flush_tokens and not any(s.ready for s in run.streams)):
+                await sender.flush()
+        await sender.flush(form.closing(run.streams))
     except asyncio.CancelledError:
         if not deadline.passed:
             raise
-        await sender.send(form.failure(deadline.problem()))
+        await sender.flush([form.failure(deadline.problem())])
     except Exception as error:  # noqa: BLE001  # the head is out: this is the only place left to say it
-        await sender.send(form.failure(problem_of(error, "in a stream")))
+        await sender.flush([form.failure(problem_of(error, "in a stream"))])
     finally:
         deadline.stop()
         for task in beside:
@@ -230,13 +230,37 @@ async def send_events(send: Send, run: Run, form: Form, deadline: Deadline) -> N
 
 
 class Sender:
-    """Sends pieces of a body; a piece that the socket does not take within stall_s cancels the task that sends."""
+    """Sends pieces of a body; one that the socket does not take within stall_s cancels the task that made this."""
 
     def __init__(self, send: Send, stall_s: float) -> None:
         self._send, self._stall_s = send, stall_s
         self._loop = asyncio.get_running_loop()
         self._sent_s = self._loop.time()
-        self._busy = False
+        self._busy, self._task = False, asyncio.current_task()
+        self._held, self._num_held = list[bytes](), 0
+        self._holds = asyncio.Event()
+
+    def hold(self, pieces: Iterable[bytes]) -> int:
+        """Pieces of one output, to be sent with others; how many outputs are held now."""
+        self._held += pieces
+        self._num_held += 1
+        self._holds.set()
+        return self._num_held
+
+    async def flush(self, more: Iterable[bytes] = ()) -> None:
+        """Send what is held, and more."""
+        pieces = [*self._held, *more]
+        self._held, self._num_held = [], 0
+        self._holds.clear()
+        await self.send_all(pieces)
+
+    async def flush_after(self, seconds: float) -> None:
+        """Send what is held no longer than that, until cancelled."""
+        while True:
+            await self._holds.wait()
+            await asyncio.sleep(seconds)
+            if not self._busy:
+                await self.flush()
 
     async def send_all(self, pieces: Iterable[bytes]) -> None:
         """Several at once."""
@@ -246,9 +270,8 @@ class Sender:
 
     async def send(self, piece: bytes) -> None:
         """One piece, when the socket has room."""
-        task = asyncio.current_task()
-        assert task is not None
-        timer = self._loop.call_later(self._stall_s, task.cancel)
+        assert self._task is not None
+        timer = self._loop.call_later(self._stall_s, self._task.cancel)
         self._busy = True
         try:
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -1,10 +1,13 @@
 """The engine gives a request the same tokens and logits whatever else it does."""
 
 import dataclasses
+import time
+import timeit
 
 import numpy as np
 import pytest
 
+import tokamak
 from core_runs import PARAMS, alone, finish, prompt_of, request, run
 from hash_model import HashProgram, LetterDecoder
 from tokamak.engine.core import EngineCore
@@ -286,6 +289,29 @@ class TestText:
         text, ids, _, _ = self.outputs(max_new=10)
         cut, cut_ids, reason, stop = self.outputs(max_new=10, stop_ids=frozenset([ids[4]]))
         assert (cut_ids, cut, reason, stop) == (ids[:5], text[:4], "stop", ids[4])
+
+    def test_a_stop_id_counts_before_a_stop_string_of_the_same_token(self):
+        text, ids, _, _ = self.outputs(max_new=10)
+        cut, _, reason, stop = self.outputs(max_new=10, stop_ids=frozenset([ids[4]]), stops=(text[3:5],))
+        assert (cut, reason, stop) == (text[:4], "stop", ids[4])
+
+    def test_looking_a_stop_id_up_costs_the_same_among_one_and_thousands(self):
+        """Of the sets that requests hold: what `prepare` makes of stop_token_ids and the model's ends."""
+        with tokamak.load(threads=1, context=64) as llm:
+            asked = [
+                llm.prepare("Once", tokamak.SamplingParams(stop_token_ids=range(n)))[0].stop_ids
+                for n in (1, 200)
+            ]
+        few, many = asked[0], asked[1] | set(range(1000, 9000))
+
+        def ns(ids) -> float:
+            return (
+                min(timeit.repeat(lambda: 777_777 in ids, number=20_000, repeat=7, timer=time.thread_time_ns))
+                / 2e4
+            )
+
+        assert all(isinstance(ids, frozenset) for ids in asked)
+        assert ns(many) < 4 * ns(few) + 50  # nanoseconds; a list of thousands takes tens of thousands
 
     def test_a_stop_string_cuts_and_is_not_given_out(self):
         text, ids, _, _ = self.outputs(max_new=10)

@@ -63,7 +63,6 @@ class LlamaRequest(Sampling, kw_only=True):
     n_probs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     logit_bias: dict[str, float] | Annotated[list[Bias], Meta(max_length=1024)] | None = None  # type: ignore[assignment]
     stop: str | list[Text] | None = None
-    post_sampling_probs: bool | None = None
     return_tokens: bool | None = None
     response_fields: list[str] | None = None
     return_progress: bool | None = None
@@ -73,7 +72,7 @@ class LlamaRequest(Sampling, kw_only=True):
         limit = -1 if self.n_predict is None else self.n_predict
         more: dict[str, Any] = {"max_tokens": limit}
         if self.n_probs:
-            more |= {"logprobs": self.n_probs, "post_sampling_probs": bool(self.post_sampling_probs)}
+            more["logprobs"] = self.n_probs
         if isinstance(self.logit_bias, list):
             more["logit_bias"] = {self._biased(entry): self._bias(entry[1]) for entry in self.logit_bias}
             self.logit_bias = None
