@@ -362,10 +362,12 @@ def crosscheck(
 def _rounded(report: Report, again: Report) -> Report:
     """again: of the peer on the same weights in float32. What it finds counts, what it no longer finds is a note."""
     if again.status != "ok" or report.logits is None or again.logits is None:
-        return replace(report, notes=(*report.notes, "the difference stays with the weights in float32"))
+        return replace(
+            report, notes=(*report.notes, "the difference stays where the peer computes in float32")
+        )
     where = f"; first at {report.node}" if report.node else ""
     note = (
-        f"{report.peer} rounds activations to the 16 bits of these weights: so {'; '.join(report.faults)}{where}. "
-        f"With the same weights in float32 its cosine with us is at least {again.logits.cosine:.6f}"
+        f"{report.peer} rounds activations to 16 bits: so {'; '.join(report.faults)}{where}. "
+        f"With the same weights in float32 arithmetic its cosine with us is at least {again.logits.cosine:.6f}"
     )
     return replace(again, node=report.node, notes=(*report.notes, note))

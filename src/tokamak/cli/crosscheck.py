@@ -86,12 +86,14 @@ def copied(path: str, to: str | None, stack: ExitStack, architecture: str | None
     return str(target)
 
 
-def is_widened(args: argparse.Namespace, where: str, formats: set[str]) -> bool:
-    """Whether a copy in float32 tells a rounding of the peer: 16-bit weights, not too many."""
+def exact_form(args: argparse.Namespace, where: str, formats: set[str]) -> str | None:
+    """How the peer is asked in float32, to tell its rounding of activations: "copy" of the weights, its "dtype", None: it is already."""
     path, short = Path(where), {"f16", "bf16"}
-    if args.against == "transformers" or not formats & short or formats - short - {"f32"} or path.is_dir():
-        return False
-    return 2 * path.stat().st_size <= WIDE_NBYTES
+    if args.against == "transformers":
+        return "dtype" if args.peer_dtype == "bf16" else None
+    if not formats & short or formats - short - {"f32"} or path.is_dir():
+        return None
+    return "copy" if 2 * path.stat().st_size <= WIDE_NBYTES else None
 
 
 def opened(args: argparse.Namespace, path: str, room: int, stack: ExitStack) -> tuple[Peer, tuple[str, ...]]:
@@ -165,9 +167,12 @@ def checked(args: argparse.Namespace, llm: LLM, peer: Peer, on: tuple[str, list[
     text, ids, where = on
     formats = {str(f["format"]) for f in contents(args.model)["formats"]}
     with ExitStack() as stack:
+        how = exact_form(args, where, formats)
 
         def exact() -> Peer:
-            return opened(args, copied(where, "f32", stack), len(ids) + args.n, stack)[0]
+            wide = copied(where, "f32", stack) if how == "copy" else where
+            asked = argparse.Namespace(**{**vars(args), "peer_dtype": "f32"})
+            return opened(asked, wide, len(ids) + args.n, stack)[0]
 
         report = crosscheck(
             llm,
@@ -179,7 +184,7 @@ def checked(args: argparse.Namespace, llm: LLM, peer: Peer, on: tuple[str, list[
             quantised=bool(formats - {"f32", "f16", "bf16"}),
             cosine=args.cosine,
             node_tolerance=args.node_tolerance,
-            exact=exact if is_widened(args, where, formats) else None,
+            exact=exact if how else None,
             original=original(where),
         )
     if args.perf:
