@@ -150,6 +150,19 @@ def test_scores_are_equal(kind, tmp_path):
         assert llm.token_states(IDS)[0, 0] == pytest.approx(expected, abs=LIMIT)
 
 
+@pytest.mark.parametrize(("last", "fine"), [("Normalize", True), ("Dense", False)])
+def test_what_sentence_transformers_puts_behind_pooling_is_done_or_refused(last, fine, tmp_path):
+    saved("bert", tmp_path)
+    names = ("Transformer", "Pooling", last)
+    modules = [{"idx": i, "type": f"sentence_transformers.models.{name}"} for i, name in enumerate(names)]
+    (tmp_path / "modules.json").write_text(json.dumps(modules, indent=2))
+    if fine:
+        tokamak.load(tmp_path, threads=1).close()
+    else:
+        with pytest.raises(UnsupportedError, match=r"modules.json: Dense behind the model"):
+            tokamak.load(tmp_path, threads=1)
+
+
 def test_a_head_that_is_fed_the_mean_is_refused(tmp_path):
     saved(
         "modernbert", tmp_path, "AutoModelForSequenceClassification", num_labels=1, classifier_pooling="mean"

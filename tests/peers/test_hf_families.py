@@ -269,6 +269,18 @@ def of_reference(path, ids):
     return program.run(batch(([*range(4)], ids.tolist(), len(ids)), every_row=True, block=32))
 
 
+def test_dynamic_scaling_is_that_of_transformers_for_a_text_as_long_as_the_context(tmp_path):
+    transformers.utils.logging.disable_progress_bar()
+    model = save("llama-dynamic", tmp_path)
+    ids = np.random.default_rng(1).integers(1, VOCABULARY, 200)  # trained: 128
+    with torch.no_grad():
+        expected = model(torch.tensor(ids)[None]).logits[0].numpy()
+    for context, same in ((200, True), (128 + 100, False)):
+        with tokamak.load(tmp_path, executor="reference", kv_dtype="f32", context=context) as llm:
+            error = np.abs(llm.logits(ids.tolist()) - expected).max() / expected.std()
+        assert (error <= LIMIT) == same
+
+
 READERS = {
     "t5": [
         {"feed_forward_proj": "relu", "tie_word_embeddings": True},

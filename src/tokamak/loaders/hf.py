@@ -113,6 +113,7 @@ def open_directory(path: str | Path) -> GgufModel:
 
 def _pooling(folder: Path) -> int | None:
     """GGUF's number of what sentence-transformers pools with; None without its directory.  Raises: UnsupportedError."""
+    _check_modules(folder / "modules.json")
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return None
@@ -126,6 +127,15 @@ def _pooling(folder: Path) -> int | None:
             f"{path.name} pools with {chosen or 'something else'}; one of {', '.join(POOLINGS)} is implemented"
         )
     return POOLINGS[chosen[0]]
+
+
+def _check_modules(path: Path) -> None:
+    """Raises: UnsupportedError where sentence-transformers does more with the states than pooling and a length of 1."""
+    if not path.is_file():
+        return
+    said = re.findall(rb'"type"\s*:\s*"[^"]*?(\w+)"', read_bytes(path))
+    if more := sorted({name.decode() for name in said} - {"Transformer", "Pooling", "Normalize"}):
+        raise UnsupportedError(f"{path.name}: {', '.join(more)} behind the model is not implemented")
 
 
 def _check_ranked(config: Mapping[str, Any], hf: HfFamily, stored: Mapping[str, Source]) -> None:
