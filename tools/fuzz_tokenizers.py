@@ -1,6 +1,6 @@
 """Fuzz tokenizers against the original libraries: ids, spans and decoded texts of hundreds of thousands of strings.
 
-    python tools/fuzz_tokenizers.py [--strings 200000] [--seed 1] [--family unigram] [--file NAME] [FOLDER]
+    python tools/fuzz_tokenizers.py [--strings 200000] [--seed 1] [--family unigram] [--file NAME] [--patterns VOCABULARY] [FOLDER]
 
 Strings are spread over the vocabularies of a family (by kind: bpe, characters, unigram, wordpiece, spm, ranks, ...). A third is
 structured noise (the generator of the reference data), a third are lines of real texts, changed a little, a third are made of
@@ -15,12 +15,14 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from reference_data import golden, unpacked
+from tokamak.errors import UnsupportedError
 from tokamak.tokenizers import Tokenizer
 
 SHOWN = 3  # differences per vocabulary
@@ -207,6 +209,28 @@ def vocabularies(folder: Path) -> dict[str, list[tuple[Path, type]]]:
     return found
 
 
+def write_patterns(source: Path, folder: Path) -> None:
+    """The byte-level vocabulary of `source` under every named pre-tokenizer, as files that the original reads by itself."""
+    from dataclasses import replace
+
+    from tokamak.tokenizers.files.hf_write import data_from_spec
+    from tokamak.tokenizers.patterns import PRE_TOKENIZERS
+
+    spec = Tokenizer.load(source).spec
+    for name, row in PRE_TOKENIZERS.items():
+        steps = {
+            "pre_tokenizers": row.steps,
+            "normalizers": row.normalizers,
+            "ignore_merges": row.ignore_merges,
+        }
+        try:
+            data = data_from_spec(replace(spec, **steps))
+        except UnsupportedError as e:
+            print(f"not compared: {name}: {e}"[:150])
+            continue
+        (folder / f"{name}.json").write_text(json.dumps(data), encoding="utf-8")
+
+
 def texts_of(folder: Path) -> list[str]:
     lines: list[str] = []
     for path in sorted((folder / "corpora").glob("*.txt")):
@@ -242,6 +266,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--family", help="only this kind")
     parser.add_argument("--file", default="", help="only files whose path has this in it")
+    parser.add_argument(
+        "--patterns", type=Path, help="a byte-level vocabulary to read under every named pattern"
+    )
     parser.add_argument("folder", type=Path, nargs="?", help="of vocabularies, instead of the reference data")
     args = parser.parse_args()
     shared = unpacked()
@@ -250,6 +277,10 @@ def main() -> int:
         return 4
     lines = texts_of(shared / "tokenizers")
     folder = args.folder or shared / "tokenizers"
+    made = tempfile.TemporaryDirectory()
+    if args.patterns:
+        folder = Path(made.name)
+        write_patterns(args.patterns, folder)
     total = 0
     for kind, found in sorted(vocabularies(folder).items()):
         files = [f for f in found if args.file in str(f[0])]
@@ -263,6 +294,7 @@ def main() -> int:
             total += bad
             took = time.perf_counter() - started
             print(f"  {bad:>6} differ  {path.relative_to(folder)}  ({took:.0f} s)", flush=True)
+    made.cleanup()
     return 5 if total else 0
 
 
