@@ -6,10 +6,10 @@
 #include <bit>
 #include <cstring>
 #include <exception>
-#include <thread>
 #include <utility>
 
 #include "base/error.h"
+#include "text/crew.h"
 #include "text/workspace.h"
 
 namespace tokamak::text {
@@ -332,10 +332,7 @@ std::vector<std::vector<int32_t>> Engine::encode_batch(const std::vector<std::st
       failure = std::current_exception();
     }
   };
-  std::vector<std::jthread> others;
-  for (size_t i = 1; i < std::min(threads, texts.size()); ++i) others.emplace_back(work);
-  work();
-  others.clear();  // joins
+  Crew::current().run(std::min(threads, texts.size()), work);
   if (failure) std::rethrow_exception(failure);
   return results;
 }
