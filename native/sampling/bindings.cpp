@@ -115,19 +115,24 @@ std::vector<std::pair<int32_t, double>> draw_rows(const std::vector<Draw>& rows,
   return drawn;
 }
 
-std::vector<std::pair<double, std::vector<int32_t>>> log_rows(
-    const std::vector<std::pair<Row, int32_t>>& rows, nb::handle workers) {
-  for (const auto& [logits, num_top] : rows) {
+using LogRow = std::tuple<Row, int32_t, int32_t>;
+using LogFound = std::tuple<double, int64_t, std::vector<int32_t>>;
+
+std::vector<LogFound> log_rows(const std::vector<LogRow>& rows, nb::handle workers) {
+  for (const auto& [logits, id, num_top] : rows) {
     check(logits, 0.0, 0.0);
-    if (num_top < 0 || num_top > sampling::max_top_k) {
-      throw Error(ErrorKind::invalid_params, "log_rows: too many are asked for");
+    if (id < 0 || static_cast<size_t>(id) >= logits.size() || num_top < 0 ||
+        num_top > sampling::max_top_k) {
+      throw Error(ErrorKind::invalid_params, "log_rows: an argument is outside its range");
     }
   }
-  std::vector<std::pair<double, std::vector<int32_t>>> found(rows.size());
+  std::vector<LogFound> found(rows.size());
   for_rows(rows.size(), workers, [&](size_t i) {
-    const auto& [logits, num_top] = rows[i];
-    found[i].first = sampling::log_total(span_of(logits));
-    if (num_top > 0) found[i].second = sampling::likeliest(span_of(logits), num_top);
+    const auto& [logits, id, num_top] = rows[i];
+    auto& [total, rank, top] = found[i];
+    total = sampling::log_total(span_of(logits));
+    rank = sampling::rank_of(span_of(logits), id);
+    if (num_top > 0) top = sampling::likeliest(span_of(logits), num_top);
   });
   return found;
 }
@@ -162,10 +167,12 @@ void bind_sampling(nb::module_& m) {
         "(token, its probability among those left) of each row (chain, logits f32[V], coin, "
         "with_xtc, aim); token -1 if they are not numbers. aim: mu of mirostat, or that of "
         "adaptive-p. workers: whose threads share the rows. The GIL is released.");
-  m.def("log_rows", &log_rows, "rows"_a, "workers"_a.none() = nb::none(),
-        nb::sig("def log_rows(rows: Sequence[tuple[numpy.typing.NDArray[numpy.float32], int]], "
-                "workers: CpuProgram | None = None) -> list[tuple[float, list[int]]]"),
-        "(ln of the sum of e^l, the likeliest ids) of each row (logits f32[V], how many).");
+  m.def(
+      "log_rows", &log_rows, "rows"_a, "workers"_a.none() = nb::none(),
+      nb::sig("def log_rows(rows: Sequence[tuple[numpy.typing.NDArray[numpy.float32], int, int]], "
+              "workers: CpuProgram | None = None) -> list[tuple[float, int, list[int]]]"),
+      "(ln of the sum of e^l, rank of the token from 1, the likeliest ids) of each row (logits "
+      "f32[V], token, how many); ties by id.");
 }
 
 }  // namespace tokamak

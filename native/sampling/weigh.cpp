@@ -40,6 +40,14 @@ float largest_of(std::span<const float> logits) noexcept {
   return bad ? std::numeric_limits<float>::quiet_NaN() : largest;
 }
 
+int64_t rank_of(std::span<const float> logits, int32_t at) noexcept {
+  const float own = logits[static_cast<size_t>(at)];
+  int32_t above = 0, before = 0;
+  for (const float logit : logits) above += logit > own ? 1 : 0;
+  for (const float logit : logits.first(static_cast<size_t>(at))) before += logit == own ? 1 : 0;
+  return int64_t{1} + above + before;
+}
+
 int32_t first_of(std::span<const float> logits, float value) noexcept {
   constexpr size_t block = 64;  // compared at once
   size_t i = 0;

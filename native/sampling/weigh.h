@@ -17,6 +17,9 @@ struct Weighed {
 // Largest of logits; NaN if one is no number or +infinity.
 float largest_of(std::span<const float> logits) noexcept;
 
+// How many of logits[n] come before position `at` in the order of preference, and it itself.
+int64_t rank_of(std::span<const float> logits, int32_t at) noexcept;
+
 // First position of logits[n] with that value, n if there is none.
 int32_t first_of(std::span<const float> logits, float value) noexcept;
 

@@ -533,10 +533,10 @@ def draw_rows(
     """
 
 def log_rows(
-    rows: Sequence[tuple[numpy.typing.NDArray[numpy.float32], int]], workers: CpuProgram | None = None
-) -> list[tuple[float, list[int]]]:
+    rows: Sequence[tuple[numpy.typing.NDArray[numpy.float32], int, int]], workers: CpuProgram | None = None
+) -> list[tuple[float, int, list[int]]]:
     """
-    (ln of the sum of e^l, the likeliest ids) of each row (logits f32[V], how many).
+    (ln of the sum of e^l, rank of the token from 1, the likeliest ids) of each row (logits f32[V], token, how many); ties by id.
     """
 
 def transcode(

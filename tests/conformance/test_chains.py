@@ -130,13 +130,15 @@ def test_settings_out_of_range_are_refused():
     with pytest.raises(InvalidParams):
         _native.draw_rows([(chain, np.zeros(4, dtype=np.float32), 1.0, False, 0.0)])
     with pytest.raises(InvalidParams):
-        _native.log_rows([(np.zeros(4, dtype=np.float32), 1025)])
+        _native.log_rows([(np.zeros(4, dtype=np.float32), 0, 1025)])
+    with pytest.raises(InvalidParams):
+        _native.log_rows([(np.zeros(4, dtype=np.float32), 4, 1)])
 
 
 def test_exponentials_and_their_sum_are_those_of_numpy():
     logits = rows(70_000, 9.0)[1]
     exact = logits.max() + np.log(np.exp(logits.astype(np.float64) - logits.max()).sum())
-    assert _native.log_rows([(logits, 0)])[0][0] == pytest.approx(exact, abs=3e-7)
+    assert _native.log_rows([(logits, 0, 0)])[0][0] == pytest.approx(exact, abs=3e-7)
 
 
 @pytest.mark.parametrize("limit", [0, 3, 1000])
@@ -229,4 +231,9 @@ def test_the_likeliest_tokens_are_those_of_the_readable_twin():
     logits = np.round(rows(5000, 3.0)[1], 1)
     for count in (1, 20, 1024):
         best = filters.ordered(filters.top_k(filters.everything(logits), count))
-        assert _native.log_rows([(logits, count)])[0][1] == best.ids.tolist()
+        ranks = []
+        for token in best.ids[-3:].tolist():
+            _, rank, top = _native.log_rows([(logits, token, count)])[0]
+            assert top == best.ids.tolist()
+            ranks.append(rank)
+        assert ranks == list(range(count + 1 - len(ranks), count + 1))

@@ -77,7 +77,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     group = parser.add_argument_group("common options")
     group.add_argument("--json", action="store_true", help="machine-readable output on stdout")
     group.add_argument(
-        "--threads", type=int, metavar="N", help="threads (default: TOKAMAK_THREADS, then all CPUs)"
+        "--threads", "-t", type=int, metavar="N", help="threads (default: TOKAMAK_THREADS, then all CPUs)"
     )
     group.add_argument("--quiet", action="store_true", help="no progress and no remarks on stderr")
     parser.set_defaults(execute=module.execute)

@@ -42,6 +42,13 @@ ALERTS = (
 PROBE_NBYTES = 64 << 20  # more than caches hold, read in some hundredths of a second
 TODAY = {"date_string": "strftime_now('%d %b %Y')", "datetime": "strftime_now('%b %d %Y')"}
 CLOSABLE = ("metrics", "slots")
+ALWAYS = (
+    ("--metrics",),
+    ("--slots",),
+    ("--jinja",),
+    ("--embedding", "--embeddings"),
+    ("--cont-batching", "-cb"),
+)
 NEEDED = ("starlette", "uvicorn", "h11", "msgspec")
 
 
@@ -91,6 +98,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_evidence(parser)
     add_loading(parser)
     add_templates(parser)
+    add_switches(parser)
+
+
+def add_switches(parser: argparse.ArgumentParser) -> None:
+    """Of llama-server: what is always so here."""
+    group = parser.add_argument_group("of llama-server")
+    group.add_argument(
+        "--model", "-m", dest="named", action="append", default=[], metavar="FILE", help="as MODEL"
+    )
+    for flags in ALWAYS:
+        group.add_argument(*flags, action="store_true", help="taken; it is always so")
 
 
 def add_templates(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +166,9 @@ LIMITS = (
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Of load, size and time. Defaults are those of ServerConfig."""
     group = parser.add_argument_group("limits")
-    group.add_argument("--max-batch-rows", type=int, metavar="N", help="rows of one step (default 512)")
+    group.add_argument(
+        "--max-batch-rows", "--batch-size", "-b", type=int, metavar="N", help="rows of one step (default 512)"
+    )
     group.add_argument(
         "--max-sequences",
         "--parallel",
@@ -359,6 +379,7 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
 def execute(args: argparse.Namespace) -> int:
     """Bind, load, serve until SIGTERM or Ctrl-C."""
     check_installed()
+    args.models += args.named
     from tokamak.server import logs
     from tokamak.server.app import create_app
     from tokamak.server.registry import Models, Served

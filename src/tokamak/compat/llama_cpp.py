@@ -31,7 +31,7 @@ from tokamak.engine.llm import LLM
 from tokamak.engine.loading import load
 from tokamak.engine.replies import ToolParser
 from tokamak.errors import InvalidParams, UnsupportedError
-from tokamak.sampling import SamplingParams
+from tokamak.sampling import SamplingParams, TokenLogprob
 from tokamak.tokenizers.chat_formats import FORMATS
 from tokamak.types import Floats
 
@@ -398,12 +398,18 @@ class Llama:
                     **answer,
                     "choices": [{"text": prompt, "index": 0, "logprobs": None, "finish_reason": None}],
                 }
+            held: list[TokenLogprob | None] = []
+            start = len(prompt) if isinstance(prompt, str) else 0
             for event in stream.events():
+                held += [] if event.logprob is None else [event.logprob]
                 if event.text or event.finish_reason:
+                    made = shapes.text_logprobs(held, self.tokenizer(), start) if held else None
+                    start += sum(map(len, made["tokens"])) if made else 0
+                    held = []
                     choice = {
                         "text": event.text,
                         "index": 0,
-                        "logprobs": None,
+                        "logprobs": made,
                         "finish_reason": event.finish_reason,
                     }
                     yield {**answer, "choices": [choice]}
@@ -412,15 +418,20 @@ class Llama:
     def _chat_chunks(
         self, answer: Json, ids: list[int], params: SamplingParams, reading: Reading
     ) -> Iterator[Json]:
+        held: list[TokenLogprob | None] = []  # of tokens that no piece has brought yet
+
         def chunk(delta: Json, reason: str | None = None) -> Json:
+            made = shapes.chat_logprobs(held, self.tokenizer()) if held else None
+            held.clear()
             return {
                 **answer,
-                "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}],
+                "choices": [{"index": 0, "delta": delta, "logprobs": made, "finish_reason": reason}],
             }
 
         yield chunk({"role": "assistant"})
         with self.llm.stream(ids, params) as stream:
             for event in stream.events():
+                held += [] if event.logprob is None else [event.logprob]
                 for delta in reading.push(event.text):
                     yield chunk(delta)
             for delta in reading.finish():

@@ -17,6 +17,8 @@ import numpy as np
 
 from tokamak import sampling
 from tokamak.compat.chat_reading import plain
+from tokamak.compat.hf_fast import PreTrainedTokenizerFast
+from tokamak.compat.hf_tokenizer import Tokenizer
 from tokamak.engine.completion import Completion
 from tokamak.engine.loading import load
 from tokamak.engine.resolve import is_one_prompt
@@ -92,7 +94,12 @@ class SamplingParams:
         if self.allowed_token_ids is not None:
             allowed = set(self.allowed_token_ids)
             bias |= {i: -np.inf for i in range(num_tokens) if i not in allowed}
-        bias |= self._banned(tokenizer)
+        words = self._words(tokenizer)
+        bias |= {word[0]: -np.inf for word in words if len(word) == 1}
+        processors = [_with_lists(p) for p in self.logits_processors or ()]
+        longer = [word for word in words if len(word) > 1]
+        if longer:
+            processors.append(_with_lists(_without(longer)))
         wanted = self.structured_outputs or self.guided_decoding
         rules: dict[str, Any] = {}
         if wanted is not None:
@@ -105,21 +112,13 @@ class SamplingParams:
             ignore_eos=self.ignore_eos, max_tokens=-1 if self.max_tokens is None else self.max_tokens, min_tokens=self.min_tokens,
             logprobs=self.logprobs if self.prompt_logprobs is None else max(self.logprobs or 0, self.prompt_logprobs),
             echo=self.prompt_logprobs is not None, logit_bias=bias,
-            logits_processor=[_with_lists(p) for p in self.logits_processors or ()], **rules, **(self.extra_args or {}),
+            logits_processor=processors, **rules, **(self.extra_args or {}),
         )  # fmt: skip
 
-    def _banned(self, tokenizer: Any) -> dict[int | str, float]:
-        """Words that may not come, each one token."""
-        found: dict[int | str, float] = {}
-        for word in self.bad_words or ():
-            for text in (word, " " + word.lstrip()):
-                ids = tokenizer.encode(text, add_special=False)
-                if len(ids) > 1:
-                    raise UnsupportedError(
-                        f"bad_words has {word!r}, which is {len(ids)} tokens; single tokens can be banned"
-                    )
-                found |= dict.fromkeys(ids, -np.inf)
-        return found
+    def _words(self, tokenizer: Any) -> list[list[int]]:
+        """Token ids of the words that may not come, as they begin a text and after a space."""
+        texts = [text for word in self.bad_words or () for text in (word, " " + word.lstrip())]
+        return [ids for text in texts if (ids := tokenizer.encode(text, add_special=False))]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -271,9 +270,20 @@ class LLM:
         )
         self._numbers = itertools.count()
 
-    def get_tokenizer(self) -> Any:
-        """The model's tokenizer."""
-        return self.llm.tokenizer
+    def get_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The model's tokenizer with transformers' interface."""
+        own = self._tokenizer()
+        named = {
+            f"{kind}_token": i for kind, i in (("bos", own.bos_id), ("eos", own.eos_id)) if i is not None
+        }
+        special = {name: own.id_to_bytes(i).decode("utf-8", "replace") for name, i in named.items()}
+        template = own.chat_template.source if own.chat_template else None
+        return PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(own),
+            chat_template=template,
+            model_max_length=self.llm.context,
+            **special,
+        )
 
     def get_default_sampling_params(self) -> SamplingParams:
         """vLLM's own defaults."""
@@ -397,7 +407,7 @@ class LLM:
         """The token itself and the most likely ones."""
         decode = self._tokenizer().decode
         found = {i: Logprob(p, rank, decode([i], continues=True)) for rank, (i, p) in enumerate(entry.top, 1)}
-        own = Logprob(entry.logprob, None, decode([entry.token_id], continues=True))
+        own = Logprob(entry.logprob, entry.rank, decode([entry.token_id], continues=True))
         return {entry.token_id: found.pop(entry.token_id, own), **found}
 
     def _ids(self, prompt: Any) -> list[int]:
@@ -433,6 +443,18 @@ def _none(others: Mapping[str, Any], *known: str) -> None:
 def _beam(ids: list[int], done: Completion, penalty: float) -> BeamSearchSequence:
     total = 0.0 if done.score is None else done.score * max(1, len(done.token_ids)) ** penalty
     return BeamSearchSequence([*ids, *done.token_ids], total, done.text, done.finish_reason, done.stop_reason)
+
+
+def _without(words: Sequence[Sequence[int]]) -> Callable[..., Any]:
+    """Bans the last token of each word where the text ends in those before it."""
+
+    def process(made: list[int], logits: Floats) -> Floats:
+        for *begun, last in words:
+            if made[-len(begun) :] == begun:
+                logits[last] = -np.inf
+        return logits
+
+    return process
 
 
 def _with_lists(processor: Callable[..., Any]) -> Callable[..., Any]:

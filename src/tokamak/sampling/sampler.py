@@ -40,6 +40,7 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()  # the most likely tokens, most likely first
+    rank: int | None = None  # of the token in that order, from 1
 
 
 class TextIsComplete(Exception):  # as StopIteration, an answer and no error
@@ -90,12 +91,15 @@ def log_probabilities(
     rows: Sequence[tuple[Floats, int, int]], workers: CpuProgram | None = None
 ) -> list[TokenLogprob]:
     """ln softmax of a token and of the num_top most likely, for rows of (logits f32[V], token id, num_top). workers: as `sample_rows`."""
-    found = _native.log_rows([(logits, num_top) for logits, _, num_top in rows], workers)
+    found = _native.log_rows(rows, workers)
     return [
         TokenLogprob(
-            token_id, float(logits[token_id]) - total, tuple((i, float(logits[i]) - total) for i in ids)
+            token_id,
+            float(logits[token_id]) - total,
+            tuple((i, float(logits[i]) - total) for i in ids),
+            rank,
         )
-        for (logits, token_id, _), (total, ids) in zip(rows, found, strict=True)
+        for (logits, token_id, _), (total, rank, ids) in zip(rows, found, strict=True)
     ]
 
 

@@ -278,3 +278,18 @@ def test_a_folder_here_is_a_repository(chat_model):
     model = Llama.from_pretrained(str(Path(chat_model).parent), "*.gguf", n_ctx=64)
     assert model.n_ctx() == 64
     model.close()
+
+
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_pieces_bring_the_logprobs_of_their_tokens(chat, is_chat):
+    asked = {"max_tokens": 12, "temperature": 0}
+    if is_chat:
+        asked |= {"logprobs": True, "top_logprobs": 2}
+        whole = chat.create_chat_completion(MESSAGES, **asked)["choices"][0]["logprobs"]["content"]
+        pieces = chat.create_chat_completion(MESSAGES, stream=True, **asked)
+        found = [e for p in pieces for e in (p["choices"][0]["logprobs"] or {"content": []})["content"]]
+    else:
+        whole = chat(PROMPT, logprobs=2, **asked)["choices"][0]["logprobs"]
+        pieces = [p["choices"][0]["logprobs"] for p in chat(PROMPT, logprobs=2, stream=True, **asked)]
+        found = {name: [e for p in pieces if p for e in p[name]] for name in whole}
+    assert found == whole

@@ -108,7 +108,9 @@ def test_a_conversation(llm):
     (one,) = llm.chat(messages, GREEDY)
     two = llm.chat([messages, messages], GREEDY)
     assert [o.outputs[0].token_ids for o in two] == [one.outputs[0].token_ids] * 2
-    assert one.prompt_token_ids == llm.get_tokenizer().encode_chat(messages)
+    tokenizer = llm.get_tokenizer()  # as transformers', it renders the template and adds nothing
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert one.prompt_token_ids == [tokenizer.bos_token_id, *rendered]
 
 
 def test_beams_and_vectors(llm):
@@ -128,3 +130,27 @@ def test_what_is_unknown_or_not_implemented_is_refused(path, llm):
         LLM(path, tensor_parallel_size=2)
     with pytest.raises(errors.InvalidParams, match="2 sampling_params"):
         llm.generate(["a"], [GREEDY, GREEDY])
+
+
+def test_a_bad_word_of_several_tokens_never_comes_and_its_parts_may(llm):
+    word = llm.get_tokenizer().encode("qz", add_special_tokens=False)
+    assert len(word) > 1
+    asked = SamplingParams(
+        n=4, seed=1, max_tokens=40, top_k=0, temperature=50.0, ignore_eos=True, allowed_token_ids=word
+    )
+    for words in (None, ["qz"]):
+        (done,) = llm.generate("qz q", dataclasses.replace(asked, bad_words=words))
+        made = [out.token_ids for out in done.outputs]
+        found = any(ids[i : i + len(word)] == word for ids in made for i in range(40))
+        assert found == (words is None)
+        assert set(word) == {token for ids in made for token in ids}
+
+
+def test_a_token_outside_the_likeliest_has_its_rank(llm):
+    asked = SamplingParams(temperature=2.0, seed=5, max_tokens=12, logprobs=1, ignore_eos=True)
+    (done,) = llm.generate("Once upon", asked)
+    prompt, out = done.prompt_token_ids, done.outputs[0]
+    scores = llm.llm.logits([*prompt, *out.token_ids])[len(prompt) - 1 : -1]
+    ranks = [e[t].rank for e, t in zip(out.logprobs, out.token_ids, strict=True)]
+    assert ranks == [int((row > row[t]).sum()) + 1 for row, t in zip(scores, out.token_ids, strict=True)]
+    assert max(ranks) > 1
