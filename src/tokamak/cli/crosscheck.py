@@ -161,11 +161,15 @@ def checked(args: argparse.Namespace, llm: LLM, peer: Peer, on: tuple[str, list[
     """Both are loaded: compare them, and measure them if that is asked for."""
     from tokamak.bench.crosscheck import crosscheck
     from tokamak.bench.parity import measure, paced
-    from tokamak.bench.texts import original
+    from tokamak.bench.texts import collapsed, original
     from tokamak.engine.contents import contents
 
     text, ids, where = on
-    formats = {str(f["format"]) for f in contents(args.model)["formats"]}
+    facts = contents(args.model)
+    formats = {str(f["format"]) for f in facts["formats"]}
+    spaces = args.against != "transformers" and facts["metadata"].get(
+        "tokenizer.ggml.remove_extra_whitespaces"
+    )
     with ExitStack() as stack:
         how = exact_form(args, where, formats)
 
@@ -185,7 +189,7 @@ def checked(args: argparse.Namespace, llm: LLM, peer: Peer, on: tuple[str, list[
             cosine=args.cosine,
             node_tolerance=args.node_tolerance,
             exact=exact if how else None,
-            original=original(where),
+            original=collapsed(peer) if spaces else original(where),
         )
     if args.perf:
         pace = measure(paced(llm), peer, ids, max(1, args.n), seconds=args.perf)

@@ -15,7 +15,7 @@ from reference_data import golden
 from tokamak.bench import crosscheck as cc
 from tokamak.bench import llama_cpp, parity, peers
 from tokamak.bench.nodes import first_difference
-from tokamak.bench.texts import text_for
+from tokamak.bench.texts import collapsed, text_for
 from tokamak.cli.main import main
 from tokamak.engine.loading import default_model
 from tokamak.errors import InvalidParams, TokenizerFileError, UnavailableError, UnsupportedError
@@ -333,16 +333,30 @@ def test_a_build_without_values_of_nodes_is_unsupported():
 def test_a_text_of_the_vocabulary_stands_in_where_words_are_lacking():
     class Few:
         special_tokens, vocab_size = {"a": 0}, 26
+        spec = SimpleNamespace(unk_id=0)
 
         def encode(self, text):
             if "?" in text:
                 raise TokenizerFileError("the vocabulary lacks it")
+            return [0 if "!" in text else 1]
 
         def decode(self, ids):
             return "\n" if ids == [2] else chr(ord("a") + ids[0])
 
     assert text_for(Few(), "what?") == "bdefghijklmnopqrstuvwxyz"
+    assert text_for(Few(), "what!") == text_for(Few(), "what?")
     assert text_for(Few(), "plain") == "plain"
+
+
+def test_a_peer_that_skips_the_files_normaliser_is_asked_without_runs_of_spaces():
+    class Spaces(Known):
+        def tokens(self, text):
+            return [1, 2, 3] if text == "a b" else [1, 9, 9, 3]
+
+    peer = Spaces()
+    report = cc.crosscheck(Ours(), peer, [" a   b"], range(9), num_tokens=2, original=collapsed(peer))
+    assert (report.status, report.tokens[0].first) == ("ok", 1)
+    assert "remove_extra_whitespaces" in report.notes[0]
 
 
 def test_the_gate_that_an_engine_computes_otherwise_can_be_chosen(capsys):
