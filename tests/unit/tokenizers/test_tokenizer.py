@@ -1,6 +1,7 @@
 """Laws of the Tokenizer facade."""
 
 import pickle
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -200,3 +201,15 @@ def test_bad_arguments_are_typed_errors():
     with pytest.raises(TypeError):
         BYTE.encode(7)
     assert BYTE.decode([]) == "" and BYTE.encode_array("").dtype == np.int32
+
+
+def test_an_array_of_ids_has_no_python_object_per_token():
+    """Ints of a list would take 36 bytes for each id."""
+    data = memoryview(("the thing " * 20_000).encode())
+    BYTE.encode_array(data)
+    tracemalloc.start()
+    ids = BYTE.encode_array(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(ids) > 20_000
+    assert peak < ids.nbytes + 10_000
