@@ -1,6 +1,7 @@
 // Word -> ids, for words that come again. Tables of fixed size, so memory has a hard limit and text
-// without repeats costs one failed compare per word: short words of few ids in two-way sets of one
-// cache line; the others in a log of words that starts afresh when it is full.
+// without repeats costs one failed compare per word: short words in two-way sets of one cache line,
+// which say where ids lie that are many; the others, and those ids, in a log that starts afresh
+// when it is full.
 #pragma once
 
 #include <algorithm>
@@ -99,7 +100,7 @@ class WordCache {
   void prefetch_long(uint64_t hash) const noexcept { __builtin_prefetch(bucket(hash)); }
 
   // Writes the ids to `room`, which has place for kShortIds, and returns their number; 0: not here;
-  // kMany: the word has more ids and may be found as a long one. slot: of the key.
+  // kMany: more ids, which copy_many() may have if it gets the same room. slot: of the key.
   size_t find(const Key& key, size_t slot, int32_t* room) const noexcept {
     const Set& set = sets_[slot];
     const uint64_t first = (set.way[0].key.low ^ key.low) | (set.way[0].key.high ^ key.high);
@@ -115,15 +116,29 @@ class WordCache {
     return sets_[slot].way[0].key == key || sets_[slot].way[1].key == key;
   }
 
-  // False where the word has too many ids (or none); then insert_long() is to be called.
-  bool insert(const Key& key, size_t slot, const int32_t* ids, size_t count) noexcept {
-    const bool many = count == 0 || count > kShortIds || static_cast<uint32_t>(ids[0]) > kIdMask;
+  void insert(const Key& key, size_t slot, const int32_t* ids, size_t count) noexcept {
     Short e{key, {0, 0, 0, 0}};
-    for (size_t i = 0; i < count && !many; ++i) e.ids[i] = static_cast<uint32_t>(ids[i]);
-    e.ids[0] |= static_cast<uint32_t>(many ? kMany : count) << kCountShift;
+    if (count - 1 < kShortIds && static_cast<uint32_t>(ids[0]) <= kIdMask) {
+      for (size_t i = 0; i < count; ++i) e.ids[i] = static_cast<uint32_t>(ids[i]);
+      e.ids[0] |= static_cast<uint32_t>(count) << kCountShift;
+    } else {
+      const size_t at = log({}, ids, count);
+      e = {key, {kManyIds, static_cast<uint32_t>(at), era_, 0}};
+    }
     put(e, slot);
     ++num_short_;
-    return !many;
+  }
+  // That the key is there, with ids to come.
+  void mark(const Key& key, size_t slot) noexcept { put({key, {kManyIds, 0, 0, 0}}, slot); }
+  // The ids of a short word of which find() said kMany and left `room`; false: not here.
+  bool copy_many(const int32_t* room, IdBuffer& out) const {
+    const auto at = static_cast<uint32_t>(room[1]);
+    if (at == 0 || static_cast<uint32_t>(room[2]) != era_) return false;
+    const uint32_t* entry = &log_[at - 1];
+    const size_t count = entry[1];
+    std::memcpy(out.room(count), entry + 2, count * sizeof(int32_t));
+    out.add(count);
+    return true;
   }
 
   // Whether a word of that hash is there, most likely.
@@ -151,30 +166,17 @@ class WordCache {
   }
   void insert_long(std::string_view word, uint64_t hash, const int32_t* ids,
                    size_t count) noexcept {
-    const size_t words = 2 + (word.size() + 3) / 4 + count;
-    if (word.empty() || word.size() > kLongest || count == 0 || words > most_log_ / 2) return;
-    while (used_ + words > log_.size() && log_.size() < most_log_) {
-      HugeArray<uint32_t> old(std::min(most_log_, log_.size() * kGrowth));
-      std::swap(old, log_);
-      std::memcpy(&log_[0], &old[0], used_ * sizeof(uint32_t));
-    }
-    if (used_ + words > log_.size()) {
-      slots_.clear();
-      used_ = 0;
-    }
-    uint32_t* entry = &log_[used_];
-    entry[0] = static_cast<uint32_t>(word.size());
-    entry[1] = static_cast<uint32_t>(count);
-    std::memcpy(entry + 2, word.data(), word.size());
-    std::memcpy(entry + 2 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
-    put({static_cast<uint32_t>(hash >> 32), static_cast<uint32_t>(used_ + 1)});
-    used_ += words;
+    if (word.empty() || word.size() > kLongest) return;
+    const size_t at = log(word, ids, count);
+    if (at == 0) return;
+    put({static_cast<uint32_t>(hash >> 32), static_cast<uint32_t>(at)});
     ++num_long_;
   }
 
  private:
   static constexpr uint32_t kCountShift = 24;  // the number of ids lies above the first id
   static constexpr uint32_t kIdMask = (1u << kCountShift) - 1;
+  static constexpr uint32_t kManyIds = static_cast<uint32_t>(kMany) << kCountShift;
   struct Short {
     Key key;
     uint32_t ids[kShortIds];
@@ -193,6 +195,28 @@ class WordCache {
   static constexpr size_t kGrowth = 16;
   const Slot* bucket(uint64_t hash) const noexcept {
     return &slots_[(hash >> 32) * kWays & (slots_.size() - 1)];
+  }
+  // Place of a new entry in the log, counted from 1; 0: it is too large.
+  size_t log(std::string_view word, const int32_t* ids, size_t count) noexcept {
+    const size_t words = 2 + (word.size() + 3) / 4 + count;
+    if (words > most_log_ / 2) return 0;
+    while (used_ + words > log_.size() && log_.size() < most_log_) {
+      HugeArray<uint32_t> old(std::min(most_log_, log_.size() * kGrowth));
+      std::swap(old, log_);
+      std::memcpy(&log_[0], &old[0], used_ * sizeof(uint32_t));
+    }
+    if (used_ + words > log_.size()) {
+      slots_.clear();
+      used_ = 0;
+      ++era_;
+    }
+    uint32_t* entry = &log_[used_];
+    entry[0] = static_cast<uint32_t>(word.size());
+    entry[1] = static_cast<uint32_t>(count);
+    std::memcpy(entry + 2, word.data(), word.size());
+    std::memcpy(entry + 2 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
+    used_ += words;
+    return used_ - words + 1;
   }
   void put(const Slot& slot) noexcept {
     Slot* slots = &slots_[size_t{slot.tag} * kWays & (slots_.size() - 1)];
@@ -215,6 +239,7 @@ class WordCache {
   size_t most_log_;
   HugeArray<uint32_t> log_;  // entries: size, number of ids, bytes of the word, ids
   size_t used_ = 0;
+  uint32_t era_ = 1;      // how often the log started
   size_t num_short_ = 0;  // words that came in
   size_t num_long_ = 0;
 };

@@ -40,15 +40,19 @@ class Cutter {
 
   // Pieces that white space separates, each with the white space before it.
   enum class Spaces : uint8_t {
-    words,                  // ASCII white space starts a piece
-    words_and_punctuation,  // ... without VT and FF; so does an ASCII punctuation or Chinese
-                            // character, and what follows it
+    words,                  // ASCII white space starts a piece, but VT and FF: some normalizers
+                            // take VT away
+    words_and_punctuation,  // ... and so does an ASCII punctuation or Chinese character, and what
+                            // follows it
     symbols,                // a run of spaces starts a piece, but not after U+2581
     symbols_after_ascii,    // ... but only after a visible ASCII character
   };
   static std::shared_ptr<const Cutter> of_spaces(Spaces kind);
   // Whether a piece starts at `at` > 0, from one character before it: the twin of the masks.
   bool is_start(std::string_view text, size_t at) const;
+  bool starts_at_spaces() const {  // U+0020, and nothing else
+    return spaces_ == Spaces::symbols || spaces_ == Spaces::symbols_after_ascii;
+  }
 
   // Starts of words in the block at p, itself the start of a word: bit 0, then every start up to a
   // word that is not yet settled. Only bit 0: the automaton has to say. p < end.

@@ -92,9 +92,10 @@ void Engine::encode_word(std::string_view word, Workspace& w) const {
   WaitingWord at;
   w.place(word, false, at);
   if (word.size() > WordCache::kShort) return encode_rare(at, w);
-  const size_t known = w.cache.find(at.key, at.slot, w.tokens.ids.room(WordCache::kShortIds));
+  int32_t* room = w.tokens.ids.room(WordCache::kShortIds);
+  const size_t known = w.cache.find(at.key, at.slot, room);
   if (known - 1 < WordCache::kShortIds) return w.tokens.ids.add(known);
-  encode_missed(at, known, w);
+  if (known == 0 || !w.cache.copy_many(room, w.tokens.ids)) encode_missed(at, w);
 }
 
 // Queues the words of a block and returns where the next one starts; p where there are none.

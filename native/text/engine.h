@@ -125,6 +125,7 @@ class Engine {
   void encode_whole(std::string_view text, size_t origin, bool repair, bool parse_special,
                     Workspace& w) const;
   void encode_raw(std::string_view text, bool at_start, bool parse_special, Workspace& w) const;
+  void encode_first(std::string_view piece, bool at_start, bool parse_special, Workspace& w) const;
   void encode_new(std::string_view word, Workspace& w) const;
   void encode_inner(std::string_view piece, Workspace& w) const;
   bool encode_plain(std::string_view piece, Workspace& w) const;
@@ -142,7 +143,7 @@ class Engine {
   void miss(const WaitingWord& word, Workspace& w) const;
   void encode_misses(Workspace& w) const;
   void remember(const WaitingWord& word, const int32_t* ids, size_t count, Workspace& w) const;
-  void encode_missed(const WaitingWord& word, size_t known, Workspace& w) const;
+  void encode_missed(const WaitingWord& word, Workspace& w) const;
   void encode_rare(const WaitingWord& word, Workspace& w) const;
   void encode_parts(const WaitingWord& word, Workspace& w) const;
   const DecodeTable* decode_table(size_t count) const;

@@ -14,11 +14,9 @@ void Engine::encode_raw(std::string_view text, bool at_start, bool parse_special
   const char* p = text.data();
   const char* end = p + text.size();
   if (raw_cut_->first_is_special()) {
-    const size_t first = raw_cut_->piece_end(text, 0);
-    w.cached = false;
-    encode_whole(text.substr(0, first), at_start ? 0 : 1, false, parse_special, w);
-    w.cached = true;
-    p += first;
+    const std::string_view first = text.substr(0, raw_cut_->piece_end(text, 0));
+    encode_first(first, at_start, parse_special, w);
+    p += first.size();
   }
   w.raw = true;
   w.base = text.data();
@@ -28,7 +26,7 @@ void Engine::encode_raw(std::string_view text, bool at_start, bool parse_special
     if (next == p) {
       const size_t from = static_cast<size_t>(p - text.data());
       const std::string_view piece = text.substr(from, raw_cut_->piece_end(text, from) - from);
-      if (piece.size() <= WordCache::kLong) {
+      if (piece.size() <= WordCache::kLongest) {
         if (w.waiting.count == WordQueue::kSize) flush(w);
         w.queue(w.waiting, piece);
       } else {
@@ -41,6 +39,21 @@ void Engine::encode_raw(std::string_view text, bool at_start, bool parse_special
   }
   flush(w);
   w.raw = false;
+}
+
+// The piece that starts a stretch. In the cache it is another word than the same piece inside;
+// where the stretch does not start the text, it is not kept.
+void Engine::encode_first(std::string_view piece, bool at_start, bool parse_special,
+                          Workspace& w) const {
+  const bool keep = at_start && piece.size() <= WordCache::kLongest;
+  const uint64_t hash = keep ? hash_bytes(piece) ^ WordCache::kPart : 0;
+  if (keep && w.cache.find_long(piece, hash, w.tokens.ids)) return;
+  const size_t before = w.tokens.ids.size();
+  w.cached = false;
+  encode_whole(piece, at_start ? 0 : 1, false, parse_special, w);
+  w.cached = true;
+  if (!keep) return;
+  w.cache.insert_long(piece, hash, w.tokens.ids.data() + before, w.tokens.ids.size() - before);
 }
 
 // What the cache does not know: a word, or a piece of the raw text.

@@ -19,6 +19,7 @@ void Engine::run(WordQueue& queue, Workspace& w) const {
   bool learned = w.raw;
   for (size_t i = 0; i < count; ++i) {
     const WaitingWord& word = queue.words[i];
+    w.cache.prefetch(queue.words[i + WordQueue::kAhead].slot);
     const bool is_short = word.size <= WordCache::kShort;
     size_t known = is_short ? w.cache.find(word.key, word.slot, at) : 0;
     if (known == 0 && !learned && (is_short || !w.cache.has_long(word.key.low))) {
@@ -32,7 +33,7 @@ void Engine::run(WordQueue& queue, Workspace& w) const {
     }
     ids.shrink(static_cast<size_t>(at - ids.data()));
     if (is_short) {
-      encode_missed(word, known, w);
+      if (known == 0 || !w.cache.copy_many(at, ids)) encode_missed(word, w);
     } else {
       encode_rare(word, w);
     }
@@ -65,7 +66,7 @@ void Engine::miss(const WaitingWord& word, Workspace& w) const {
   if (word.size > ShortWord::kMostBytes) return;
   if (word.size <= WordCache::kShort) {
     if (w.cache.has(word.key, word.slot)) return;
-    w.cache.insert(word.key, word.slot, nullptr, 0);  // it is not to come twice
+    w.cache.mark(word.key, word.slot);  // it is not to come twice
   }
   if (w.num_missed == w.missed.size()) encode_misses(w);
   w.missed_at[w.num_missed] = word;
@@ -86,28 +87,24 @@ void Engine::encode_misses(Workspace& w) const {
 
 void Engine::remember(const WaitingWord& word, const int32_t* ids, size_t count,
                       Workspace& w) const {
-  const bool is_short = word.size <= WordCache::kShort;
-  if (is_short && w.cache.insert(word.key, word.slot, ids, count)) return;
-  w.cache.insert_long(word.text(), word.long_hash(), ids, count);
+  if (word.size <= WordCache::kShort) return w.cache.insert(word.key, word.slot, ids, count);
+  w.cache.insert_long(word.text(), word.key.low, ids, count);
 }
 
-// A short word that is new, or has more ids than fit (known: kMany).
-void Engine::encode_missed(const WaitingWord& word, size_t known, Workspace& w) const {
-  if (known == WordCache::kMany) return encode_rare(word, w);
+// A short word that is new.
+void Engine::encode_missed(const WaitingWord& word, Workspace& w) const {
   const size_t before = w.tokens.ids.size();
   encode_parts(word, w);
   remember(word, w.tokens.ids.data() + before, w.tokens.ids.size() - before, w);
 }
 
-// A word that is long or has many ids.
+// A long word.
 void Engine::encode_rare(const WaitingWord& word, Workspace& w) const {
   if (word.size > WordCache::kLongest) return encode_parts(word, w);
-  const uint64_t hash = word.long_hash();
-  if (w.cache.find_long(word.text(), hash, w.tokens.ids)) return;
+  if (w.cache.find_long(word.text(), word.key.low, w.tokens.ids)) return;
   const size_t before = w.tokens.ids.size();
   encode_parts(word, w);
-  const size_t count = w.tokens.ids.size() - before;
-  w.cache.insert_long(word.text(), hash, w.tokens.ids.data() + before, count);
+  remember(word, w.tokens.ids.data() + before, w.tokens.ids.size() - before, w);
 }
 
 // A long word by the parts that no token joins.

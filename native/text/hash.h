@@ -206,10 +206,23 @@ class PairMap {
     while (slots_[i] != kEmpty && slots_[i] >> kBits != key) i = (i + 1) & (slots_.size() - 1);
     slots_.at(i) = key << kBits | index_of(merge);
   }
-  // Place of the merge in order of rank, or kNone.
+  // Place of the merge in order of rank, or kNone. Four slots are looked at without a branch, which
+  // settles almost every pair.
   uint32_t place(uint32_t left, uint32_t right) const noexcept {
+    constexpr size_t kAtOnce = 4;
     const uint64_t key = key_of(left, right);
     size_t i = slot_of(key);
+    if (i + kAtOnce <= slots_.size()) {
+      const uint64_t* slots = slots_.data() + i;
+      uint32_t found = kNone;
+      bool settled = false;
+      for (size_t k = 0; k < kAtOnce; ++k) {
+        const bool is = slots[k] >> kBits == key;
+        found = is ? static_cast<uint32_t>(slots[k]) & kMask : found;
+        settled |= is | (slots[k] == kEmpty);
+      }
+      if (settled) return found;
+    }
     while (slots_[i] >> kBits != key) {
       if (slots_[i] == kEmpty) return kNone;
       i = (i + 1) & (slots_.size() - 1);

@@ -64,13 +64,14 @@ typedef int32_t Eight __attribute__((vector_size(32)));
 }
 
 // One merge of a short word; false where there is none left. The pairs that it makes are looked up
-// when its turn comes again.
+// when its turn comes again; their keys do not pass through memory, where eight are read at once.
 [[gnu::always_inline]] inline bool merge_step(const PairMap& pairs, ShortMerge& m) {
-  for (uint32_t k = 0; k < m.num_made; ++k) {
-    const ShortMerge::Pair& made = m.made[k];
-    m.keys[made.at] = key_of_pair(pairs.place(made.left, made.right), made.at);
+  int32_t best = least_key(m);
+  for (const ShortMerge::Pair& made : m.made) {
+    const int32_t key = key_of_pair(pairs.place(made.left, made.right), made.at);
+    m.keys[made.at] = key;
+    best = std::min(best, key);
   }
-  const int32_t best = least_key(m);
   if (best == kNoKey) return false;
   const unsigned i = static_cast<unsigned>(best) & 63u;
   uint32_t after = m.alive & (~uint32_t{0} << 1 << i);
@@ -79,24 +80,26 @@ typedef int32_t Eight __attribute__((vector_size(32)));
   m.alive &= ~(uint32_t{1} << j);
   const uint32_t id = m.ids[i] = pairs.result(static_cast<uint32_t>(best) >> 6);
   m.keys[j] = m.keys[i] = kNoKey;
-  m.num_made = 0;
-  const auto make = [&](unsigned at, uint32_t left, uint32_t right) {
-    pairs.prefetch(left, right);
-    m.made[m.num_made++] = {at, left, right};
-  };
-  if (after != 0) make(i, id, m.ids[std::countr_zero(after)]);
+  // At the ends of the word a pair that nobody has stands for the one that is not there.
   const uint32_t before = m.alive & ((uint32_t{1} << i) - 1);
-  if (before != 0) {
-    const unsigned h = 31u - static_cast<unsigned>(std::countl_zero(before));
-    make(h, m.ids[h], id);
-  }
+  const unsigned h = before == 0 ? i : 31u - static_cast<unsigned>(std::countl_zero(before));
+  const unsigned next = after == 0 ? i : static_cast<unsigned>(std::countr_zero(after));
+  const auto make = [&](bool is, unsigned at, uint32_t left, uint32_t right) {
+    left = is ? left : PairMap::kMask;
+    right = is ? right : PairMap::kMask;
+    pairs.prefetch(left, right);
+    return ShortMerge::Pair{at, left, right};
+  };
+  m.made[0] = make(before != 0, h, m.ids[h], id);
+  m.made[1] = make(after != 0, i, id, m.ids[next]);
+  m.keys[h] = kNoKey;
   return true;
 }
 
 // Words take turns: while one waits for memory, the others go on.
 [[gnu::always_inline]] inline void merge_in_turns(const PairMap& pairs, ShortMerge* words,
                                                   size_t count) {
-  constexpr size_t kTurns = 8;
+  constexpr size_t kTurns = 16;
   ShortMerge* lanes[kTurns];
   size_t active = 0, next = 0;
   while (active < kTurns && next < count) lanes[active++] = &words[next++];

@@ -51,8 +51,7 @@ struct ShortMerge {
   alignas(32) int32_t keys[kShortSymbols];  // of every pair; kNoKey behind the last
   uint32_t padded;                          // number of keys, rounded up to a multiple of 8
   uint32_t alive;                           // bit i: symbol i is there
-  uint32_t num_made;
-  Pair made[2];  // pairs whose keys are yet to be looked up
+  Pair made[2];                             // pairs whose keys are yet to be looked up
   uint32_t ids[kShortSymbols];
 };
 // Merges `count` such words, all at once. Only for ordered pairs.

@@ -199,7 +199,7 @@ bool MergeModel::merges_short() const {
 
 void MergeModel::start_short(const ShortWord& word, ShortMerge& out) const {
   const auto* bytes = reinterpret_cast<const unsigned char*>(word.start);
-  out.num_made = 0;
+  out.made[0] = out.made[1] = {kShortSymbols - 1, PairMap::kMask, PairMap::kMask};
   out.alive = static_cast<uint32_t>((uint64_t{1} << word.size) - 1);
   out.padded = std::max<uint32_t>((word.size + 6) / 8 * 8, 8);
   for (size_t i = 0; i < out.padded; ++i) out.keys[i] = kNoKey;
@@ -220,15 +220,21 @@ void MergeModel::find_many(ShortWord* words, size_t count) const {
     ShortWord* part = words + from;
     for (size_t i = 0; i < n; ++i) {
       hashes[i] = hash_bytes({part[i].start, part[i].size});
-      map_.prefetch(hashes[i]);
+      if (!part[i].part) map_.prefetch(hashes[i]);
     }
-    for (size_t i = 0; i < n; ++i) map_.prefetch_place(pieces_, hashes[i]);
-    for (size_t i = 0; i < n; ++i) map_.prefetch_bytes(pieces_, hashes[i]);
-    for (size_t i = 0; i < n; ++i) {
-      const uint32_t id = map_.find(pieces_, {part[i].start, part[i].size}, hashes[i]);
-      part[i].count = id < num_tokens_ && !part[i].part ? 1 : 0;
-      part[i].ids[0] = static_cast<int32_t>(id);
-    }
+    const auto each = [&](auto&& step) {
+      for (size_t i = 0; i < n; ++i) {
+        if (!part[i].part) step(part[i], hashes[i]);
+      }
+    };
+    each([&](const ShortWord&, uint64_t hash) { map_.prefetch_place(pieces_, hash); });
+    each([&](const ShortWord&, uint64_t hash) { map_.prefetch_bytes(pieces_, hash); });
+    for (size_t i = 0; i < n; ++i) part[i].count = 0;
+    each([&](ShortWord& word, uint64_t hash) {
+      const uint32_t id = map_.find(pieces_, {word.start, word.size}, hash);
+      word.count = id < num_tokens_ ? 1 : 0;
+      word.ids[0] = static_cast<int32_t>(id);
+    });
   }
 }
 

@@ -50,7 +50,7 @@ struct ShortWord {
 };
 
 struct ModelScratch {
-  static constexpr size_t kTogether = 32;
+  static constexpr size_t kTogether = 64;
 
   struct Cut {
     size_t start, end;

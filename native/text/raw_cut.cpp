@@ -121,6 +121,12 @@ std::unique_ptr<const RawCut> RawCut::of(const std::vector<Step>& normalizers,
 
 size_t RawCut::piece_end(std::string_view text, size_t from) const {
   size_t at = from + 1;
+  if (cutter_->starts_at_spaces()) {  // only there: the others are passed over at once
+    for (at = text.find(' ', at); at < text.size(); at = text.find(' ', at + 1)) {
+      if (cutter_->is_start(text, at)) return at;
+    }
+    return text.size();
+  }
   while (at < text.size() && !cutter_->is_start(text, at)) ++at;
   return at;
 }

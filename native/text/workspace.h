@@ -17,15 +17,12 @@ struct Engine::WaitingWord {
   bool part() const { return (key.high & WordCache::kPart) != 0; }
 
   std::string_view text() const { return {start, size}; }
-  uint64_t long_hash() const {
-    return size > WordCache::kShort ? key.low : hash_bytes(text()) ^ (key.high & WordCache::kPart);
-  }
 };
 
 struct Engine::WordQueue {
-  static constexpr size_t kSize =
-      2 * Cutter::kBlock;  // a block more may come when half are waiting
-  std::array<WaitingWord, kSize> words;
+  static constexpr size_t kSize = 8 * Cutter::kBlock;  // many new words wait together
+  static constexpr size_t kAhead = 8;  // a set that was asked for long ago is asked for again
+  std::array<WaitingWord, kSize + kAhead> words{};
   size_t count = 0;
 };
 

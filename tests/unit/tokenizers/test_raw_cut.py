@@ -99,6 +99,7 @@ FILES = {
     "bert": wordpiece(lowercase=True),
     "bert cased": wordpiece(lowercase=False, strip_accents=False, clean_text=False),
     "words, NFKC": unigram([{"type": "NFKC"}, {"type": "StripAccents"}], WORDS),
+    "words, Nmt": unigram([{"type": "Nmt"}], WORDS),
     "marks, NFKD": unigram([{"type": "NFKD"}], MARK),
     "marks, runs": unigram([{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}], MARK),
     "marks at the start": unigram([{"type": "NFC"}], MARK | {"prepend_scheme": "first"}),
