@@ -20,7 +20,7 @@ BUDGETS = {  # raised where a row of docs/adr/0009-budgets.md says why
     "cli": 3300,
     "compat": 3200,
     "hub+observe+bench": 4500,
-    "native": 25400,
+    "native": 25500,
 }
 # Of the models folder: what families share. Every other file there is a family.
 SHARED = {"__init__.py", "config.py", "moe.py", "rope.py"}

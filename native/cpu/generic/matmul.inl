@@ -338,16 +338,34 @@ struct Call {
   const T* act(int64_t token) const {
     return reinterpret_cast<const T*>(acts + static_cast<size_t>(token) * act_stride);
   }
-  // Adds the bias and writes the rows that exist.
-  void write(int64_t panel, int64_t token, vf acc) const {
-    const int64_t row = panel * kRows;
-    float* dst = out + static_cast<size_t>(token) * out_stride + row;
-    const int rows = static_cast<int>(w.rows - row < kRows ? w.rows - row : kRows);
+  float* result(int64_t panel, int64_t token) const {
+    return out + static_cast<size_t>(token) * out_stride + panel * kRows;
+  }
+  int rows_of(int64_t panel) const {
+    const int64_t left = w.rows - panel * kRows;
+    return static_cast<int>(left < kRows ? left : kRows);
+  }
+  // Sums over the columns so far wait where the result will lie, in the rows that exist.
+  vf kept(int64_t panel, int64_t token) const {
+    const int rows = rows_of(panel);
+    const float* src = result(panel, token);
+    return rows == kRows ? load(src) : load_n(src, rows);
+  }
+  void keep(int64_t panel, int64_t token, vf acc) const {
+    const int rows = rows_of(panel);
+    float* dst = result(panel, token);
     if (rows == kRows) {
-      store(dst, bias == nullptr ? acc : add(acc, load(bias + row)));
+      store(dst, acc);
     } else {
-      store_n(dst, bias == nullptr ? acc : add(acc, load_n(bias + row, rows)), rows);
+      store_n(dst, acc, rows);
     }
+  }
+  // With the bias.
+  void write(int64_t panel, int64_t token, vf acc) const {
+    if (bias == nullptr) return keep(panel, token, acc);
+    const int rows = rows_of(panel);
+    const float* more = bias + panel * kRows;
+    keep(panel, token, add(acc, rows == kRows ? load(more) : load_n(more, rows)));
   }
 };
 
@@ -500,18 +518,27 @@ inline void tile_of_any(int64_t n, const Call& call, const Source* const (&w)[P]
   }
 }
 
+// A part of what many tokens are multiplied with: `tokens` by structs of columns.
+struct Part {
+  int64_t token_begin, token_end, begin, end;
+};
+
 template <class K, int P>
-inline void many_tokens(const Call& call, int64_t panel, int64_t token_begin, int64_t token_end) {
+inline void many_tokens(const Call& call, int64_t panel, const Part& part) {
   using Packed = typename K::Packed;
   using Source = typename UnpackedOf<Packed>::type;
   constexpr int N = K::kFamily == Family::floats ? kFloatTileTokens : kTileTokens;
   constexpr bool kUnpacks = !std::is_same_v<Packed, Source>;
   alignas(64) std::byte buffer[kUnpacks ? P * kStretch<K> * sizeof(Source) : 1];
   Sums<P> sums;
-  __builtin_memset(&sums, 0, sizeof sums.v[0] * static_cast<size_t>(token_end - token_begin));
-  const int64_t structs = call.w.cols / K::kCols;
-  for (int64_t first = 0; first < structs; first += kStretch<K>) {
-    const int64_t count = structs - first < kStretch<K> ? structs - first : kStretch<K>;
+  const int64_t tokens = part.token_end - part.token_begin;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int p = 0; p < P; ++p) {
+      store(sums.v[t][p], part.begin == 0 ? zero() : call.kept(panel + p, part.token_begin + t));
+    }
+  }
+  for (int64_t first = part.begin; first < part.end; first += kStretch<K>) {
+    const int64_t count = part.end - first < kStretch<K> ? part.end - first : kStretch<K>;
     const Source* w[P];
     for (int p = 0; p < P; ++p) {
       const Packed* packed = call.packed<Packed>(panel + p) + first;
@@ -525,28 +552,39 @@ inline void many_tokens(const Call& call, int64_t panel, int64_t token_begin, in
     }
     Ahead<P> ahead;
     if constexpr (K::kFamily == Family::floats) {
-      const int64_t columns = (token_end - token_begin + N - 1) / N * count;
+      const int64_t columns = (tokens + N - 1) / N * count;
       ahead = ahead_of<K, P>(call, panel, first + count, columns);
     }
     // Tiles of nearly one size: a small one at the end would wait for its few chains of additions.
-    int64_t token = token_begin;
-    for (int64_t tiles = (token_end - token_begin + N - 1) / N; tiles > 0; --tiles) {
-      const int64_t n = (token_end - token + tiles - 1) / tiles;
-      tile_of_any<K, P, N>(n, call, w, first, count, token, sums.v + (token - token_begin), ahead);
-      token += n;
+    int64_t t = 0;
+    for (int64_t tiles = (tokens + N - 1) / N; tiles > 0; --tiles) {
+      const int64_t n = (tokens - t + tiles - 1) / tiles;
+      tile_of_any<K, P, N>(n, call, w, first, count, part.token_begin + t, sums.v + t, ahead);
+      t += n;
     }
   }
-  for (int64_t token = token_begin; token < token_end; ++token) {
-    for (int p = 0; p < P; ++p)
-      call.write(panel + p, token, finished<K>(call, token, load(sums.v[token - token_begin][p])));
+  const bool last = part.end == call.w.cols / K::kCols;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int p = 0; p < P; ++p) {
+      const int64_t token = part.token_begin + t;
+      const vf sum = load(sums.v[t][p]);
+      if (last) {
+        call.write(panel + p, token, finished<K>(call, token, sum));
+      } else {
+        call.keep(panel + p, token, sum);
+      }
+    }
   }
 }
 
-// Tokens per pass over the panels: their activations should stay in a second-level cache of 512
+// Columns per pass over the panels, at most: of long rows too few tokens would share an unpacking.
+inline constexpr int64_t kPassColumns = 2048;
+
+// Tokens per pass: their activations, of `nbytes` each, should stay in a second-level cache of 512
 // KiB.
-inline int64_t token_block(size_t act_stride) {
+inline int64_t token_block(size_t nbytes) {
   constexpr int kStep = 24;
-  const auto fit = static_cast<int64_t>((size_t{256} << 10) / act_stride) / kStep * kStep;
+  const auto fit = static_cast<int64_t>((size_t{288} << 10) / nbytes) / kStep * kStep;
   return fit < 2 * kStep ? 2 * kStep : fit > kMaxTokenBlock ? kMaxTokenBlock : fit;
 }
 
@@ -554,15 +592,21 @@ template <class K>
 inline void matmul_of(const Call& call, int64_t tokens, int64_t panel_begin, int64_t panel_end) {
   if (tokens <= kMaxDirectTokens) return few_tokens<K>(call, tokens, panel_begin, panel_end);
   constexpr int P = K::kFamily == Family::floats ? kFloatTilePanels : kTilePanels;
-  const int64_t block = token_block(call.act_stride);
-  for (int64_t begin = 0; begin < tokens; begin += block) {
-    const int64_t end = tokens - begin < block ? tokens : begin + block;
-    int64_t panel = panel_begin;
-    for (; panel + P <= panel_end; panel += P) {
-      many_tokens<K, P>(call, panel, begin, end);
-    }
-    if constexpr (P > 1) {
-      for (; panel < panel_end; ++panel) many_tokens<K, 1>(call, panel, begin, end);
+  const int64_t stretches = (call.w.cols / K::kCols + kStretch<K> - 1) / kStretch<K>;
+  const int64_t passes = (call.w.cols + kPassColumns - 1) / kPassColumns;
+  const int64_t structs = (stretches + passes - 1) / passes * kStretch<K>;
+  const int64_t block = token_block(static_cast<size_t>(structs) * sizeof(ActOf<K>));
+  Part part{};
+  for (; part.token_begin < tokens; part.token_begin = part.token_end) {
+    part.token_end = tokens - part.token_begin < block ? tokens : part.token_begin + block;
+    for (part.begin = 0; part.begin < call.w.cols / K::kCols; part.begin = part.end) {
+      const int64_t left = call.w.cols / K::kCols - part.begin;
+      part.end = part.begin + (left < structs ? left : structs);
+      int64_t panel = panel_begin;
+      for (; panel + P <= panel_end; panel += P) many_tokens<K, P>(call, panel, part);
+      if constexpr (P > 1) {
+        for (; panel < panel_end; ++panel) many_tokens<K, 1>(call, panel, part);
+      }
     }
   }
 }
