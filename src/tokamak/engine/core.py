@@ -163,7 +163,8 @@ class EngineCore:
                     continue
             if request.speculation is not None and sequence.num_new and sequence.num_missing == 1:
                 wanted.setdefault(request.speculation.kind, []).append(sequence)
-        for kind, sequences in wanted.items():
+        for kind, all_wanting in wanted.items():
+            sequences = [s for s in all_wanting if self._runs(s)]  # those whose request has not just failed
             share = self.scheduler.limits.max_rows // max(1, len(self.scheduler.running)) - 1
             try:
                 self.drafters[kind].propose(sequences, share)

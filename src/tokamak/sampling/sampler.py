@@ -293,7 +293,10 @@ def sample_rows(places: Sequence[Place], workers: CpuProgram | None = None) -> l
     Places of one sampler may not stand together. workers: whose threads share the rows, None: the caller's.
     """
     dues = [_tried(place.sampler.due, place) for place in places]
-    drawn = iter(_native.draw_rows([due.row() for due in dues if isinstance(due, Due)], workers))
+    rows = _tried(_native.draw_rows, [due.row() for due in dues if isinstance(due, Due)], workers)
+    if isinstance(rows, Exception):  # a row that is refused, or no memory: nothing was drawn
+        return [due if isinstance(due, Exception) else rows for due in dues]
+    drawn = iter(rows)
     found: list[Sampled | Exception] = []
     for place, due in zip(places, dues, strict=True):
         if isinstance(due, Due):

@@ -74,6 +74,12 @@ def test_a_processor_that_gives_other_logits_fails_its_own_row_only(strange):
     assert other == fine.sample(ROW, NONE)
 
 
+def test_a_call_that_is_refused_is_an_answer_and_no_end_of_the_engine():
+    nothing = Place(Sampler(SamplingParams(), seed=1), np.zeros(0, dtype=np.float32), NONE, (), 0)
+    fine = Place(Sampler(SamplingParams(), seed=1), ROW, NONE, (), 0)
+    assert [type(found) for found in sample_rows([nothing, fine])] == [InvalidParams, InvalidParams]
+
+
 def test_long_stop_strings_cost_what_their_length_is():
     """20,000 characters had 20,000 beginnings of their own: 200 MB."""
     stop = "a" * 20_000 + "b"
