@@ -245,6 +245,25 @@ def test_bench_json_has_rates_shares_samples_and_a_receipt(call, plain_model, tm
     assert not any("." not in k["kernel"] for k in written["kernels"])
 
 
+def test_run_writes_a_receipt_that_holds_and_says_how_much_was_cached(call, plain_model, tmp_path):
+    receipt = tmp_path / "receipt.json"
+    words = ("run", plain_model, "--raw", "-p", "Once upon a time", "-n", 4, "--temperature", 0)
+    code, out, _ = call(*words, "--receipt", receipt)
+    assert (code, out.startswith("Once upon a time")) == (0, True)
+    written = json.loads(receipt.read_text())
+    assert written["results"]["generated_tokens"] == 4
+    assert written["samples"][0]["tokens"] == written["results"]["prompt_tokens"] + 4
+    assert call("bench", "verify", receipt, "--model", plain_model)[0] == 0
+    written["results"]["generated_tokens"] = 400
+    receipt.write_text(json.dumps(written))
+    code, out, err = call("bench", "verify", receipt)
+    assert (code, "400" in out + err or "samples" in out + err) == (5, True)
+    code, out, _ = call(*words, "--json", "--quiet", "--receipt", receipt)
+    assert (
+        json.loads(out)["completion_tokens"] == json.loads(receipt.read_text())["results"]["generated_tokens"]
+    )
+
+
 def test_bench_refuses_lengths_that_are_none(call, plain_model):
     code, _, err = call("bench", plain_model, "-p", "many")
     assert (code, "--prompt 'many'" in err) == (2, True)

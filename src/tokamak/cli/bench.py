@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokamak.cli.arguments import add_model, load_model
 from tokamak.cli.console import print_json, remark, table
+from tokamak.cli.receipt import write_receipt
 from tokamak.errors import InvalidParams
 from tokamak.types import KV_DTYPES
 
@@ -124,40 +125,21 @@ def show_profile(report: dict[str, Any]) -> None:
         print(table(heads, rows))
 
 
-def write_receipt(
-    args: argparse.Namespace, llm: LLM, checkpoint: Checkpoint, results: list[Result], limits: Limits
-) -> None:
-    """The evidence of this run."""
-    from tokamak.bench.suites import by_kernel, summary
-    from tokamak.engine.contents import formats
-    from tokamak.observe import receipts
+def evidence(args: argparse.Namespace, llm: LLM, results: list[Result], limits: Limits) -> None:
+    """Write the receipt of this run."""
+    from tokamak.bench.suites import summary
 
-    totals = dict(summary(results))
-    totals["cases"] = [r.facts(limits) for r in results]
-    by_format = formats(checkpoint.weights)
-    receipt = receipts.make(
-        executor="reference" if args.executor == "reference" else "cpu",
-        executor_reason=f"{args.executor or 'auto'} was asked for",
-        kernels=by_kernel([k for r in results for k in r.kernels]),
-        threads=args.threads,
-        model={
-            "name": Path(checkpoint.path).name,
-            "sha256": receipts.sha256(checkpoint.path),
-            "weight_types": {f["format"]: f["tensors"] for f in by_format},
-            "parameters": sum(f["parameters"] for f in by_format),
-        },
-        tokenizer={
-            "sha256": llm.tokenizer.digest.hex() if llm.tokenizer else None,
-            "strategy": llm.facts["tokenizer"],
-        },
-        results={**totals, "limits": limits.facts()},
-        samples=[
+    write_receipt(
+        args,
+        llm,
+        [k for r in results for k in r.kernels],
+        {**summary(results), "cases": [r.facts(limits) for r in results], "limits": limits.facts()},
+        [
             {"case": r.case.name, "tokens": s.amount, "seconds": s.seconds}
             for r in results
             for s in r.series.samples
         ],
     )
-    receipts.write(args.receipt, receipt)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -191,7 +173,7 @@ def execute(args: argparse.Namespace) -> int:
             for facts, result in zip(report["results"], results, strict=True):
                 facts["profile"] = [row.facts() for row in result.profile(limits)]
         if args.receipt:
-            write_receipt(args, llm, checkpoint, results, limits)
+            evidence(args, llm, results, limits)
     if args.json:
         print_json(report)
     else:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tokamak.cli.arguments import add_loading, add_model, file_text, load_model, piped_text
 from tokamak.cli.console import print_json, remark
+from tokamak.cli.receipt import write_receipt
 from tokamak.cli.sampling import add_sampling, sampling_params
 from tokamak.errors import CapacityError, FileRefused, InvalidParams
 
@@ -67,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--logprobs", type=int, metavar="K", help="with --json: log-probabilities of K alternatives"
+    )
+    parser.add_argument(
+        "--receipt", metavar="F", help="write to a file what ran; `tokamak bench verify F` checks it"
     )
     add_sampling(parser, search=True)
     add_loading(parser)
@@ -174,6 +180,43 @@ def asked_prompt(llm: LLM, args: argparse.Namespace, text: str) -> Any:
     return prompt_of(llm, text, raw=args.raw, images=args.image or ())
 
 
+@contextmanager
+def evidence(args: argparse.Namespace, llm: LLM, done: list[Completion]) -> Iterator[None]:
+    """Write the receipt of what is computed inside, where --receipt asks for it; `done` holds its completion afterwards."""
+    if not args.receipt:
+        yield
+        return
+    from tokamak.bench.suites import since
+
+    before, start = llm.program.records(), perf_counter()
+    yield
+    seconds, kernels, usage = perf_counter() - start, since(before, llm.program.records()), done[0].usage
+    read, made = usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens
+    results = {
+        "prompt_tokens": read,
+        "generated_tokens": made,
+        "cached_tokens": usage.cached_tokens,
+        "seconds": seconds,
+        "ttft_seconds": done[0].timings.ttft_s,
+        "nbytes_read": sum(k.nbytes for k in kernels),
+    }
+    write_receipt(
+        args, llm, kernels, results, [{"case": "completion", "tokens": read + made, "seconds": seconds}]
+    )
+
+
+def complete(llm: LLM, prompt: Any, params: SamplingParams, args: argparse.Namespace) -> Completion:
+    """The completion; without --json its text is on stdout, as it came where that is possible."""
+    before = prompt if isinstance(prompt, str) else ""
+    whole = args.json or params.num_beams > 1 or params.num_samples > 1
+    done: list[Completion] = []
+    with evidence(args, llm, done):
+        done.append(llm.generate(prompt, params) if whole else stream_out(llm, prompt, params, before=before))
+    if whole and not args.json:
+        sys.stdout.write(before + done[0].text)
+    return done[0]
+
+
 def execute(args: argparse.Namespace) -> int:
     """Load, complete, report."""
     params = sampling_params(
@@ -187,17 +230,11 @@ def execute(args: argparse.Namespace) -> int:
     with load_model(args) as llm:
         prompt = asked_prompt(llm, args, text)
         restore(llm, args)
-        before = prompt if isinstance(prompt, str) else ""
-        if args.json or params.num_beams > 1 or params.num_samples > 1:
-            done = llm.generate(prompt, params)
-            preserve(llm, args, prompt, done)
-            if args.json:
-                print_json(facts(done))
-                return 0
-            sys.stdout.write(before + done.text)
-        else:
-            done = stream_out(llm, prompt, params, before=before)
-            preserve(llm, args, prompt, done)
+        done = complete(llm, prompt, params, args)
+        preserve(llm, args, prompt, done)
+        if args.json:
+            print_json(facts(done))
+            return 0
         sys.stdout.write("\n")
         remark(speed(done, llm.context), quiet=args.quiet)
     return 0
