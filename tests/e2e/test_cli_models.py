@@ -251,7 +251,7 @@ def test_run_writes_a_receipt_that_holds_and_says_how_much_was_cached(call, plai
     code, out, _ = call(*words, "--receipt", receipt)
     assert (code, out.startswith("Once upon a time")) == (0, True)
     written = json.loads(receipt.read_text())
-    assert written["results"]["generated_tokens"] == 4
+    assert (written["results"]["generated_tokens"], written["overrides"]) == (4, {})
     assert written["samples"][0]["tokens"] == written["results"]["prompt_tokens"] + 4
     assert call("bench", "verify", receipt, "--model", plain_model)[0] == 0
     written["results"]["generated_tokens"] = 400

@@ -7,9 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokamak.cli.arguments import add_loading
+
 if TYPE_CHECKING:
     from tokamak.engine.llm import LLM
     from tokamak.types import KernelRecord
+
+
+def overrides(args: argparse.Namespace) -> dict[str, object]:
+    """The options of loading that were given, by name; what is not among them is as the file says."""
+    parser = argparse.ArgumentParser()
+    add_loading(parser)
+    return {
+        name: value
+        for name, usual in vars(parser.parse_args([])).items()
+        if (value := getattr(args, name, usual)) != usual
+    }
 
 
 def write_receipt(
@@ -48,5 +61,6 @@ def write_receipt(
         },
         results=results,
         samples=samples,
+        overrides=overrides(args),
     )
     receipts.write(args.receipt, receipt)

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from tokamak import __version__
@@ -48,6 +49,7 @@ def _limit(path: str) -> int | None:
     return int(text) if text.isdigit() and int(text) < 1 << 60 else None
 
 
+@cache
 def commit() -> str | None:
     """The git commit of a source checkout with "+" for local changes; None for an installed package."""
     root = Path(__file__).resolve().parents[3]
@@ -112,6 +114,11 @@ class Machine:
         """One line for the head of a table."""
         build = f"tokamak {self.tokamak}" + (f" ({self.commit})" if self.commit else "")
         return f"{self.cpu}, {self.allowed_cpus} of {self.cpus} CPUs, {self.system}, {build}"
+
+
+def peak_nbytes() -> int | None:
+    """The most that was resident of this process, in bytes."""
+    return _kilobytes(_read("/proc/self/status"), "VmHWM")
 
 
 def memory_now() -> dict[str, int | None]:

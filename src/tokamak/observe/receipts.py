@@ -12,10 +12,11 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokamak.errors import CheckFailed
-from tokamak.observe.machine import Machine, memory_now
+from tokamak.observe.machine import Machine, peak_nbytes
 from tokamak.settings import VARIABLES
 
 SCHEMA_VERSION = 1
@@ -53,12 +54,13 @@ def make(
     tokenizer: Mapping[str, object],
     results: Mapping[str, object],
     samples: Sequence[Mapping[str, object]],
+    overrides: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """A receipt as plain data.
 
     tokenizer: its digest and the strategy that gave it; with a mock the receipt is one of a mock.
     kernels: id, calls, nanoseconds, nbytes of each, from the program's records. results: totals and rates.
-    samples: every repetition. Raises: CheckFailed if no kernel was recorded or no token counted.
+    samples: every repetition. overrides: options that change what the model's file says or how it is run, by name. Raises: CheckFailed if no kernel was recorded or no token counted.
     """
     if not kernels:
         raise CheckFailed("no kernel was recorded, so there is nothing to give a receipt for")
@@ -73,8 +75,9 @@ def make(
         "deterministic": True,  # by construction: no mode changes the order of additions
         "environment": environment(threads),
         "model": dict(model),
+        "overrides": dict(overrides),
         "tokenizer": dict(tokenizer),
-        "results": {**results, "peak_memory_nbytes": memory_now()["peak_nbytes"]},
+        "results": {**results, "peak_memory_nbytes": peak_nbytes()},
         "parity": {"status": "native_only", "peer": None},
         "samples": [dict(s) for s in samples],
     }

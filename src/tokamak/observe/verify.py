@@ -28,6 +28,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "results": dict,
     "parity": dict,
     "samples": list,
+    "overrides": dict,
 }
 ISAS = frozenset({"scalar", "avx2", "avx512vnni", "neon", "none"})
 GPU = ("cuda", "triton", "wgpu", "vulkan", "metal")

@@ -131,9 +131,9 @@ class ChatForm:
         self._usage: dict[str, Any] = {"usage": None} if asked.include_usage else {}
 
     def opening(self) -> list[bytes]:
-        """The role of every choice."""
+        """The role of every choice; nothing says yet that there will be a text."""
         return [
-            self._chunk(ChatChoice(index=i, delta=Answer(role="assistant", content="")))
+            self._chunk(ChatChoice(index=i, delta=Answer(role="assistant")))
             for i in range(len(self._readers))
         ]
 
