@@ -24,6 +24,7 @@ from tokamak.types import Floats
 __all__ = ["PINS", "Pin", "Runner", "build", "compiled", "standing"]
 
 SOURCE = Path(__file__).with_name("reference_runner.cpp")
+LIBRARY = "libllama"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def build(name: str, folder: Path, *, threads: int = 2, say: Callable[[str], Non
     if not _libraries(tree):
         say(f"building {tree}")
         _configure(tree, pin)
-        _run(["cmake", "--build", "build", "--target", "llama", "-j", str(threads)], tree)
+        _run(["cmake", "--build", "build", "--target", LIBRARY.removeprefix("lib"), "-j", str(threads)], tree)
     return tree
 
 
@@ -122,10 +123,10 @@ def _libraries(tree: Path) -> list[Path]:
     found = [
         p
         for p in tree.rglob("lib*")
-        if p.suffix in (".so", ".dylib") and p.stem.startswith(("libllama", "libggml"))
+        if p.suffix in (".so", ".dylib") and p.stem.startswith((LIBRARY, "libggml"))
     ]
-    wanted = {p.stem: p for p in found if p.stem == "libllama" or p.stem.startswith("libggml")}
-    return list(wanted.values()) if "libllama" in wanted else []
+    wanted = {p.stem: p for p in found if p.stem == LIBRARY or p.stem.startswith("libggml")}
+    return list(wanted.values()) if LIBRARY in wanted else []
 
 
 def compiled(tree: Path, folder: Path) -> Path:
@@ -150,7 +151,7 @@ def compiled(tree: Path, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         places = sorted({str(p.parent) for p in libraries})
         names = [
-            f"-l{p.stem.removeprefix('lib')}" for p in sorted(libraries, key=lambda p: p.stem != "libllama")
+            f"-l{p.stem.removeprefix('lib')}" for p in sorted(libraries, key=lambda p: p.stem != LIBRARY)
         ]
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         words = [os.environ.get("CXX", "c++"), "-std=c++20", "-O1", "-w", str(SOURCE), "-o", str(partial)]
