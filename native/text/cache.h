@@ -213,8 +213,8 @@ class WordCache {
     uint32_t* entry = &log_[used_];
     entry[0] = static_cast<uint32_t>(word.size());
     entry[1] = static_cast<uint32_t>(count);
-    std::memcpy(entry + 2, word.data(), word.size());
-    std::memcpy(entry + 2 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
+    if (!word.empty()) std::memcpy(entry + 2, word.data(), word.size());
+    if (count != 0) std::memcpy(entry + 2 + (word.size() + 3) / 4, ids, count * sizeof(int32_t));
     used_ += words;
     return used_ - words + 1;
   }
