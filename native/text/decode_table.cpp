@@ -26,7 +26,7 @@ void DecodeTable::fill() {
     const std::string_view text = (*texts_)[id];
     Slot& slot = slots_[id];
     slot.size = text.size() <= kMost ? static_cast<uint8_t>(text.size()) : kLong;
-    if (slot.size != kLong) std::memcpy(slot.bytes, text.data(), text.size());
+    if (slot.size != kLong) std::copy(text.begin(), text.end(), slot.bytes);
   }
 }
 

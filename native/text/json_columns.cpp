@@ -97,7 +97,7 @@ class JsonScanner {
     OwnedStrings& sorted = out_.tokens;
     sorted.start(strings.nbytes);
     for (uint32_t id = 0; id < size; ++id) {
-      const auto token = out_.present[id] != 0 ? strings[places[id]] : std::string_view();
+      const auto token = out_.present[id] != 0 ? strings[places[id]] : std::string_view("");
       std::memcpy(sorted.blob.get() + sorted.nbytes, token.data(), token.size());
       sorted.nbytes += token.size();
       sorted.end();
