@@ -518,7 +518,7 @@ inline void tile_of_any(int64_t n, const Call& call, const Source* const (&w)[P]
   }
 }
 
-// A part of what many tokens are multiplied with: `tokens` by structs of columns.
+// What one pass computes with: tokens from token_begin on, packed structs of columns from begin on.
 struct Part {
   int64_t token_begin, token_end, begin, end;
 };
